@@ -1,0 +1,29 @@
+/**
+ * Why a caller was turned away.
+ *
+ * - `queue-full`: there was no room, and as many were waiting as may wait.
+ * - `timeout`: it had waited as long as it may.
+ * - `evicted`: it made room for a more important one.
+ * - `closed`: the limiter is shutting down.
+ * - `aborted`: its client left, or its signal was aborted.
+ */
+export type RejectionReason = 'queue-full' | 'timeout' | 'evicted' | 'closed' | 'aborted'
+
+/**
+ * A caller was turned away instead of being given a permit.
+ *
+ * Recognise it by `code`, not by `instanceof`: one process can hold two copies of this package.
+ */
+export class RejectedError extends Error {
+	override readonly name: string = 'RejectedError'
+	readonly code = 'ERR_INFLIGHT_REJECTED'
+	readonly reason: RejectionReason
+	/** In how many seconds to try again: an integer from 1 to 60, from the pace at which permits came back lately. */
+	readonly retryAfter: number
+
+	constructor(reason: RejectionReason, retryAfter: number, message: string) {
+		super(message)
+		this.reason = reason
+		this.retryAfter = retryAfter
+	}
+}

@@ -1,0 +1,101 @@
+/**
+ * Checks of what callers give us. Each error names the option, the value given, and what is allowed: a `TypeError`
+ * for a value of the wrong type or an unknown name, a `RangeError` for a value out of bounds.
+ */
+
+/** The longest delay a timer of the platform can hold, in ms (2^31 - 1). A longer one would fire at once. */
+const LONGEST_TIMER = 2_147_483_647
+
+function show(value: unknown): string {
+	if (typeof value === 'string') return JSON.stringify(value)
+	if (typeof value === 'function') return 'a function'
+	if (Array.isArray(value)) return 'an array'
+	return typeof value === 'object' && value !== null ? 'an object' : String(value)
+}
+
+function wrongType(name: string, allowed: string, value: unknown): TypeError {
+	return new TypeError(`${name} must be ${allowed}; got ${show(value)}`)
+}
+
+function integer(name: string, value: unknown, lowest: number, allowed: string): number {
+	if (typeof value !== 'number') throw wrongType(name, allowed, value)
+	if (value !== Number.POSITIVE_INFINITY && !(Number.isSafeInteger(value) && value >= lowest)) {
+		throw new RangeError(`${name} must be ${allowed}; got ${value}`)
+	}
+	return value
+}
+
+export function checkCapacity(value: unknown, lowest: 0 | 1): number {
+	return integer('capacity', value, lowest, `an integer from ${lowest}, or Infinity`)
+}
+
+export function checkMaxQueue(value: unknown): number {
+	return integer('maxQueue', value, 0, 'an integer from 0, or Infinity')
+}
+
+export function checkWeight(value: unknown, capacity: number): number {
+	const weight = value === Number.POSITIVE_INFINITY ? Number.NaN : value
+	integer('weight', weight, 1, 'an integer from 1')
+	// With a capacity of 0 nobody gets in, and what it will be is not known: any weight may wait.
+	if ((value as number) > capacity && capacity > 0) {
+		throw new RangeError(`weight must be at most the capacity, ${capacity}; got ${value}`)
+	}
+	return value as number
+}
+
+export function checkDuration(name: string, value: unknown): number {
+	const allowed = `a number of milliseconds from 0 to ${LONGEST_TIMER}, or Infinity`
+	if (typeof value !== 'number') throw wrongType(name, allowed, value)
+	if (value !== Number.POSITIVE_INFINITY && !(value >= 0 && value <= LONGEST_TIMER)) {
+		throw new RangeError(`${name} must be ${allowed}; got ${value}`)
+	}
+	return value
+}
+
+export function checkStatusCode(value: unknown): number {
+	const allowed = 'an integer from 400 to 599'
+	if (typeof value !== 'number') throw wrongType('statusCode', allowed, value)
+	if (!(Number.isInteger(value) && value >= 400 && value <= 599)) {
+		throw new RangeError(`statusCode must be ${allowed}; got ${value}`)
+	}
+	return value
+}
+
+export function checkName(value: unknown): string {
+	const allowed = 'a string of 1 to 64 printable ASCII characters'
+	if (typeof value !== 'string') throw wrongType('name', allowed, value)
+	if (!/^[\x20-\x7e]{1,64}$/.test(value)) throw new RangeError(`name must be ${allowed}; got ${show(value)}`)
+	return value
+}
+
+/** Lets `undefined` pass: the option was not given. */
+export function checkSignal(value: unknown): void {
+	if (value === undefined) return
+	const signal = value as { aborted?: unknown; addEventListener?: unknown } | null
+	if (typeof signal?.aborted !== 'boolean' || typeof signal.addEventListener !== 'function') {
+		throw wrongType('signal', 'an AbortSignal', value)
+	}
+}
+
+/** Lets `undefined` pass: the option was not given. */
+export function checkFunction<F>(name: string, value: F): F {
+	if (value !== undefined && typeof value !== 'function') throw wrongType(name, 'a function', value)
+	return value
+}
+
+export function checkKey(value: unknown): string {
+	if (typeof value !== 'string') throw wrongType('what key returns', 'a string or undefined', value)
+	return value
+}
+
+/** A misspelt option must not be ignored: the limit that its author believes in would not be there. */
+export function checkOptions(options: object, allowed: readonly string[]): void {
+	if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+		throw wrongType('options', 'an object', options)
+	}
+	for (const name in options) {
+		if (!allowed.includes(name)) {
+			throw new TypeError(`unknown option ${show(name)}; allowed are ${allowed.join(', ')}`)
+		}
+	}
+}

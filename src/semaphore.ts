@@ -1,0 +1,379 @@
+import { RejectedError, type RejectionReason } from './errors.js'
+import {
+	checkCapacity,
+	checkDuration,
+	checkMaxQueue,
+	checkOptions,
+	checkSignal,
+	checkWeight,
+} from './options.js'
+import { Pace } from './pace.js'
+import { type Linked, WaitQueue } from './wait-queue.js'
+
+/*
+ * How it works: a counter of the permits held (`active`) and a queue of those who wait. Who finds room and nobody
+ * waiting gets a permit at once. A permit that comes back is handed to the head of the queue in the same step, so
+ * that no newcomer can slip in between; what the waiter does with it runs later, from its own promise, in its own
+ * async context and never on the stack of the one who released.
+ */
+
+/** The right to be at work. Whoever has it gives it back with `release()`, or by `using`. */
+export interface Permit {
+	/** How long its owner waited for it, in ms; 0 when there was room. */
+	readonly waited: number
+	/** Gives the permit back. Only the first call counts. */
+	release(): void
+	[Symbol.dispose](): void
+}
+
+/** What is needed of an `AbortSignal`. A real one fits. */
+export interface AbortSignalLike {
+	readonly aborted: boolean
+	readonly reason?: unknown
+	addEventListener(type: 'abort', listener: { handleEvent(): void }): void
+	removeEventListener(type: 'abort', listener: { handleEvent(): void }): void
+}
+
+export interface SemaphoreOptions {
+	/** How many callers may wait: an integer from 0. More are rejected with `queue-full`. Default: `Infinity`. */
+	maxQueue?: number | undefined
+	/** The longest wait, in ms, from 0 to 2^31 - 1. Then the caller is rejected with `timeout`. Default: `Infinity`. */
+	maxWait?: number | undefined
+}
+
+export interface TryAcquireOptions {
+	/** How many permits to take at once: an integer from 1 to the capacity. Default: `1`. */
+	weight?: number | undefined
+}
+
+export interface AcquireOptions extends TryAcquireOptions {
+	/** Ends the wait when it is aborted. Default: none. */
+	signal?: AbortSignalLike | undefined
+	/** The longest wait of this caller, in ms, from 0 to 2^31 - 1, or `Infinity`. Default: that of the semaphore. */
+	maxWait?: number | undefined
+}
+
+const SEMAPHORE_OPTIONS = ['maxQueue', 'maxWait']
+const ACQUIRE_OPTIONS = ['weight', 'signal', 'maxWait']
+
+/** Nobody has found the semaphore full since it last had room. */
+const NEVER = -1
+
+/** How often a stretch without room is added to the pace while it lasts, in ms. */
+const PACE_INTERVAL = 1_000
+
+class HeldPermit implements Permit {
+	/** `undefined` once released: the first release is the only one. */
+	semaphore: Semaphore | undefined
+	readonly weight: number
+	waited = 0
+
+	constructor(semaphore: Semaphore, weight: number) {
+		this.semaphore = semaphore
+		this.weight = weight
+	}
+
+	release(): void {
+		const { semaphore } = this
+		if (semaphore === undefined) return
+		this.semaphore = undefined
+		semaphore.giveBack(this.weight)
+	}
+
+	[Symbol.dispose](): void {
+		this.release()
+	}
+}
+
+/**
+ * A caller in the queue, and the permit that it is given: one object for both, as there may be a million of them.
+ * While it waits, `waited` holds the time at which it began. It is itself the listener on its signal.
+ */
+class Waiter extends HeldPermit implements Linked<Waiter> {
+	previous: Waiter | undefined = undefined
+	next: Waiter | undefined = undefined
+	resolve!: (permit: Permit | Failure) => void
+	/** What must be undone when the wait ends; most have neither. */
+	bounds: { signal: AbortSignalLike | undefined; timer: NodeJS.Timeout | undefined } | undefined = undefined
+
+	handleEvent(): void {
+		this.semaphore?.drop(this, undefined)
+	}
+}
+
+/**
+ * Resolving a promise with this rejects it. So a waiter keeps only `resolve`: a closure for `reject` would make each
+ * a third larger, and a rejected promise in its place would go through the tracking of unhandled rejections twice.
+ */
+class Failure {
+	readonly #error: unknown
+
+	constructor(error: unknown) {
+		this.#error = error
+	}
+
+	// biome-ignore lint/suspicious/noThenProperty: being a thenable is its purpose.
+	then(_resolve: unknown, reject: (error: unknown) => void): void {
+		reject(this.#error)
+	}
+}
+
+function timeOut(waiter: Waiter): void {
+	waiter.semaphore?.drop(waiter, 'timeout')
+}
+
+/**
+ * A bound on how many are at work at once: `capacity` permits, handed out first come, first served.
+ *
+ * ```ts
+ * const connections = new Semaphore(3)
+ * await Promise.all(urls.map((url) => connections.run(() => fetch(url))))
+ * ```
+ *
+ * Every operation is O(1), leaving the queue from its middle included.
+ */
+export class Semaphore {
+	readonly #maxQueue: number
+	readonly #maxWait: number
+	readonly #pace: Pace
+	readonly #queue: WaitQueue<Waiter> = new WaitQueue()
+	#capacity: number
+	#active = 0
+	/** Permits that the waiters want. */
+	#wanted = 0
+	#closed = false
+	/** Since when there has been no room, as far as anyone noticed; and the permits that came back meanwhile. */
+	#fullSince = NEVER
+	#returned = 0
+	#idle: { promise: Promise<void>; resolve: () => void } | undefined = undefined
+
+	/**
+	 * @param capacity - Permits there are: an integer from 0 (nobody gets in until `resize`), or `Infinity`.
+	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, or unknown.
+	 */
+	constructor(capacity: number, options?: SemaphoreOptions)
+	/** @internal With the measured pace of all semaphores of one kind. */
+	constructor(capacity: number, options: SemaphoreOptions, pace: Pace)
+	constructor(capacity: number, options: SemaphoreOptions = {}, pace: Pace = new Pace()) {
+		checkOptions(options, SEMAPHORE_OPTIONS)
+		const { maxQueue = Number.POSITIVE_INFINITY, maxWait = Number.POSITIVE_INFINITY } = options
+		this.#capacity = checkCapacity(capacity, 0)
+		this.#maxQueue = checkMaxQueue(maxQueue)
+		this.#maxWait = checkDuration('maxWait', maxWait)
+		this.#pace = pace
+	}
+
+	/** Permits there are. */
+	get capacity(): number {
+		return this.#capacity
+	}
+
+	/** Permits held. Above `capacity` only after a `resize` downwards, until holders finish. */
+	get active(): number {
+		return this.#active
+	}
+
+	/** Callers waiting. */
+	get queued(): number {
+		return this.#queue.size
+	}
+
+	/** Permits free: `capacity - active`, never below 0. */
+	get available(): number {
+		return Math.max(0, this.#capacity - this.#active)
+	}
+
+	/**
+	 * Takes a permit if there is room and nobody waits; never waits itself.
+	 *
+	 * @returns the permit, or `undefined`: no room, someone is waiting, or the semaphore is closed.
+	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, or unknown.
+	 */
+	tryAcquire(options?: TryAcquireOptions): Permit | undefined {
+		return this.#take(options === undefined ? 1 : this.#checked(options))
+	}
+
+	/**
+	 * Takes a permit, after waiting for one if need be.
+	 *
+	 * @returns a promise of the permit. It rejects with a {@link RejectedError} when the queue is full, the longest
+	 * wait has passed or the semaphore is closed; with the reason of `signal` when that is aborted (a permit is then
+	 * never taken); with a `TypeError` or `RangeError` for an option of the wrong type, out of range, or unknown.
+	 */
+	acquire(options?: AcquireOptions): Promise<Permit> {
+		try {
+			const weight = options === undefined ? 1 : this.#checked(options)
+			const signal = options?.signal
+			if (signal?.aborted) return Promise.reject(signal.reason)
+			const permit = this.#take(weight)
+			return permit === undefined ? this.#wait(weight, options) : Promise.resolve(permit)
+		} catch (error) {
+			return Promise.reject(error)
+		}
+	}
+
+	/**
+	 * Runs `task` with a permit, which is given back when the task is over, however it ends.
+	 *
+	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire} does; a task whose
+	 * `signal` was aborted before its turn is never run.
+	 */
+	async run<T>(task: (permit: Permit) => T | PromiseLike<T>, options?: AcquireOptions): Promise<T> {
+		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
+		const permit =
+			(options?.signal?.aborted ? undefined : this.tryAcquire(options)) ?? (await this.acquire(options))
+		try {
+			// The signal can be aborted after the permit was handed over and before this line runs.
+			if (options?.signal?.aborted) throw options.signal.reason
+			return await task(permit)
+		} finally {
+			permit.release()
+		}
+	}
+
+	/**
+	 * Changes the capacity. Upwards, waiters get in at once; downwards, holders finish first. A waiter that has become
+	 * too heavy for the new capacity gets in when nothing else is at work.
+	 *
+	 * @throws TypeError, RangeError - `capacity` is not an integer from 0, or Infinity.
+	 */
+	resize(capacity: number): void {
+		this.#capacity = checkCapacity(capacity, 0)
+		if (this.#fullSince !== NEVER) this.#admit()
+	}
+
+	/** Rejects all who wait and all who come, with `closed`. Holders finish. There is no way back. */
+	close(): void {
+		this.#closed = true
+		for (let waiter = this.#queue.head; waiter !== undefined; waiter = this.#queue.head) {
+			this.drop(waiter, 'closed')
+		}
+	}
+
+	/** Resolves when nothing is active and nobody waits: at once if so now. */
+	onIdle(): Promise<void> {
+		if (this.#active === 0 && this.#queue.size === 0) return Promise.resolve()
+		if (this.#idle === undefined) {
+			let resolve!: () => void
+			const promise = new Promise<void>((done) => {
+				resolve = done
+			})
+			this.#idle = { promise, resolve }
+		}
+		return this.#idle.promise
+	}
+
+	/** @internal The end of a permit. */
+	giveBack(weight: number): void {
+		this.#active -= weight
+		if (this.#fullSince !== NEVER) {
+			this.#returned += weight
+			this.#admit()
+		}
+		if (this.#idle !== undefined) this.#settleIdle()
+	}
+
+	/** @internal The end of a wait without a permit: for `why`, or because the waiter's own signal was aborted. */
+	drop(waiter: Waiter, why: RejectionReason | undefined): void {
+		const error = why === undefined ? waiter.bounds?.signal?.reason : this.#rejection(why, waiter.weight)
+		this.#leave(waiter)
+		waiter.semaphore = undefined
+		waiter.resolve(new Failure(error))
+		// It may have been the head, too heavy for the room there is, with lighter ones behind it.
+		this.#admit()
+		if (this.#idle !== undefined) this.#settleIdle()
+	}
+
+	/** The weight asked for, when all is well with the options. */
+	#checked(options: AcquireOptions): number {
+		checkOptions(options, ACQUIRE_OPTIONS)
+		checkSignal(options.signal)
+		if (options.maxWait !== undefined) checkDuration('maxWait', options.maxWait)
+		return options.weight === undefined ? 1 : checkWeight(options.weight, this.#capacity)
+	}
+
+	#take(weight: number): Permit | undefined {
+		if (this.#active + weight > this.#capacity || this.#queue.size > 0 || this.#closed) return undefined
+		this.#active += weight
+		return new HeldPermit(this, weight)
+	}
+
+	#wait(weight: number, options: AcquireOptions | undefined): Promise<Permit> {
+		if (this.#closed) return Promise.reject(this.#rejection('closed', weight))
+		const now = performance.now()
+		if (this.#fullSince === NEVER) this.#fullSince = now
+		else if (now - this.#fullSince > PACE_INTERVAL) this.#measure(now)
+		if (this.#queue.size >= this.#maxQueue) return Promise.reject(this.#rejection('queue-full', weight))
+		const maxWait = options?.maxWait ?? this.#maxWait
+		if (maxWait === 0) return Promise.reject(this.#rejection('timeout', weight))
+
+		const waiter = new Waiter(this, weight)
+		waiter.waited = now
+		const promise = new Promise<Permit | Failure>((resolve) => {
+			waiter.resolve = resolve
+		})
+		const signal = options?.signal
+		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY) {
+			signal?.addEventListener('abort', waiter)
+			const timer = maxWait === Number.POSITIVE_INFINITY ? undefined : setTimeout(timeOut, maxWait, waiter)
+			timer?.unref()
+			waiter.bounds = { signal, timer }
+		}
+		this.#queue.push(waiter)
+		this.#wanted += weight
+		return promise as Promise<Permit>
+	}
+
+	/** Hands the permits there are to the head of the queue, and to the next, until one must wait on. */
+	#admit(): void {
+		let now = NEVER
+		for (let waiter = this.#queue.head; waiter !== undefined; waiter = this.#queue.head) {
+			// Who is too heavy for the whole capacity, since a resize, goes alone; at a capacity of 0 nobody goes.
+			const fits =
+				this.#active + waiter.weight <= this.#capacity || (this.#active === 0 && this.#capacity > 0)
+			if (!fits || this.#closed) return
+			if (now === NEVER) now = performance.now()
+			this.#leave(waiter)
+			this.#active += waiter.weight
+			waiter.waited = now - waiter.waited
+			waiter.resolve(waiter)
+		}
+		if (this.#active < this.#capacity && this.#fullSince !== NEVER) {
+			this.#measure(now === NEVER ? performance.now() : now)
+			this.#fullSince = NEVER
+		}
+	}
+
+	/** Takes a waiter out of the queue, with its signal and its timer. */
+	#leave(waiter: Waiter): void {
+		this.#queue.remove(waiter)
+		this.#wanted -= waiter.weight
+		const { bounds } = waiter
+		if (bounds === undefined) return
+		bounds.signal?.removeEventListener('abort', waiter)
+		clearTimeout(bounds.timer)
+		waiter.bounds = undefined
+	}
+
+	#measure(now: number): void {
+		this.#pace.add(this.#returned, now - this.#fullSince)
+		this.#fullSince = now
+		this.#returned = 0
+	}
+
+	#rejection(reason: RejectionReason, weight: number): RejectedError {
+		if (this.#fullSince !== NEVER) this.#measure(performance.now())
+		const held = `${this.#active} of ${this.#capacity} permits are held, ${this.#queue.size} callers wait`
+		return new RejectedError(
+			reason,
+			this.#pace.secondsFor(this.#wanted + weight),
+			`Rejected (${reason}): ${held}`,
+		)
+	}
+
+	#settleIdle(): void {
+		if (this.#active > 0 || this.#queue.size > 0) return
+		this.#idle?.resolve()
+		this.#idle = undefined
+	}
+}
