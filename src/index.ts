@@ -1,4 +1,7 @@
+export type { DurationStats } from './durations.js'
 export { RejectedError, type RejectionReason } from './errors.js'
+export { type Admission, admission } from './http/exchange.js'
+export { Limiter, type LimiterOptions, type LimiterStats } from './limiter.js'
 export {
 	type AbortSignalLike,
 	type AcquireOptions,

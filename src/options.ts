@@ -17,30 +17,29 @@ function wrongType(name: string, allowed: string, value: unknown): TypeError {
 	return new TypeError(`${name} must be ${allowed}; got ${show(value)}`)
 }
 
-function integer(name: string, value: unknown, lowest: number, allowed: string): number {
+function checkInteger(name: string, value: unknown, lowest: number, infinity: boolean): number {
+	const allowed = `an integer from ${lowest}${infinity ? ', or Infinity' : ''}`
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
-	if (value !== Number.POSITIVE_INFINITY && !(Number.isSafeInteger(value) && value >= lowest)) {
-		throw new RangeError(`${name} must be ${allowed}; got ${value}`)
-	}
+	const fits = value === Number.POSITIVE_INFINITY ? infinity : Number.isSafeInteger(value) && value >= lowest
+	if (!fits) throw new RangeError(`${name} must be ${allowed}; got ${value}`)
 	return value
 }
 
 export function checkCapacity(value: unknown, lowest: 0 | 1): number {
-	return integer('capacity', value, lowest, `an integer from ${lowest}, or Infinity`)
+	return checkInteger('capacity', value, lowest, true)
 }
 
 export function checkMaxQueue(value: unknown): number {
-	return integer('maxQueue', value, 0, 'an integer from 0, or Infinity')
+	return checkInteger('maxQueue', value, 0, true)
 }
 
 export function checkWeight(value: unknown, capacity: number): number {
-	const weight = value === Number.POSITIVE_INFINITY ? Number.NaN : value
-	integer('weight', weight, 1, 'an integer from 1')
+	const weight = checkInteger('weight', value, 1, false)
 	// With a capacity of 0 nobody gets in, and what it will be is not known: any weight may wait.
-	if ((value as number) > capacity && capacity > 0) {
-		throw new RangeError(`weight must be at most the capacity, ${capacity}; got ${value}`)
+	if (weight > capacity && capacity > 0) {
+		throw new RangeError(`weight must be at most the capacity, ${capacity}; got ${weight}`)
 	}
-	return value as number
+	return weight
 }
 
 export function checkDuration(name: string, value: unknown): number {

@@ -112,7 +112,6 @@ class Failure {
 		this.#error = error
 	}
 
-	// biome-ignore lint/suspicious/noThenProperty: being a thenable is its purpose.
 	then(_resolve: unknown, reject: (error: unknown) => void): void {
 		reject(this.#error)
 	}

@@ -1,0 +1,88 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { RejectedError } from '../src/errors.js'
+import { enterLimiter, type Place } from '../src/http/exchange.js'
+import { type Rejection, refusalOf, rejectionWith } from '../src/http/refusal.js'
+import { readLimit, type SharedLimiter } from '../src/http/setup.js'
+import type { Limiter, LimiterOptions } from '../src/limiter.js'
+
+export { type Admission, admission } from '../src/http/exchange.js'
+export type { Rejection } from '../src/http/refusal.js'
+export { Limiter, type LimiterOptions, type LimiterStats } from '../src/limiter.js'
+
+/** What is needed of the context of Koa 3 or 2. */
+export interface ContextLike {
+	readonly req: IncomingMessage
+	readonly res: ServerResponse
+	readonly path: string
+	readonly ip: string
+	status: number
+	body: unknown
+	respond?: boolean | undefined
+	set(headers: Record<string, string>): unknown
+}
+
+export type Next = () => Promise<unknown>
+
+export interface LimitOptions extends LimiterOptions<ContextLike> {
+	/** Answers a refused request instead of the default answer. To throw the rejection leaves it to the error handling. */
+	onReject?(rejection: Rejection, ctx: ContextLike, next: Next): unknown
+}
+
+export interface Middleware {
+	(ctx: ContextLike, next: Next): Promise<void>
+	/** The limiter at work in it: for its figures, to close it, or to share it. */
+	readonly limiter: Limiter
+}
+
+/**
+ * Middleware that bounds how many requests are worked on at the same time. Those past `capacity` wait their turn; those
+ * past the bounds of waiting are refused with a 503 (429 with `key`), `Retry-After` and an RFC 9457 body.
+ *
+ * ```ts
+ * app.use(limit(3))
+ * ```
+ *
+ * @param options - the capacity, or an object with it, or a {@link Limiter} to share.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ */
+export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
+	const { limiter, onReject } = readLimit(options)
+
+	async function refuse(error: RejectedError, ctx: ContextLike, next: Next): Promise<void> {
+		const rejection = rejectionWith(error, limiter.statusCode)
+		if (onReject !== undefined) {
+			await onReject(rejection, ctx, next)
+			return
+		}
+		const { headers, body } = refusalOf(rejection)
+		ctx.status = rejection.status
+		ctx.body = body
+		ctx.set(headers)
+	}
+
+	async function inflightLimit(ctx: ContextLike, next: Next): Promise<void> {
+		let place: Place | undefined
+		const entered = enterLimiter(limiter, ctx, ctx.req, ctx.res)
+		if (entered !== undefined && 'then' in entered) {
+			try {
+				place = await entered
+			} catch (error) {
+				return refuse(error as RejectedError, ctx, next)
+			}
+			if (place === undefined) {
+				// The client has left: there is nobody to answer.
+				ctx.respond = false
+				return
+			}
+		} else {
+			place = entered
+		}
+		place?.handlerBegins()
+		try {
+			await next()
+		} finally {
+			place?.handlerDone()
+		}
+	}
+	return Object.assign(inflightLimit, { limiter })
+}

@@ -1,0 +1,96 @@
+import type { EventEmitter } from 'node:events'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+
+/*
+ * What carries an exchange: the socket in HTTP/1, the stream in HTTP/2. Its `close` is the one event that always
+ * comes. A response that is pipelined behind another, and whose connection is then reset, emits neither `finish` nor
+ * `close` on Node 20 and 22, and no `close` of a request tells of the client once its body has been read.
+ */
+
+/**
+ * When a client has taken nothing of the bytes that wait for it for this long, in ms, its connection is closed, like
+ * by the `send_timeout` of nginx. Else whoever stops reading a response would keep its permit for ever.
+ */
+const STALLED_AFTER = 30_000
+
+type Carrier = EventEmitter & Pick<Socket, 'destroyed' | 'writableLength' | 'destroy'>
+
+/** What takes part in an exchange over a connection. */
+export interface Member {
+	/** The connection is closed. */
+	clientLeft(): void
+}
+
+/** A connection with the exchanges that are under way on it: one listener and one timer, however many they are. */
+export class Connection {
+	readonly #carrier: Carrier
+	readonly #members = new Set<Member>()
+	#timer: NodeJS.Timeout | undefined = undefined
+	#taken: string | undefined = undefined
+
+	constructor(carrier: Carrier) {
+		this.#carrier = carrier
+		// Before anyone else's listener: handlers that end their response because of this event must find us prepared.
+		carrier.prependListener('close', () => this.#close())
+	}
+
+	get closed(): boolean {
+		return this.#carrier.destroyed
+	}
+
+	add(member: Member): void {
+		this.#members.add(member)
+		// Left running between requests, so that a keep-alive connection costs one timer and not one for each.
+		this.#timer ??= setTimeout(checkProgress, STALLED_AFTER, this).unref()
+	}
+
+	delete(member: Member): void {
+		this.#members.delete(member)
+	}
+
+	/** Closes the connection if nothing of what waits to be sent was taken since the last time. */
+	checkProgress(): void {
+		this.#timer = undefined
+		const taken = this.#takenSoFar()
+		if (taken !== undefined && taken === this.#taken) {
+			this.#carrier.destroy()
+			return
+		}
+		this.#taken = taken
+		if (this.#members.size > 0) this.#timer = setTimeout(checkProgress, STALLED_AFTER, this).unref()
+	}
+
+	/** Changes with each byte taken; `undefined` when none waits. */
+	#takenSoFar(): string | undefined {
+		const carrier = this.#carrier as Carrier & {
+			bytesWritten?: number
+			_handle?: { writeQueueSize?: number } | null
+		}
+		if (!(carrier.writableLength > 0) || this.#members.size === 0) return undefined
+		// Within one large chunk, only the handle knows: Node's own socket timeout looks at the same figure.
+		return `${carrier.bytesWritten} ${carrier.writableLength} ${carrier._handle?.writeQueueSize}`
+	}
+
+	#close(): void {
+		clearTimeout(this.#timer)
+		this.#timer = undefined
+		for (const member of this.#members) member.clientLeft()
+	}
+}
+
+function checkProgress(connection: Connection): void {
+	connection.checkProgress()
+}
+
+const connections = new WeakMap<Carrier, Connection>()
+
+export function connectionOf(req: IncomingMessage, res: ServerResponse): Connection {
+	const carrier: Carrier = (res as { stream?: Carrier }).stream ?? req.socket
+	let connection = connections.get(carrier)
+	if (connection === undefined) {
+		connection = new Connection(carrier)
+		connections.set(carrier, connection)
+	}
+	return connection
+}

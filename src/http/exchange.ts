@@ -1,0 +1,266 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { enter, type Limiter, type Stay } from '../limiter.js'
+import type { AbortSignalLike } from '../semaphore.js'
+import { type Connection, connectionOf } from './connection.js'
+import { onHandlerEnd } from './handler-end.js'
+
+/*
+ * When an exchange is over. Response finished: over. Client gone and handler done: over. Client gone and handler still
+ * at work: the permit is held, as the work goes on, at most for `abandonedTimeout`.
+ */
+
+/** A request's admission by a limiter, as its handler sees it. */
+export interface Admission {
+	/** How long the request waited, in ms; 0 when there was room. */
+	readonly waited: number
+	/** Requests that were waiting ahead of it when it arrived; 0 when there was room. */
+	readonly queued: number
+	/** Is aborted when the client leaves. To hand to `fetch`, a database, or whatever can stop early. */
+	readonly signal: AbortSignal
+	/** Gives the permit back early: for a long poll, or the tail of a stream. Only the first call counts. */
+	release(): void
+}
+
+/** Where the exchange of a request is found: the same for every copy of this package in a process. */
+const KEY: unique symbol = Symbol.for('inflight-limit.exchange') as never
+
+interface Limited {
+	[KEY]?: Exchange | undefined
+}
+
+/** One request and its response, with the limiters that it has met. */
+class Exchange {
+	/** The place in the limiter met last; the others are behind it. */
+	place: Place | undefined = undefined
+	over = false
+	readonly req: IncomingMessage & Limited
+	readonly res: ServerResponse
+	readonly #connection: Connection
+	readonly #onFinish = (): void => this.#finish()
+	#aborter: AbortController | undefined = undefined
+
+	constructor(req: IncomingMessage, res: ServerResponse) {
+		this.req = req
+		this.res = res
+		this.#connection = connectionOf(req, res)
+	}
+
+	/** The client has left. */
+	get gone(): boolean {
+		return this.#connection.closed
+	}
+
+	get signal(): AbortSignal {
+		if (this.#aborter === undefined) {
+			this.#aborter = new AbortController()
+			if (this.gone) this.#aborter.abort()
+		}
+		return this.#aborter.signal
+	}
+
+	add(place: Place): void {
+		place.outer = this.place
+		this.place = place
+		if (place.outer !== undefined) return
+		this.req[KEY] = this
+		this.#connection.add(this)
+		this.#finisher().on('finish', this.#onFinish)
+		// Pipelined behind another response: it gets its socket only when that one has finished, which its own client may
+		// put off for ever. What is left to do once the handler has ended it is not work.
+		if (this.res.socket === null) onHandlerEnd(this.req, this.res, () => this.#handlerEnded())
+	}
+
+	/** A place that was refused is none. If that was because the client left, nobody will end the response. */
+	remove(place: Place): void {
+		this.place = place.outer
+		if (place.outer === undefined) {
+			this.req[KEY] = undefined
+			this.#detach()
+		} else if (this.gone) {
+			this.#handlerEnded()
+		}
+	}
+
+	clientLeft(): void {
+		this.#detach()
+		this.#aborter?.abort()
+		let unseen = false
+		for (let place = this.place; place !== undefined; place = place.outer) {
+			if (place.clientLeft(this.res.writableEnded)) unseen = true
+		}
+		if (unseen) onHandlerEnd(this.req, this.res, () => this.#handlerEnded())
+	}
+
+	#handlerEnded(): void {
+		if (this.gone) {
+			for (let place = this.place; place !== undefined; place = place.outer) place.handlerEnded()
+		} else if (this.res.socket === null) {
+			this.#finish()
+		}
+	}
+
+	#finish(): void {
+		this.over = true
+		this.#detach()
+		for (let place = this.place; place !== undefined; place = place.outer) place.release()
+	}
+
+	#detach(): void {
+		this.#connection.delete(this)
+		this.#finisher().removeListener('finish', this.#onFinish)
+	}
+
+	/** In HTTP/2 the response emits `finish` only when its stream closes, and also when it was reset. */
+	#finisher(): Pick<ServerResponse, 'on' | 'removeListener'> {
+		return (this.res as { stream?: ServerResponse }).stream ?? this.res
+	}
+}
+
+/**
+ * A request's place in a limiter: waiting, then at work. It is also the signal that takes it out of the queue.
+ *
+ * What tells that the handler is done depends on the framework. Koa's middleware sees it, and says so with
+ * `handlerBegins` and `handlerDone`. In Express nobody sees it: there the end of the response stands for it.
+ */
+export class Place implements Admission, AbortSignalLike {
+	/** The place in the limiter that the request met before this one. */
+	outer: Place | undefined = undefined
+	readonly limiter: Limiter
+	readonly #exchange: Exchange
+	#stay: Stay | undefined = undefined
+	#handler: 'unseen' | 'working' | 'done' = 'unseen'
+	#abandoned = false
+	#waiter: { handleEvent(): void } | undefined = undefined
+	#timer: NodeJS.Timeout | undefined = undefined
+
+	constructor(exchange: Exchange, limiter: Limiter) {
+		this.#exchange = exchange
+		this.limiter = limiter
+	}
+
+	get waited(): number {
+		return this.#stay?.waited ?? 0
+	}
+
+	get queued(): number {
+		return this.#stay?.queued ?? 0
+	}
+
+	get signal(): AbortSignal {
+		return this.#exchange.signal
+	}
+
+	get admitted(): boolean {
+		return this.#stay !== undefined
+	}
+
+	get aborted(): boolean {
+		return this.#exchange.gone
+	}
+
+	addEventListener(_type: 'abort', waiter: { handleEvent(): void }): void {
+		this.#waiter = waiter
+	}
+
+	removeEventListener(): void {
+		this.#waiter = undefined
+	}
+
+	begin(stay: Stay): void {
+		this.#stay = stay
+	}
+
+	release(): void {
+		clearTimeout(this.#timer)
+		this.#stay?.leave(this.#abandoned)
+	}
+
+	handlerBegins(): void {
+		this.#handler = 'working'
+	}
+
+	handlerDone(): void {
+		this.#handler = 'done'
+		if (this.#exchange.gone) this.release()
+	}
+
+	/** @returns whether the handler is still at work and only the end of its response will tell when it is done. */
+	clientLeft(responseEnded: boolean): boolean {
+		if (this.#stay === undefined) {
+			this.#waiter?.handleEvent()
+			return false
+		}
+		const done = this.#handler === 'unseen' ? responseEnded : this.#handler === 'done'
+		const { abandonedTimeout } = this.limiter
+		this.#abandoned = !done
+		if (done || abandonedTimeout === 0) {
+			this.release()
+			return false
+		}
+		if (abandonedTimeout !== Number.POSITIVE_INFINITY) {
+			this.#timer = setTimeout(() => this.release(), abandonedTimeout).unref()
+		}
+		return this.#handler === 'unseen'
+	}
+
+	handlerEnded(): void {
+		if (this.#handler === 'unseen') this.release()
+	}
+}
+
+/**
+ * Lets a request into a limiter.
+ *
+ * @param subject - what the limiter's own functions are given: `req` or `ctx`.
+ * @returns its place, at once or by a promise; `undefined` if the request is not to be limited, is so already, or is
+ * over. The promise is of `undefined` if the client left before its turn, and rejects with a `RejectedError` if the
+ * request is refused.
+ * @throws what the limiter's own functions throw.
+ */
+export function enterLimiter(
+	limiter: Limiter,
+	subject: object,
+	req: IncomingMessage & Limited,
+	res: ServerResponse,
+): Place | Promise<Place | undefined> | undefined {
+	if (res.writableFinished) return undefined
+	const exchange = req[KEY] ?? new Exchange(req, res)
+	if (exchange.over) return undefined
+	for (let place = exchange.place; place !== undefined; place = place.outer) {
+		if (place.limiter === limiter) return undefined
+	}
+
+	const place = new Place(exchange, limiter)
+	const stay = limiter[enter](subject, place)
+	if (stay === undefined) return undefined
+	exchange.add(place)
+	if ('leave' in stay) {
+		place.begin(stay)
+		return place
+	}
+	return stay.then(
+		(begun) => {
+			place.begin(begun)
+			return place
+		},
+		(error) => {
+			exchange.remove(place)
+			if (exchange.gone) return undefined
+			throw error
+		},
+	)
+}
+
+/**
+ * The admission of a request by the limiter that it met last.
+ *
+ * @param request - Express's `req`, Koa's `ctx`, or a request of `node:http`.
+ * @returns `undefined` for a request that no limiter has admitted.
+ */
+export function admission(request: object): Admission | undefined {
+	const { [KEY]: own, req } = request as Limited & { req?: Limited }
+	for (let place = (own ?? req?.[KEY])?.place; place !== undefined; place = place.outer) {
+		if (place.admitted) return place
+	}
+	return undefined
+}

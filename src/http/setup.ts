@@ -1,0 +1,16 @@
+import { enter, LIMITER_OPTIONS, Limiter, type LimiterOptions } from '../limiter.js'
+import { checkFunction, checkOptions } from '../options.js'
+
+/** A limiter, made by this copy of the package or by another one in the same process. */
+export type SharedLimiter = Pick<Limiter, keyof Limiter>
+
+/** What `limit()` of every adapter is given: a capacity, options, or a limiter made before. */
+export function readLimit<OnReject>(
+	given: number | SharedLimiter | (LimiterOptions<never> & { onReject?: OnReject }),
+): { limiter: Limiter; onReject: OnReject | undefined } {
+	if (typeof given !== 'object' || given === null) return { limiter: new Limiter(given), onReject: undefined }
+	if (enter in given) return { limiter: given as Limiter, onReject: undefined }
+	checkOptions(given, [...LIMITER_OPTIONS, 'onReject'])
+	const { onReject, ...options } = given as LimiterOptions & { onReject?: OnReject }
+	return { limiter: new Limiter(options), onReject: checkFunction('onReject', onReject) }
+}
