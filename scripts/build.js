@@ -1,13 +1,13 @@
 // Two plain `tsc` passes: ES modules to dist/esm, CommonJS to dist/cjs. Each folder says which it is.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 
-rmSync('dist', { recursive: true, force: true })
-for (const [folder, project, type] of [
-	['dist/esm', 'tsconfig.build.json', 'module'],
-	['dist/cjs', 'tsconfig.cjs.json', 'commonjs'],
-]) {
+/** @param {string} folder @param {string} project @param {string} type */
+function build(folder, project, type) {
 	execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', project], { stdio: 'inherit' })
-	mkdirSync(folder, { recursive: true })
 	writeFileSync(`${folder}/package.json`, `${JSON.stringify({ type })}\n`)
 }
+
+rmSync('dist', { recursive: true, force: true })
+build('dist/esm', 'tsconfig.build.json', 'module')
+build('dist/cjs', 'tsconfig.cjs.json', 'commonjs')
