@@ -101,7 +101,7 @@ class Exchange {
 
 	#finish(): void {
 		this.over = true
-		this.#detach()
+		this.#connection.delete(this)
 		for (let place = this.place; place !== undefined; place = place.outer) place.release()
 	}
 
