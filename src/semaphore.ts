@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { RejectedError, type RejectionReason } from './errors.js'
 import {
 	checkCapacity,
@@ -313,6 +314,8 @@ export class Semaphore {
 		})
 		const signal = options?.signal
 		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY) {
+			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its listener off again.
+			if (signal instanceof EventTarget) setMaxListeners(0, signal)
 			signal?.addEventListener('abort', waiter)
 			const timer = maxWait === Number.POSITIVE_INFINITY ? undefined : setTimeout(timeOut, maxWait, waiter)
 			timer?.unref()
