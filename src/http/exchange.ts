@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { enter, type Limiter, type Stay } from '../limiter.js'
 import type { AbortSignalLike } from '../semaphore.js'
 import { type Connection, connectionOf } from './connection.js'
-import { onHandlerEnd } from './handler-end.js'
+import { onAbandonedHandlerEnd, onHandlerEnd } from './handler-end.js'
 
 /*
  * When an exchange is over. Response finished: over. Client gone and handler done: over. Client gone and handler still
@@ -67,7 +67,7 @@ class Exchange {
 		this.#finisher().on('finish', this.#onFinish)
 		// Pipelined behind another response: it gets its socket only when that one has finished, which its own client may
 		// put off for ever. What is left to do once the handler has ended it is not work.
-		if (this.res.socket === null) onHandlerEnd(this.req, this.res, () => this.#handlerEnded())
+		if (this.res.socket === null) onHandlerEnd(this.res, () => this.#handlerEnded())
 	}
 
 	/** A place that was refused is none. If that was because the client left, nobody will end the response. */
@@ -88,7 +88,7 @@ class Exchange {
 		for (let place = this.place; place !== undefined; place = place.outer) {
 			if (place.clientLeft(this.res.writableEnded)) unseen = true
 		}
-		if (unseen) onHandlerEnd(this.req, this.res, () => this.#handlerEnded())
+		if (unseen) onAbandonedHandlerEnd(this.req, this.res, () => this.#handlerEnded())
 	}
 
 	#handlerEnded(): void {

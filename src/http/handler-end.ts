@@ -1,12 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
-/**
- * Calls `listener` when the handler ends or destroys its response, or when its framework gives up on it.
- *
- * For the two cases in which Node says nothing of it: the client has gone, or the response is pipelined behind another.
- * Everywhere else the response's own events tell, and its methods are left alone.
+/*
+ * How to see that a handler is done with its response in the two cases in which Node says nothing of it: the response is
+ * pipelined behind another, or the client has gone. Everywhere else the response's own events tell, and its methods are
+ * left alone.
  */
-export function onHandlerEnd(req: IncomingMessage, res: ServerResponse, listener: () => void): void {
+
+/** Calls `listener` when the handler ends or destroys its response. */
+export function onHandlerEnd(res: ServerResponse, listener: () => void): void {
 	const { end, destroy } = res
 	res.end = function (this: ServerResponse, ...args: Parameters<typeof end>) {
 		try {
@@ -19,6 +20,13 @@ export function onHandlerEnd(req: IncomingMessage, res: ServerResponse, listener
 		listener()
 		return destroy.apply(this, args)
 	}
+}
+
+/** Calls `listener` also when nothing more can come of a response whose client has gone. */
+export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse, listener: () => void): void {
+	onHandlerEnd(res, listener)
+	// What was piped into the response stops with it, be it a file or a pipeline: nobody will end it.
+	res.once('unpipe', listener)
 	if (res.headersSent && req.socket !== null) {
 		// An error that reaches Express's last handler after the headers were sent ends in `req.socket.destroy()`, and in
 		// nothing else. The socket may be that of other requests too: only this request's view of it listens.

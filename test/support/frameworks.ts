@@ -52,7 +52,9 @@ function koaLike(name: string, Application: typeof Koa): Framework {
 			const middleware = forKoa.limit(options as number)
 			app.use(middleware)
 			app.use(async (ctx) => {
+				// What Koa begins with is a 404.
 				ctx.respond = false
+				ctx.res.statusCode = 200
 				try {
 					await handler(ctx.req, ctx.res)
 				} catch (error) {
