@@ -85,7 +85,7 @@ export const LIMITER_OPTIONS: readonly string[] = [
  */
 export const enter: unique symbol = Symbol.for('inflight-limit.enter') as never
 
-/** @internal A request's stay in a limiter, from its admission. */
+/** A request’s stay in a limiter, from its admission. */
 export interface Stay {
 	/** In ms. */
 	readonly waited: number

@@ -36,7 +36,10 @@ class Exchange {
 	readonly req: IncomingMessage & Limited
 	readonly res: ServerResponse
 	readonly #connection: Connection
-	readonly #onFinish = (): void => this.#finish()
+	readonly #onFinish = (): void => {
+		// Node ends the stream of HTTP/2 itself when the client resets it, and it then emits `finish` all the same.
+		if (this.res.writableEnded) this.#finish()
+	}
 	#aborter: AbortController | undefined = undefined
 
 	constructor(req: IncomingMessage, res: ServerResponse) {
@@ -84,9 +87,11 @@ class Exchange {
 	clientLeft(): void {
 		this.#detach()
 		this.#aborter?.abort()
+		// Node marks the response as destroyed only after us, unless it was the handler that destroyed it.
+		const ended = this.res.writableEnded || this.res.destroyed
 		let unseen = false
 		for (let place = this.place; place !== undefined; place = place.outer) {
-			if (place.clientLeft(this.res.writableEnded)) unseen = true
+			if (place.clientLeft(ended)) unseen = true
 		}
 		if (unseen) onAbandonedHandlerEnd(this.req, this.res, () => this.#handlerEnded())
 	}
@@ -110,7 +115,7 @@ class Exchange {
 		this.#finisher().removeListener('finish', this.#onFinish)
 	}
 
-	/** In HTTP/2 the response emits `finish` only when its stream closes, and also when it was reset. */
+	/** In HTTP/2 the response itself emits `finish` only when its stream closes, which an unread upload puts off. */
 	#finisher(): Pick<ServerResponse, 'on' | 'removeListener'> {
 		return (this.res as { stream?: ServerResponse }).stream ?? this.res
 	}

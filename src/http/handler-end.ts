@@ -31,13 +31,11 @@ export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse,
 		// An error that reaches Express's last handler after the headers were sent ends in `req.socket.destroy()`, and in
 		// nothing else. The socket may be that of other requests too: only this request's view of it listens.
 		const { socket } = req
-		req.socket = Object.create(socket, {
-			destroy: {
-				value: (error?: Error) => {
-					listener()
-					return socket.destroy(error)
-				},
-			},
-		})
+		const destroy = (error?: Error): unknown => {
+			listener()
+			return socket.destroy(error)
+		}
+		const value = Object.create(socket, { destroy: { value: destroy } })
+		Object.defineProperty(req, 'socket', { value, configurable: true, writable: true })
 	}
 }

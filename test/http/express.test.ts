@@ -1,0 +1,387 @@
+import http, { type IncomingMessage, type ServerResponse } from 'node:http'
+import { pipeline, Readable } from 'node:stream'
+import connect from 'connect'
+import express from 'express'
+import express4 from 'express4'
+import supertest from 'supertest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { admission, Limiter, limit } from '../../adapters/express.js'
+import { get, rawClient, request, until, workshop } from '../support/clients.js'
+import { listen } from '../support/frameworks.js'
+
+afterEach(() => {
+	vi.restoreAllMocks()
+})
+
+type Next = (error?: unknown) => void
+
+test('with room, next is called synchronously, once, and nothing is passed to it', async () => {
+	const middleware = limit(1)
+	const next = vi.fn()
+	const { server, port } = await listen((req, res) => {
+		middleware(req, res, next)
+		expect(next.mock.calls).toEqual([[]])
+		res.end('ok')
+	})
+	expect((await request(port)).body).toBe('ok')
+	expect(middleware.limiter.stats().completed).toBe(1)
+	server.close()
+})
+
+test('200,000 requests whose handlers end at once drain through one permit without growing the stack', async () => {
+	const middleware = limit({ capacity: 1, maxQueue: Number.POSITIVE_INFINITY })
+	const socket = new http.Agent() as never
+	const exchanges = Array.from({ length: 200_000 }, () => {
+		const req = new http.IncomingMessage({
+			prependListener() {},
+			destroyed: false,
+			writableLength: 0,
+		} as never)
+		return { req, res: new http.ServerResponse(req) }
+	})
+	let served = 0
+	for (const { req, res } of exchanges) {
+		middleware(req, res, () => {
+			served++
+			// A response without a socket is over when its handler has ended it.
+			if (served > 1) res.end()
+		})
+	}
+	expect(socket).toBeDefined()
+	expect(middleware.limiter.queued).toBe(199_999)
+	exchanges[0]?.res.end()
+	await middleware.limiter.onIdle()
+	expect(served).toBe(200_000)
+})
+
+test('a response that has finished before the limiter is reached takes no permit', async () => {
+	const middleware = limit(1)
+	const next = vi.fn()
+	const { server, port } = await listen((req, res) => {
+		res.end('early')
+		res.on('finish', () => middleware(req, res, next))
+	})
+	await request(port)
+	await until(() => next.mock.calls.length === 1)
+	expect(middleware.limiter.stats()).toMatchObject({ active: 0, admitted: 0 })
+	server.close()
+})
+
+test('a pipelined response that was ended takes no other permit behind its end', async () => {
+	const one = limit(1)
+	const other = limit(1)
+	const work = workshop()
+	const next = vi.fn()
+	const { server, port } = await listen((req, res) => {
+		if (req.url === '/slow') return void work.handler(req, res)
+		one(req, res, () => {
+			res.end('ended')
+			other(req, res, next)
+		})
+	})
+	const client = await rawClient(port, get('/slow') + get('/next'))
+	await until(() => next.mock.calls.length === 1)
+	expect(other.limiter.stats()).toMatchObject({ active: 0, admitted: 0 })
+	work.finish()
+	await until(() => client.text().includes('ended'))
+	client.socket.destroy()
+	server.close()
+})
+
+test('onReject of node:http that rejects reaches next', async () => {
+	const middleware = limit({ capacity: 1, onReject: () => Promise.reject(new Error('mine')) })
+	middleware.limiter.close()
+	const { server, port } = await listen((req, res) => {
+		middleware(req, res, (error) => res.end(String(error)))
+	})
+	expect((await request(port)).body).toBe('Error: mine')
+	server.close()
+})
+
+describe.each([
+	['Express 5', express],
+	['Express 4', express4],
+])('%s', (_name, create) => {
+	test('next(error), answered by the app’s own error handler', async () => {
+		const app = create()
+		const guard = limit(1)
+		app.use(guard)
+		app.get('/', (_req, _res, next: Next) => next(new Error('mine')))
+		app.use((error: Error, _req: IncomingMessage, res: ServerResponse, _next: Next) => res.end(error.message))
+		for (let i = 0; i < 3; i++) await supertest(app).get('/').expect(200, 'mine')
+		expect(guard.limiter.stats()).toMatchObject({ active: 0, completed: 3 })
+	})
+
+	test('the same limiter at app, router and route, and in a sub-app, takes one permit', async () => {
+		const guard = limit({ capacity: 1, maxQueue: 0 })
+		const sub = create()
+		sub.use(guard, limit(guard.limiter))
+		sub.get('/', guard, (req, res) => {
+			res.json({ active: guard.limiter.active, waited: admission(req)?.waited })
+		})
+		const router = create.Router()
+		router.use(guard)
+		router.use('/sub', sub)
+		const app = create()
+		app.use(guard)
+		app.use('/router', guard, router)
+		await supertest(app).get('/router/sub').expect(200, { active: 1, waited: 0 })
+		expect(guard.limiter.stats()).toMatchObject({ active: 0, admitted: 1 })
+	})
+
+	test('different limiters on one request’s way each take a permit; admission is that of the last', async () => {
+		const outer = limit({ capacity: 2, name: 'outer' })
+		const inner = limit({ capacity: 1, name: 'inner' })
+		const work = workshop()
+		const waits: (number | undefined)[] = []
+		const app = create()
+		app.use(outer)
+		app.get('/*path'.replace('path', create === express ? 'path' : ''), inner, (req, res) => {
+			waits.push(admission(req)?.waited)
+			return void work.handler(req, res)
+		})
+		const { server, port } = await listen(app)
+		const answers = ['/1', '/2', '/3'].map((path) => request(port, { path }))
+		await until(() => work.begun.length === 1 && inner.limiter.queued === 1 && outer.limiter.queued === 1)
+		for (let i = 0; i < 3; i++) {
+			await until(() => work.begun.length === i + 1)
+			work.finish()
+		}
+		for (const { status } of await Promise.all(answers)) expect(status).toBe(200)
+		expect(work.highest()).toBe(1)
+		expect(waits[0]).toBe(0)
+		expect(waits[1]).toBeGreaterThan(0)
+		await until(() => outer.limiter.active === 0 && inner.limiter.active === 0)
+		server.close()
+	})
+
+	test('a client that leaves while it waits in a second limiter gives back the permit of the first', async () => {
+		const outer = limit(2)
+		const inner = limit({ capacity: 1, maxQueue: 1 })
+		const work = workshop()
+		const app = create()
+		app.use(outer, inner)
+		app.use((req, res) => void work.handler(req, res))
+		const { server, port } = await listen(app)
+		const first = request(port)
+		await until(() => work.begun.length === 1)
+		const leaver = await rawClient(port, get('/leaver'))
+		await until(() => inner.limiter.queued === 1)
+		leaver.socket.destroy()
+		await until(() => outer.limiter.active === 1)
+		expect(inner.limiter.queued).toBe(0)
+		work.finish()
+		await first
+		await until(() => outer.limiter.active === 0)
+		server.close()
+	})
+
+	test('a request that a second limiter refuses gives back the permit of the first', async () => {
+		const outer = limit(5)
+		const inner = limit({ capacity: 1, maxQueue: 0 })
+		const work = workshop()
+		const app = create()
+		app.use(outer, inner)
+		app.use((req, res) => void work.handler(req, res))
+		const { server, port } = await listen(app)
+		const first = request(port)
+		await until(() => work.begun.length === 1)
+		expect((await request(port)).status).toBe(503)
+		await until(() => outer.limiter.active === 1)
+		work.finish()
+		await first
+		server.close()
+	})
+
+	test.each(['next', 'throw'])(
+		'client gone in mid-stream, then an error reaches Express by %s: the permit comes back',
+		async (how) => {
+			vi.spyOn(console, 'error').mockImplementation(() => {})
+			const guard = limit({ capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY })
+			const work = workshop((req, res) => {
+				const { next } = req as IncomingMessage & { next: Next }
+				expect(res.headersSent).toBe(true)
+				if (how === 'next') next(new Error('mine'))
+				else throw new Error('mine')
+			})
+			const app = create()
+			app.use(guard)
+			app.get('/', (req, res, next: Next) => {
+				res.write('headers are sent')
+				Promise.resolve(work.handler(Object.assign(req, { next }), res)).catch(next)
+			})
+			const { server, port } = await listen(app)
+			let closed = false
+			server.once('connection', (socket) => {
+				socket.once('close', () => {
+					closed = true
+				})
+			})
+			const client = await rawClient(port, get())
+			await until(() => work.begun.length === 1)
+			client.socket.destroy()
+			await until(() => closed)
+			expect(guard.limiter.active).toBe(1)
+			work.finish()
+			await until(() => guard.limiter.active === 0)
+			expect(guard.limiter.stats().abandoned).toBe(1)
+			server.close()
+		},
+	)
+
+	test.each(['end', 'destroy', 'pipeline'])(
+		'client gone, then the handler’s %s: the permit comes back',
+		async (how) => {
+			const guard = limit({ capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY })
+			const work = workshop((_req, res) => {
+				if (how === 'end') res.end('late')
+				else if (how === 'destroy') res.destroy()
+				else pipeline(Readable.from(['late']), res, () => res.end())
+			})
+			const app = create()
+			app.use(guard)
+			app.get('/', (req, res) => void work.handler(req, res))
+			const { server, port } = await listen(app)
+			let closed = false
+			server.once('connection', (socket) => {
+				socket.once('close', () => {
+					closed = true
+				})
+			})
+			const client = await rawClient(port, get())
+			await until(() => work.begun.length === 1)
+			client.socket.destroy()
+			await until(() => closed)
+			expect(guard.limiter.active).toBe(1)
+			work.finish()
+			await until(() => guard.limiter.active === 0)
+			expect(guard.limiter.stats().abandoned).toBe(1)
+			server.close()
+		},
+	)
+
+	test('a download that its client breaks off gives its permit back', async () => {
+		const guard = limit({ capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY })
+		const app = create()
+		app.use(guard)
+		app.get('/', (_req, res) => {
+			new Readable({
+				read() {
+					this.push(Buffer.alloc(65_536))
+				},
+			}).pipe(res)
+		})
+		const { server, port } = await listen(app)
+		const client = await rawClient(port, get())
+		await until(() => client.text().length > 500_000)
+		expect(guard.limiter.active).toBe(1)
+		client.socket.destroy()
+		await until(() => guard.limiter.active === 0)
+		server.close()
+	})
+
+	describe('onReject', () => {
+		function refusing(
+			onReject: NonNullable<Parameters<typeof limit>[0] & object>['onReject' & keyof object],
+		) {
+			const app = create()
+			const guard = limit({ capacity: 1, onReject } as never)
+			guard.limiter.close()
+			app.use((_req, res, next) => {
+				res.setHeader('X-Before', 'kept')
+				next()
+			})
+			app.use(guard)
+			app.use((_req, res) => void res.end('handler'))
+			return supertest(app).get('/')
+		}
+
+		test('answers instead of the default answer', async () => {
+			const answer = await refusing(((
+				rejection: { reason: string; retryAfter: number },
+				_req: never,
+				res: ServerResponse,
+			) => {
+				res.statusCode = 418
+				res.end(`${rejection.reason} ${rejection.retryAfter}`)
+			}) as never)
+			expect(answer).toMatchObject({ status: 418, text: 'closed 1' })
+		})
+
+		test('can let the request through', async () => {
+			await refusing(((_rejection: never, _req: never, _res: never, next: Next) => next()) as never).expect(
+				200,
+				'handler',
+			)
+		})
+
+		test('next(rejection) leaves it to the error handling, which answers 503 and Retry-After', async () => {
+			vi.spyOn(console, 'error').mockImplementation(() => {})
+			const answer = await refusing(((rejection: never, _req: never, _res: never, next: Next) =>
+				next(rejection)) as never)
+			expect(answer).toMatchObject({ status: 503, headers: { 'retry-after': '1' } })
+		})
+
+		test('an error of its own is the request’s', async () => {
+			vi.spyOn(console, 'error').mockImplementation(() => {})
+			const fail = (): never => {
+				throw new Error('mine')
+			}
+			await refusing(fail as never).expect(500)
+			await refusing((async () => fail()) as never).expect(500)
+		})
+	})
+
+	test('headers set before the limiter are kept in a refusal', async () => {
+		const guard = limit({ capacity: 1, statusCode: 507 })
+		guard.limiter.close()
+		const app = create()
+		app.use((_req, res, next) => {
+			res.setHeader('Access-Control-Allow-Origin', '*')
+			next()
+		}, guard)
+		const { status, headers, body } = await supertest(app).get('/')
+		expect(status).toBe(507)
+		expect(headers['access-control-allow-origin']).toBe('*')
+		expect(body).toMatchObject({
+			type: 'about:blank',
+			title: 'Insufficient Storage',
+			status: 507,
+			reason: 'closed',
+		})
+	})
+
+	test('a status that nobody has named', async () => {
+		const guard = limit({ capacity: 1, statusCode: 599 })
+		guard.limiter.close()
+		const app = create()
+		app.use(guard)
+		expect((await supertest(app).get('/')).body).toMatchObject({ title: 'Refused', status: 599 })
+	})
+
+	test('when headers were sent before the limiter, a refusal goes to the error handling', async () => {
+		const guard = limit(1)
+		guard.limiter.close()
+		const errors: string[] = []
+		const app = create()
+		app.use((_req, res, next) => {
+			res.write('begun ')
+			next()
+		}, guard)
+		app.use((error: { code: string }, _req: IncomingMessage, res: ServerResponse, _next: Next) => {
+			errors.push(error.code)
+			res.end('ended')
+		})
+		await supertest(app).get('/').expect(200, 'begun ended')
+		expect(errors).toEqual(['ERR_INFLIGHT_REJECTED'])
+	})
+})
+
+test('connect and a limiter made beforehand', async () => {
+	const limiter = new Limiter({ capacity: 1, name: 'shared' })
+	const app = connect()
+	app.use(limit(limiter))
+	app.use((_req, res) => res.end(String(limiter.active)))
+	await supertest(app).get('/').expect(200, '1')
+	expect(limit(limiter).limiter).toBe(limiter)
+})
