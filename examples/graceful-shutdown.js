@@ -1,0 +1,28 @@
+// On SIGTERM: those who wait are told to go elsewhere (503), those at work finish, and the process ends by itself.
+import express from 'express'
+import { limit } from 'inflight-limit/express'
+
+const app = express()
+const guard = limit(1)
+
+app.get('/', guard, async (_req, res) => {
+	await new Promise((resolve) => setTimeout(resolve, 1_000))
+	res.send('done\n')
+})
+
+app.get('/stats', (_req, res) => {
+	res.json(guard.limiter.stats())
+})
+
+const server = app.listen(Number(process.env.PORT ?? 3000), '127.0.0.1', () => {
+	const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+	console.log(`http://127.0.0.1:${port}/`)
+})
+
+process.once('SIGTERM', async () => {
+	guard.limiter.close()
+	server.close()
+	await guard.limiter.onIdle()
+	console.log('idle')
+	server.closeIdleConnections()
+})

@@ -1,0 +1,135 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { afterEach, expect, test } from 'vitest'
+import { request, until } from './support/clients.js'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const running: ChildProcess[] = []
+
+afterEach(() => {
+	for (const child of running.splice(0)) child.kill('SIGKILL')
+})
+
+/** Starts an example, and waits until it has said where it listens. */
+async function start(
+	name: string,
+	servers = 1,
+): Promise<{ ports: number[]; child: ChildProcess; lines: string[] }> {
+	const child = spawn(process.execPath, [`examples/${name}.js`], {
+		cwd: root,
+		env: { ...process.env, PORT: '0' },
+		stdio: ['ignore', 'pipe', 'inherit'],
+	})
+	running.push(child)
+	const lines: string[] = []
+	let text = ''
+	child.stdout.on('data', (chunk) => {
+		text += chunk
+		const complete = text.split('\n')
+		text = complete.pop() ?? ''
+		lines.push(...complete)
+	})
+	await until(() => lines.length >= servers)
+	const ports = lines.slice(0, servers).map((line) => Number(new URL(line).port))
+	return { ports, child, lines }
+}
+
+function statuses(answers: { status: number }[]): number[] {
+	return answers.map(({ status }) => status)
+}
+
+test.each([
+	['express-app', 'Hello from Express\n'],
+	['koa-app', 'Hello from Koa\n'],
+])('%s serves all, three at a time', async (name, body) => {
+	const { ports } = await start(name)
+	const begin = performance.now()
+	const answers = await Promise.all(Array.from({ length: 7 }, () => request(ports[0] as number)))
+	for (const answer of answers) expect(answer).toMatchObject({ status: 200, body })
+	// Seven at three a time are three rounds of 100 ms.
+	expect(performance.now() - begin).toBeGreaterThan(280)
+})
+
+test('expensive-route turns away what is too much, and its neighbours never wait', async () => {
+	const { ports } = await start('expensive-route')
+	const port = ports[0] as number
+	const reports = Promise.all(Array.from({ length: 10 }, () => request(port, { path: '/report' })))
+	expect(await request(port, { path: '/health' })).toMatchObject({ status: 200, body: 'fine\n' })
+	expect(statuses(await reports).sort()).toEqual([200, 200, 200, 200, 200, 200, 200, 503, 503, 503])
+})
+
+test('limit-per-user gives each user a limit of their own', async () => {
+	const { ports } = await start('limit-per-user')
+	const ask = (user: string) => request(ports[0] as number, { path: '/export', headers: { 'x-user': user } })
+	const [ada, bob] = await Promise.all([Promise.all([1, 2, 3, 4].map(() => ask('ada'))), ask('bob')])
+	expect(statuses(ada).sort()).toEqual([200, 200, 429, 429])
+	expect(bob).toMatchObject({ status: 200, body: 'exported for bob\n' })
+})
+
+test('shared-limiter bounds both apps together', async () => {
+	const { ports } = await start('shared-limiter', 2)
+	const answers = await Promise.all([...ports, ...ports, ...ports].map((port) => request(port)))
+	for (const { status, body } of answers) {
+		expect(status).toBe(200)
+		expect(['1 at work\n', '2 at work\n']).toContain(body)
+	}
+})
+
+test('graceful-shutdown lets who is at work finish, turns away who waits, and ends', async () => {
+	const { ports, child, lines } = await start('graceful-shutdown')
+	const port = ports[0] as number
+	const answers = [request(port)]
+	const stats = async (): Promise<{ active: number; queued: number }> =>
+		JSON.parse((await request(port, { path: '/stats' })).body)
+	while ((await stats()).active === 0);
+	answers.push(request(port))
+	while ((await stats()).queued === 0);
+	const ended = new Promise((resolve) => child.once('exit', (code) => resolve(code)))
+	child.kill('SIGTERM')
+	expect(statuses(await Promise.all(answers))).toEqual([200, 503])
+	expect(await ended).toBe(0)
+	expect(lines).toContain('idle')
+})
+
+test('access-log tells waiting from work', async () => {
+	const { ports, lines } = await start('access-log')
+	const port = ports[0] as number
+	await Promise.all([1, 2, 3].map(() => request(port)))
+	await until(() => lines.length === 4)
+	const logged = lines
+		.slice(1)
+		.map((line) => /^GET \/ (\d+) wait=(\d+)ms work=(\d+)ms$/.exec(line)?.slice(1).map(Number))
+	const served = logged.filter((entry) => entry?.[0] === 200)
+	expect(logged.filter((entry) => entry?.[0] === 503).length).toBe(1)
+	expect(served.length).toBe(2)
+	expect(served[0]?.[1]).toBe(0)
+	expect(served[1]?.[1]).toBeGreaterThan(50)
+	for (const entry of served) expect(entry?.[2]).toBeGreaterThan(90)
+})
+
+test('outbound-semaphore shows what goes wrong, and what is right', async () => {
+	const { stdout } = await promisify(execFile)(process.execPath, ['examples/outbound-semaphore.js'], {
+		cwd: root,
+	})
+	const [counter, lock, semaphore] = stdout.trim().split('\n')
+	expect(Number(/^counter: highest (\d+) of 3/.exec(counter ?? '')?.[1])).toBeGreaterThan(3)
+	expect(lock).toMatch(/^counter under a lock: highest 3 of 3, \d+ ms, order( \d){10}$/)
+	expect(semaphore).toMatch(/^semaphore: highest 3 of 3, \d+ ms, order( \d){10}$/)
+})
+
+test('there is no example without a test', () => {
+	expect(readdirSync(`${root}/examples`).sort()).toEqual(
+		[
+			'access-log.js',
+			'expensive-route.js',
+			'express-app.js',
+			'graceful-shutdown.js',
+			'koa-app.js',
+			'limit-per-user.js',
+			'outbound-semaphore.js',
+			'shared-limiter.js',
+		].sort(),
+	)
+})
