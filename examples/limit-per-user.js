@@ -6,7 +6,7 @@ const app = express()
 
 // Stands for your own authentication: a limit per user is only as good as what tells users apart.
 app.use((req, res, next) => {
-	res.locals['user'] = req.get('x-user')
+	res.locals.user = req.get('x-user')
 	next()
 })
 
@@ -14,12 +14,12 @@ const oneEach = limit({
 	capacity: 1,
 	maxQueue: 1,
 	/** @param {import('express').Request} req */
-	key: (req) => req.res?.locals['user'],
+	key: (req) => req.res?.locals.user,
 })
 
 app.get('/export', oneEach, async (_req, res) => {
 	await new Promise((resolve) => setTimeout(resolve, 300))
-	res.send(`exported for ${res.locals['user']}\n`)
+	res.send(`exported for ${res.locals.user}\n`)
 })
 
 const server = app.listen(Number(process.env.PORT ?? 3000), '127.0.0.1', () => {

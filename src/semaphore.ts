@@ -113,6 +113,7 @@ class Failure {
 		this.#error = error
 	}
 
+	// biome-ignore lint/suspicious/noThenProperty: to be a thenable is what it is for.
 	then(_resolve: unknown, reject: (error: unknown) => void): void {
 		reject(this.#error)
 	}

@@ -1,4 +1,4 @@
-import http from 'node:http'
+import type http from 'node:http'
 import net from 'node:net'
 import { pipeline, Readable } from 'node:stream'
 import { afterEach, expect, test, vi } from 'vitest'
@@ -7,7 +7,7 @@ import { expectNothingLost, get, serve, until, workshop } from '../support/clien
 import { frameworks } from '../support/frameworks.js'
 
 /** The run can be repeated: CHAOS_SEED=… npx vitest run test/http/chaos.test.ts */
-const SEED = Number(process.env['CHAOS_SEED'] ?? Math.floor(Math.random() * 2 ** 32))
+const SEED = Number(process.env.CHAOS_SEED ?? Math.floor(Math.random() * 2 ** 32))
 const REQUESTS = 1200
 const CAPACITY = 4
 

@@ -1,4 +1,4 @@
-import http from 'node:http'
+import type http from 'node:http'
 import { pipeline, Readable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { expectNothingLost, get, rawClient, request, serve, until, workshop } from '../support/clients.js'

@@ -1,0 +1,161 @@
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { install, node, pack, scratch } from './support/packed.js'
+
+/*
+ * The tarball, as users meet it: installed in an empty folder, and used from there by `import`, by `require`, from Jest
+ * and by both at once. `test/package` has what they write.
+ */
+
+// A registry takes its time, and so does Jest on a busy machine.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 300_000 })
+
+const root = join(import.meta.dirname, '..')
+const { folder, remove } = scratch()
+/** Where the package is installed alone, and where it is with all that its users have. */
+const alone = join(folder, 'alone')
+const users = join(folder, 'users')
+const installed = join(alone, 'node_modules/inflight-limit')
+
+beforeAll(async () => {
+	mkdirSync(alone)
+	cpSync(join(import.meta.dirname, 'package'), users, { recursive: true })
+	const tarball = await pack(folder)
+	await install(alone, [tarball])
+	await install(users, [tarball, 'express@5', 'koa@3', 'jest@30'])
+})
+
+afterAll(remove)
+
+/** The files of a folder and of those in it, as paths from it. */
+function filesIn(path: string): string[] {
+	return readdirSync(path, { recursive: true, withFileTypes: true })
+		.filter((entry) => entry.isFile())
+		.map((entry) => join(entry.parentPath, entry.name).slice(path.length + 1))
+		.sort()
+}
+
+/** What a module of ours imports or requires, with what its imports do, and so on. */
+function importsOf(module: string, found = new Set<string>()): Set<string> {
+	const source = readFileSync(module, 'utf8')
+	for (const [, name = ''] of source.matchAll(
+		/(?:\bfrom |\bimport |\bimport\(|\brequire\()["']([^"']+)["']/g,
+	)) {
+		const target = name.startsWith('.') ? join(module, '..', name) : name
+		if (found.has(target)) continue
+		found.add(target)
+		if (name.startsWith('.')) importsOf(target, found)
+	}
+	return found
+}
+
+describe('the tarball', () => {
+	test('has each source, both builds of each, and nothing else', () => {
+		const sources = ['src', 'adapters'].flatMap((name) =>
+			filesIn(join(root, name)).map((file) => `${name}/${file}`),
+		)
+		const built = sources.flatMap((source) =>
+			['esm', 'cjs'].flatMap((build) =>
+				['.js', '.js.map', '.d.ts', '.d.ts.map'].map(
+					(ending) => `dist/${build}/${source.replace(/\.ts$/, ending)}`,
+				),
+			),
+		)
+		const others = [
+			'package.json',
+			'README.md',
+			'CHANGELOG.md',
+			'LICENSE',
+			'dist/esm/package.json',
+			'dist/cjs/package.json',
+		]
+		expect(filesIn(installed)).toEqual([...sources, ...built, ...others].sort())
+	})
+
+	test('has the source that each of its maps names', () => {
+		for (const file of filesIn(installed).filter((name) => name.endsWith('.map'))) {
+			const map = JSON.parse(readFileSync(join(installed, file), 'utf8'))
+			expect(map.sources).toHaveLength(1)
+			const source = join(installed, file, '..', map.sourceRoot ?? '', map.sources[0])
+			expect(existsSync(source) ? 'there' : `${file} names ${source}`).toBe('there')
+		}
+	})
+
+	test('brings nothing along and runs nothing at its installation', () => {
+		const { dependencies, peerDependencies, optionalDependencies, scripts } = JSON.parse(
+			readFileSync(join(installed, 'package.json'), 'utf8'),
+		)
+		expect({ dependencies, peerDependencies, optionalDependencies }).toEqual({})
+		expect(Object.keys(scripts).filter((name) => /^(pre|post)?install$/.test(name))).toEqual([])
+		expect(readdirSync(join(alone, 'node_modules')).filter((name) => !name.startsWith('.'))).toEqual([
+			'inflight-limit',
+		])
+	})
+
+	const entries = ['src/index.js', 'adapters/express.js', 'adapters/koa.js']
+	test.each(entries)('%s loads nothing but its own and what Node has, in both builds', (entry) => {
+		for (const build of ['esm', 'cjs']) {
+			const dist = join(installed, 'dist', build)
+			const imports = [...importsOf(join(dist, entry))]
+			expect(imports.filter((name) => !name.startsWith('node:') && !name.startsWith(`${dist}/src/`))).toEqual(
+				[],
+			)
+			expect(imports).toContain(join(dist, 'src/limiter.js'))
+		}
+	})
+
+	test('works with no framework installed, each entry without the others', async () => {
+		for (const entry of ['', '/express', '/koa']) {
+			const byImport = `import('inflight-limit${entry}').then((found) => console.log(typeof found.admission))`
+			const byRequire = `console.log(typeof require('inflight-limit${entry}').admission)`
+			for (const program of [byImport, byRequire]) {
+				expect(await node(alone, ['-e', program])).toEqual({ code: 0, output: 'function\n' })
+			}
+		}
+	})
+})
+
+describe('users', () => {
+	const served = { most: 2, statuses: [200, 200, 200, 200, 200] }
+	const used = {
+		names: [
+			['Limiter', 'RejectedError', 'Semaphore', 'admission'],
+			['Limiter', 'admission', 'limit'],
+			['Limiter', 'admission', 'limit'],
+		],
+		ran: ['a', 'b'],
+		inExpress: served,
+		inKoa: served,
+	}
+
+	test.each(['by-import.mjs', 'by-require.cjs'])('have all of it, with no warning: %s', async (program) => {
+		const { code, output } = await node(users, [program])
+		expect(code, output).toBe(0)
+		expect(JSON.parse(output)).toEqual(used)
+	})
+
+	test('have it under Jest in CommonJS mode', async () => {
+		cpSync(join(users, 'in-jest.cjs'), join(users, 'in-jest.test.cjs'))
+		const { code, output } = await node(users, ['node_modules/jest/bin/jest.js', '--ci', '--watchman=false'])
+		expect(code, output).toBe(0)
+		expect(output).toMatch(/Tests: +2 passed, 2 total/)
+	})
+
+	test('can mix both builds in one server', async () => {
+		const { code, output } = await node(users, ['mixed.mjs'])
+		expect(code, output).toBe(0)
+		const admitted = { status: 200, body: { active: 1, queued: 0, same: true } }
+		const expected = {
+			admitted: [admitted, admitted],
+			refused: [
+				[503, 'closed'],
+				[503, 'closed'],
+			],
+			completed: 2,
+			closed: 2,
+		}
+		// Not one build under two names, which would make all of this true of itself.
+		expect(JSON.parse(output)).toEqual({ twoBuilds: true, results: [expected, expected] })
+	})
+})
