@@ -31,7 +31,7 @@ export interface Permit {
 export interface AbortSignalLike {
 	readonly aborted: boolean
 	readonly reason?: unknown
-	addEventListener(type: 'abort', listener: { handleEvent(): void }): void
+	addEventListener(type: 'abort', listener: { handleEvent(): void }, options: { once: true }): void
 	removeEventListener(type: 'abort', listener: { handleEvent(): void }): void
 }
 
@@ -56,6 +56,9 @@ export interface AcquireOptions extends TryAcquireOptions {
 
 const SEMAPHORE_OPTIONS = ['maxQueue', 'maxWait']
 const ACQUIRE_OPTIONS = ['weight', 'signal', 'maxWait']
+
+/** One object for all listeners. */
+const ONCE = { once: true } as const
 
 /** Nobody has found the semaphore full since it last had room. */
 const NEVER = -1
@@ -98,7 +101,12 @@ class Waiter extends HeldPermit implements Linked<Waiter> {
 	bounds: { signal: AbortSignalLike | undefined; timer: NodeJS.Timeout | undefined } | undefined = undefined
 
 	handleEvent(): void {
-		this.semaphore?.drop(this, undefined)
+		const { semaphore, bounds } = this
+		if (semaphore === undefined || bounds?.signal === undefined) return
+		const { reason } = bounds.signal
+		// It listened once: there is nothing to take off again, which costs as much as all the rest.
+		bounds.signal = undefined
+		semaphore.drop(this, reason)
 	}
 }
 
@@ -120,7 +128,8 @@ class Failure {
 }
 
 function timeOut(waiter: Waiter): void {
-	waiter.semaphore?.drop(waiter, 'timeout')
+	const { semaphore } = waiter
+	semaphore?.drop(waiter, semaphore.rejection('timeout', waiter.weight))
 }
 
 /**
@@ -247,7 +256,7 @@ export class Semaphore {
 	close(): void {
 		this.#closed = true
 		for (let waiter = this.#queue.head; waiter !== undefined; waiter = this.#queue.head) {
-			this.drop(waiter, 'closed')
+			this.drop(waiter, this.rejection('closed', waiter.weight))
 		}
 	}
 
@@ -274,9 +283,8 @@ export class Semaphore {
 		if (this.#idle !== undefined) this.#settleIdle()
 	}
 
-	/** @internal The end of a wait without a permit: for `why`, or because the waiter's own signal was aborted. */
-	drop(waiter: Waiter, why: RejectionReason | undefined): void {
-		const error = why === undefined ? waiter.bounds?.signal?.reason : this.#rejection(why, waiter.weight)
+	/** @internal The end of a wait without a permit. */
+	drop(waiter: Waiter, error: unknown): void {
 		this.#leave(waiter)
 		waiter.semaphore = undefined
 		waiter.resolve(new Failure(error))
@@ -300,13 +308,13 @@ export class Semaphore {
 	}
 
 	#wait(weight: number, options: AcquireOptions | undefined): Promise<Permit> {
-		if (this.#closed) return Promise.reject(this.#rejection('closed', weight))
+		if (this.#closed) return Promise.reject(this.rejection('closed', weight))
 		const now = performance.now()
 		if (this.#fullSince === NEVER) this.#fullSince = now
 		else if (now - this.#fullSince > PACE_INTERVAL) this.#measure(now)
-		if (this.#queue.size >= this.#maxQueue) return Promise.reject(this.#rejection('queue-full', weight))
+		if (this.#queue.size >= this.#maxQueue) return Promise.reject(this.rejection('queue-full', weight))
 		const maxWait = options?.maxWait ?? this.#maxWait
-		if (maxWait === 0) return Promise.reject(this.#rejection('timeout', weight))
+		if (maxWait === 0) return Promise.reject(this.rejection('timeout', weight))
 
 		const waiter = new Waiter(this, weight)
 		waiter.waited = now
@@ -317,7 +325,7 @@ export class Semaphore {
 		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY) {
 			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its listener off again.
 			if (signal instanceof EventTarget) setMaxListeners(0, signal)
-			signal?.addEventListener('abort', waiter)
+			signal?.addEventListener('abort', waiter, ONCE)
 			const timer = maxWait === Number.POSITIVE_INFINITY ? undefined : setTimeout(timeOut, maxWait, waiter)
 			timer?.unref()
 			waiter.bounds = { signal, timer }
@@ -364,7 +372,8 @@ export class Semaphore {
 		this.#returned = 0
 	}
 
-	#rejection(reason: RejectionReason, weight: number): RejectedError {
+	/** @internal What a caller turned away now is given. */
+	rejection(reason: RejectionReason, weight: number): RejectedError {
 		if (this.#fullSince !== NEVER) this.#measure(performance.now())
 		const held = `${this.#active} of ${this.#capacity} permits are held, ${this.#queue.size} callers wait`
 		return new RejectedError(

@@ -1,6 +1,7 @@
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import { type Linked, WaitQueue } from '../wait-queue.js'
 
 /*
  * What carries an exchange: the socket in HTTP/1, the stream in HTTP/2. Its `close` is the one event that always
@@ -17,15 +18,15 @@ const STALLED_AFTER = 30_000
 type Carrier = EventEmitter & Pick<Socket, 'destroyed' | 'writableLength' | 'destroy'>
 
 /** What takes part in an exchange over a connection. */
-export interface Member {
-	/** The connection is closed. */
+export interface Member extends Linked<Member> {
+	/** The connection is closed. It deletes itself. */
 	clientLeft(): void
 }
 
 /** A connection with the exchanges that are under way on it: one listener and one timer, however many they are. */
 export class Connection {
 	readonly #carrier: Carrier
-	readonly #members = new Set<Member>()
+	readonly #members: WaitQueue<Member> = new WaitQueue()
 	#timer: NodeJS.Timeout | undefined = undefined
 	#taken: string | undefined = undefined
 
@@ -40,13 +41,14 @@ export class Connection {
 	}
 
 	add(member: Member): void {
-		this.#members.add(member)
+		this.#members.push(member)
 		// Left running between requests, so that a keep-alive connection costs one timer and not one for each.
 		this.#timer ??= setTimeout(checkProgress, STALLED_AFTER, this).unref()
 	}
 
+	/** It must have been added. */
 	delete(member: Member): void {
-		this.#members.delete(member)
+		this.#members.remove(member)
 	}
 
 	/** Closes the connection if nothing of what waits to be sent was taken since the last time. */
@@ -75,7 +77,8 @@ export class Connection {
 	#close(): void {
 		clearTimeout(this.#timer)
 		this.#timer = undefined
-		for (const member of this.#members) member.clientLeft()
+		for (let member = this.#members.head; member !== undefined; member = this.#members.head)
+			member.clientLeft()
 	}
 }
 
@@ -83,14 +86,11 @@ function checkProgress(connection: Connection): void {
 	connection.checkProgress()
 }
 
-const connections = new WeakMap<Carrier, Connection>()
+/** Where the connection of a carrier is found. A `WeakMap` of all of them would cost more at each garbage collection. */
+const KEY: unique symbol = Symbol('connection')
 
 export function connectionOf(req: IncomingMessage, res: ServerResponse): Connection {
-	const carrier: Carrier = (res as { stream?: Carrier }).stream ?? req.socket
-	let connection = connections.get(carrier)
-	if (connection === undefined) {
-		connection = new Connection(carrier)
-		connections.set(carrier, connection)
-	}
-	return connection
+	const carrier: Carrier & { [KEY]?: Connection } = (res as { stream?: Carrier }).stream ?? req.socket
+	carrier[KEY] ??= new Connection(carrier)
+	return carrier[KEY]
 }

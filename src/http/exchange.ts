@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { enter, type Limiter, type Stay } from '../limiter.js'
 import type { AbortSignalLike } from '../semaphore.js'
-import { type Connection, connectionOf } from './connection.js'
+import { type Connection, connectionOf, type Member } from './connection.js'
 import { onAbandonedHandlerEnd, onHandlerEnd } from './handler-end.js'
 
 /*
@@ -29,7 +29,9 @@ interface Limited {
 }
 
 /** One request and its response, with the limiters that it has met. */
-class Exchange {
+class Exchange implements Member {
+	previous: Member | undefined = undefined
+	next: Member | undefined = undefined
 	/** The place in the limiter met last; the others are behind it. */
 	place: Place | undefined = undefined
 	over = false
@@ -41,6 +43,8 @@ class Exchange {
 		if (this.res.writableEnded) this.#finish()
 	}
 	#aborter: AbortController | undefined = undefined
+	/** Listening to the connection and the response. */
+	#attached = false
 
 	constructor(req: IncomingMessage, res: ServerResponse) {
 		this.req = req
@@ -67,6 +71,7 @@ class Exchange {
 		if (place.outer !== undefined) return
 		this.req[KEY] = this
 		this.#connection.add(this)
+		this.#attached = true
 		this.#finisher().on('finish', this.#onFinish)
 		// Pipelined behind another response: it gets its socket only when that one has finished, which its own client may
 		// put off for ever. What is left to do once the handler has ended it is not work.
@@ -105,12 +110,16 @@ class Exchange {
 	}
 
 	#finish(): void {
+		if (!this.#attached) return
 		this.over = true
+		this.#attached = false
 		this.#connection.delete(this)
 		for (let place = this.place; place !== undefined; place = place.outer) place.release()
 	}
 
 	#detach(): void {
+		if (!this.#attached) return
+		this.#attached = false
 		this.#connection.delete(this)
 		this.#finisher().removeListener('finish', this.#onFinish)
 	}

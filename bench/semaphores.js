@@ -1,0 +1,174 @@
+import { Semaphore as ShopifySemaphore } from '@shopify/semaphore'
+import { Semaphore as AsyncMutexSemaphore } from 'async-mutex'
+import { Sema } from 'async-sema'
+import { bulkhead } from 'cockatiel'
+import { Semaphore } from 'inflight-limit'
+import pLimit from 'p-limit'
+import { Bare } from './bare.js'
+
+/**
+ * What a user of each package would write. `pairs` acquires and releases `n` times, `attempts` does so without waiting,
+ * `caller` is one of many that want a permit for `work`. What a package doesn't have is left out.
+ *
+ * @typedef {object} Package
+ * @property {string} name
+ * @property {(capacity: number) => {
+ *   pairs?: (n: number) => Promise<void>,
+ *   attempts?: (n: number) => void,
+ *   run?: (task: () => unknown) => Promise<unknown>,
+ *   caller: (work: () => unknown) => Promise<unknown>,
+ *   wait?: (signal?: AbortSignal) => Promise<unknown>,
+ * }} make
+ * @property {boolean} [slow] its queue is not O(1): too slow for many waiters
+ */
+
+export const BARE = 'bare counter and list'
+export const OURS = 'inflight-limit'
+
+/** @type {Package[]} */
+export const packages = [
+	{
+		name: BARE,
+		make(capacity) {
+			const bare = new Bare(capacity)
+			return {
+				async pairs(n) {
+					for (let i = 0; i < n; i++) {
+						await bare.acquire()
+						bare.release()
+					}
+				},
+				attempts(n) {
+					for (let i = 0; i < n; i++) if (bare.tryAcquire()) bare.release()
+				},
+				run: (task) => bare.run(task),
+				async caller(work) {
+					await bare.acquire()
+					try {
+						return await work()
+					} finally {
+						bare.release()
+					}
+				},
+				wait: () => bare.acquire(),
+			}
+		},
+	},
+	{
+		name: OURS,
+		make(capacity) {
+			const semaphore = new Semaphore(capacity)
+			return {
+				async pairs(n) {
+					for (let i = 0; i < n; i++) {
+						const permit = await semaphore.acquire()
+						permit.release()
+					}
+				},
+				attempts(n) {
+					for (let i = 0; i < n; i++) semaphore.tryAcquire()?.release()
+				},
+				run: (task) => semaphore.run(task),
+				async caller(work) {
+					const permit = await semaphore.acquire()
+					try {
+						return await work()
+					} finally {
+						permit.release()
+					}
+				},
+				wait: (signal) => semaphore.acquire(signal && { signal }),
+			}
+		},
+	},
+	{
+		name: 'async-sema',
+		make(capacity) {
+			const sema = new Sema(capacity)
+			return {
+				async pairs(n) {
+					for (let i = 0; i < n; i++) {
+						await sema.acquire()
+						sema.release()
+					}
+				},
+				attempts(n) {
+					for (let i = 0; i < n; i++) if (sema.tryAcquire() !== undefined) sema.release()
+				},
+				async caller(work) {
+					await sema.acquire()
+					try {
+						return await work()
+					} finally {
+						sema.release()
+					}
+				},
+				wait: () => sema.acquire(),
+			}
+		},
+	},
+	{
+		name: 'async-mutex',
+		slow: true,
+		make(capacity) {
+			const semaphore = new AsyncMutexSemaphore(capacity)
+			return {
+				async pairs(n) {
+					for (let i = 0; i < n; i++) {
+						const [, release] = await semaphore.acquire()
+						release()
+					}
+				},
+				run: (task) => semaphore.runExclusive(task),
+				async caller(work) {
+					const [, release] = await semaphore.acquire()
+					try {
+						return await work()
+					} finally {
+						release()
+					}
+				},
+				wait: () => semaphore.acquire(),
+			}
+		},
+	},
+	{
+		name: '@shopify/semaphore',
+		slow: true,
+		make(capacity) {
+			const semaphore = new ShopifySemaphore(capacity)
+			return {
+				async pairs(n) {
+					for (let i = 0; i < n; i++) {
+						const permit = await semaphore.acquire()
+						permit.release()
+					}
+				},
+				async caller(work) {
+					const permit = await semaphore.acquire()
+					try {
+						return await work()
+					} finally {
+						permit.release()
+					}
+				},
+				wait: () => semaphore.acquire(),
+			}
+		},
+	},
+	{
+		name: 'p-limit',
+		make(capacity) {
+			const limit = pLimit(capacity)
+			return { run: (task) => limit(task), caller: (work) => limit(work) }
+		},
+	},
+	{
+		name: 'cockatiel bulkhead',
+		slow: true,
+		make(capacity) {
+			const policy = bulkhead(capacity, Number.POSITIVE_INFINITY)
+			return { run: (task) => policy.execute(task), caller: (work) => policy.execute(work) }
+		},
+	},
+]
