@@ -42,6 +42,8 @@ class Exchange implements Member {
 		// Node ends the stream of HTTP/2 itself when the client resets it, and it then emits `finish` all the same.
 		if (this.res.writableEnded) this.#finish()
 	}
+	/** The connection is emitting `close`. */
+	#closing = false
 	#aborter: AbortController | undefined = undefined
 	/** Listening to the connection and the response. */
 	#attached = false
@@ -75,7 +77,7 @@ class Exchange implements Member {
 		this.#finisher().on('finish', this.#onFinish)
 		// Pipelined behind another response: it gets its socket only when that one has finished, which its own client may
 		// put off for ever. What is left to do once the handler has ended it is not work.
-		if (this.res.socket === null) onHandlerEnd(this.res, () => this.#handlerEnded())
+		if (this.res.socket === null) onHandlerEnd(this.res, (error) => this.#handlerEnded(error))
 	}
 
 	/** A place that was refused is none. If that was because the client left, nobody will end the response. */
@@ -91,6 +93,10 @@ class Exchange implements Member {
 
 	clientLeft(): void {
 		this.#detach()
+		this.#closing = true
+		process.nextTick(() => {
+			this.#closing = false
+		})
 		this.#aborter?.abort()
 		// Node marks the response as destroyed only after us, unless it was the handler that destroyed it.
 		const ended = this.res.writableEnded || this.res.destroyed
@@ -98,10 +104,12 @@ class Exchange implements Member {
 		for (let place = this.place; place !== undefined; place = place.outer) {
 			if (place.clientLeft(ended)) unseen = true
 		}
-		if (unseen) onAbandonedHandlerEnd(this.req, this.res, () => this.#handlerEnded())
+		if (unseen) onAbandonedHandlerEnd(this.req, this.res, (error) => this.#handlerEnded(error))
 	}
 
-	#handlerEnded(): void {
+	#handlerEnded(error?: unknown): void {
+		// As of version 24, Node itself destroys the responses that were pipelined on a connection while that closes.
+		if (this.#closing && (error as { code?: unknown } | undefined)?.code === 'ECONNRESET') return
 		if (this.gone) {
 			for (let place = this.place; place !== undefined; place = place.outer) place.handlerEnded()
 		} else if (this.res.socket === null) {

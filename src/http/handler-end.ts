@@ -6,8 +6,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
  * left alone.
  */
 
-/** Calls `listener` when the handler ends or destroys its response. */
-export function onHandlerEnd(res: ServerResponse, listener: () => void): void {
+/** Calls `listener` when a response is ended, or destroyed: then with the error, if there is one. */
+export function onHandlerEnd(res: ServerResponse, listener: (error?: unknown) => void): void {
 	const { end, destroy } = res
 	res.end = function (this: ServerResponse, ...args: Parameters<typeof end>) {
 		try {
@@ -16,17 +16,21 @@ export function onHandlerEnd(res: ServerResponse, listener: () => void): void {
 			listener()
 		}
 	} as typeof end
-	res.destroy = function (this: ServerResponse, ...args) {
-		listener()
-		return destroy.apply(this, args)
+	res.destroy = function (this: ServerResponse, error) {
+		listener(error)
+		return destroy.call(this, error)
 	}
 }
 
 /** Calls `listener` also when nothing more can come of a response whose client has gone. */
-export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse, listener: () => void): void {
+export function onAbandonedHandlerEnd(
+	req: IncomingMessage,
+	res: ServerResponse,
+	listener: (error?: unknown) => void,
+): void {
 	onHandlerEnd(res, listener)
 	// What was piped into the response stops with it, be it a file or a pipeline: nobody will end it.
-	res.once('unpipe', listener)
+	res.once('unpipe', () => listener())
 	if (res.headersSent && req.socket !== null) {
 		// An error that reaches Express's last handler after the headers were sent ends in `req.socket.destroy()`, and in
 		// nothing else. The socket may be that of other requests too: only this request's view of it listens.

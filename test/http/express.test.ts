@@ -244,7 +244,7 @@ describe.each([
 			})
 			const app = create()
 			app.use(guard)
-			app.get('/', (req, res) => void work.handler(req, res))
+			app.get('/', (req, res, next: Next) => void Promise.resolve(work.handler(req, res)).catch(next))
 			const { server, port } = await listen(app)
 			let closed = false
 			server.once('connection', (socket) => {
