@@ -22,7 +22,7 @@ import { Bare } from './bare.js'
  * @property {boolean} [slow] its queue is not O(1): too slow for many waiters
  */
 
-export const BARE = 'bare counter and list'
+const BARE = 'bare counter and list'
 export const OURS = 'inflight-limit'
 
 /** @type {Package[]} */
