@@ -1,0 +1,112 @@
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { LIMITER_OPTIONS } from '../src/limiter.js'
+import { node, scratch } from './support/packed.js'
+
+const root = join(import.meta.dirname, '..')
+const readme = readFileSync(join(root, 'README.md'), 'utf8')
+const programs = Array.from(readme.matchAll(/^```js\n(.*?)^```$/gms), ([, program = '']) => program)
+const { folder, remove } = scratch()
+
+/** What the programs of the README take for granted. */
+const AROUND = `
+	import type { Readable } from 'node:stream'
+	declare module 'inflight-limit/express' {
+		interface RequestLike { user?: { id: string } }
+	}
+	declare global {
+		const app: import('express').Express
+		const renderReport: import('express').RequestHandler
+		const render: import('express').RequestHandler
+		const resize: import('express').RequestHandler
+		const search: import('express').RequestHandler
+		const admin: import('express').RequestHandler
+		const expensive: (query: object) => Promise<string>
+		const openChannel: (req: object) => Promise<Readable>
+		const urls: string[]
+		const model: string
+		const server: import('node:http').Server
+		const guard: import('inflight-limit/express').Middleware
+		const limit: typeof import('inflight-limit/express').limit
+		const admission: typeof import('inflight-limit').admission
+		const Limiter: typeof import('inflight-limit').Limiter
+	}
+`
+
+beforeAll(() => {
+	mkdirSync(join(folder, 'node_modules'))
+	symlinkSync(root, join(folder, 'node_modules/inflight-limit'))
+	for (const name of ['express', 'koa', '@types']) {
+		symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name))
+	}
+	writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
+})
+
+afterAll(remove)
+
+test('the programs of the README compile', async () => {
+	expect(programs.length).toBeGreaterThan(10)
+	writeFileSync(join(folder, 'around.d.ts'), AROUND)
+	const files = programs.map((program, i) => {
+		writeFileSync(join(folder, `${i}.ts`), `${program}\nexport {}\n`)
+		return `${i}.ts`
+	})
+	const compilerOptions = {
+		target: 'es2022',
+		module: 'nodenext',
+		types: ['node'],
+		strict: true,
+		skipLibCheck: true,
+		noEmit: true,
+	}
+	writeFileSync(
+		join(folder, 'tsconfig.json'),
+		JSON.stringify({ compilerOptions, files: ['around.d.ts', ...files] }),
+	)
+	const { code, output } = await node(folder, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder])
+	expect(output).toBe('')
+	expect(code).toBe(0)
+})
+
+test.each(['express', 'koa'])('the first program for %s serves requests', async (name) => {
+	const program = programs.find((text) => text.includes(`from '${name}'`)) as string
+	const around = `
+		const expensive = async (query) => 'the answer to ' + query.q
+		${program.replace('app.listen(3000)', "const server = app.listen(0, '127.0.0.1')")}
+		server.once('listening', async () => {
+			const { port } = server.address()
+			const answer = await fetch('http://127.0.0.1:' + port + '/?q=1')
+			console.log(await answer.text())
+			process.exit()
+		})
+	`
+	writeFileSync(join(folder, `${name}.js`), around)
+	expect(await node(folder, [`${name}.js`])).toEqual({ code: 0, output: 'the answer to 1\n' })
+})
+
+test('its table of options has each option with the default that its type documents', () => {
+	const rows = Array.from(readme.matchAll(/^\| `(\w+)` +\| (.+?) +\|/gm), ([, name = '', value = '']) => [
+		name,
+		value,
+	])
+	expect(rows.map(([name]) => name).sort()).toEqual([...LIMITER_OPTIONS, 'onReject'].sort())
+	const source = readFileSync(join(root, 'src/limiter.ts'), 'utf8')
+	for (const [name = '', value] of rows) {
+		const docs = new RegExp(`/\\*\\*((?:(?!\\*/).)*)\\*/\\s+${name}\\??[:(]`, 's').exec(source)?.[1]
+		const documented = /Default: (.*)\.\s*$/.exec(docs ?? '')?.[1]
+		if (name !== 'onReject') expect([name, documented ?? 'required']).toEqual([name, value])
+	}
+})
+
+test.each(['README', 'CHANGELOG', 'CONTRIBUTING', 'SECURITY'])('what %s links to is there', (name) => {
+	const text = readFileSync(join(root, `${name}.md`), 'utf8')
+	for (const [, target = ''] of text.matchAll(/\]\((?!https?:)([^)#]+)[^)]*\)/g)) {
+		expect(existsSync(join(root, target)) ? 'there' : `no ${target}`).toBe('there')
+	}
+})
+
+test('the commands that it names are there', () => {
+	const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+	for (const [, name = ''] of readme.matchAll(/npm run ([\w:]+)/g)) expect(scripts).toHaveProperty([name])
+})
