@@ -2,6 +2,14 @@ export type { DurationStats } from './durations.js'
 export { RejectedError, type RejectionReason } from './errors.js'
 export { type Admission, admission } from './http/exchange.js'
 export { Limiter, type LimiterOptions, type LimiterStats } from './limiter.js'
+export type {
+	AdmittedFacts,
+	Observer,
+	Outcome,
+	RejectedFacts,
+	ReleasedFacts,
+	ResizedFacts,
+} from './observer.js'
 export {
 	type AbortSignalLike,
 	type AcquireOptions,

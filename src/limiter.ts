@@ -1,5 +1,6 @@
-import { type DurationStats, Durations } from './durations.js'
-import { RejectedError, type RejectionReason } from './errors.js'
+import { RejectedError } from './errors.js'
+import { type Counts, Figures } from './figures.js'
+import type { Observer, Outcome } from './observer.js'
 import {
 	checkCapacity,
 	checkDuration,
@@ -40,7 +41,7 @@ export interface LimiterOptions<Request = object> {
 }
 
 /** The figures of a limiter at one moment: a plain object, fit for JSON. Counts are since its start. */
-export interface LimiterStats {
+export interface LimiterStats extends Counts {
 	name: string
 	/** `null`: no bound. With `key`: for each key. */
 	capacity: number | null
@@ -50,18 +51,6 @@ export interface LimiterStats {
 	queued: number
 	/** Keys with a request at work or waiting now; 0 without `key`. */
 	keys: number
-	/** Requests given a permit. When all have weight 1: `active + completed + abandoned`. */
-	admitted: number
-	/** Requests that were over in the ordinary way. */
-	completed: number
-	/** Requests whose client left while their handler was at work, and that are over. */
-	abandoned: number
-	/** Requests turned away, by reason. */
-	rejected: Record<RejectionReason, number>
-	/** How long the admitted waited, in ms. */
-	waits: DurationStats
-	/** How long permits were held, in ms. */
-	holds: DurationStats
 }
 
 /** @internal The options that a limiter knows. */
@@ -92,7 +81,7 @@ export interface Stay {
 	/** Requests that were waiting ahead when it arrived. */
 	readonly queued: number
 	/** Ends it: gives the permit back. Only the first call counts. */
-	leave(abandoned: boolean): void
+	leave(outcome: Outcome): void
 }
 
 /**
@@ -114,20 +103,9 @@ export class Limiter {
 	readonly #semaphore: Semaphore
 	/** With `key`, those of the keys that have a request at work or waiting. */
 	readonly #keys = new Map<string, Semaphore>()
-	readonly #waits = new Durations()
-	readonly #holds = new Durations()
-	readonly #rejected: Record<RejectionReason, number> = {
-		'queue-full': 0,
-		timeout: 0,
-		evicted: 0,
-		closed: 0,
-		aborted: 0,
-	}
+	readonly #figures: Figures
 	#capacity: number
 	#closed = false
-	#admitted = 0
-	#completed = 0
-	#abandoned = 0
 
 	/**
 	 * @param options - the capacity, or an object with it.
@@ -141,6 +119,7 @@ export class Limiter {
 		this.#bounds = { maxQueue: checkMaxQueue(maxQueue), maxWait: checkDuration('maxWait', maxWait) }
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
 		this.name = checkName(name)
+		this.#figures = new Figures(name)
 		checkFunction('key', given.key)
 		checkFunction('weight', given.weight)
 		checkFunction('skip', given.skip)
@@ -176,12 +155,7 @@ export class Limiter {
 			active: this.active,
 			queued: this.queued,
 			keys: this.#keys.size,
-			admitted: this.#admitted,
-			completed: this.#completed,
-			abandoned: this.#abandoned,
-			rejected: { ...this.#rejected },
-			waits: this.#waits.stats(),
-			holds: this.#holds.stats(),
+			...this.#figures.counts(),
 		}
 	}
 
@@ -194,6 +168,17 @@ export class Limiter {
 		this.#capacity = checkCapacity(capacity, 1)
 		this.#semaphore.resize(capacity)
 		for (const semaphore of this.#keys.values()) semaphore.resize(capacity)
+		this.#figures.resized(capacity)
+	}
+
+	/**
+	 * Tells an observer of each admission, release, rejection and resize from now on.
+	 *
+	 * @returns a function that ends it.
+	 * @throws TypeError - `observer` has none of an observer's functions, or something else in their place.
+	 */
+	observe(observer: Observer): () => void {
+		return this.#figures.observe(observer)
 	}
 
 	/** Turns away all who wait and all who come, with `closed`. Those at work finish. There is no way back. */
@@ -244,6 +229,7 @@ export class Limiter {
 		options: { weight: number; signal: AbortSignalLike },
 	): Promise<Stay> {
 		const { queued } = semaphore
+		const since = performance.now()
 		try {
 			const permit = await semaphore.acquire(options)
 			// The client can leave after the permit was handed over and before this line runs.
@@ -254,26 +240,25 @@ export class Limiter {
 			}
 			return this.#admit(permit, queued, semaphore, key)
 		} catch (error) {
-			this.#rejected[error instanceof RejectedError ? error.reason : 'aborted']++
+			const reason = error instanceof RejectedError ? error.reason : 'aborted'
+			this.#figures.rejected(reason, performance.now() - since, key, semaphore)
 			throw error
 		}
 	}
 
 	#admit(permit: Permit, queued: number, semaphore: Semaphore, key: string | undefined): Stay {
-		this.#admitted++
-		this.#waits.record(permit.waited)
+		const { waited } = permit
+		this.#figures.admitted(waited, key, semaphore)
 		const since = performance.now()
 		let over = false
-		const leave = (abandoned: boolean): void => {
+		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
 			permit.release()
 			this.#forget(key, semaphore)
-			this.#holds.record(performance.now() - since)
-			if (abandoned) this.#abandoned++
-			else this.#completed++
+			this.#figures.released(waited, performance.now() - since, outcome, key, semaphore)
 		}
-		return { waited: permit.waited, queued, leave }
+		return { waited, queued, leave }
 	}
 
 	/** Nothing is kept of a key whose last request is over. */

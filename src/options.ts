@@ -82,6 +82,17 @@ export function checkFunction<F>(name: string, value: F): F {
 	return value
 }
 
+const OBSERVED = ['admitted', 'released', 'rejected', 'resized'] as const
+
+/** One that observes nothing is a misspelt one. */
+export function checkObserver(value: unknown): void {
+	const allowed = `an object with any of the functions ${OBSERVED.join(', ')}`
+	if (typeof value !== 'object' || value === null) throw wrongType('observer', allowed, value)
+	const observer = value as { [Name in (typeof OBSERVED)[number]]?: unknown }
+	for (const name of OBSERVED) checkFunction(`observer.${name}`, observer[name])
+	if (OBSERVED.every((name) => observer[name] === undefined)) throw wrongType('observer', allowed, value)
+}
+
 export function checkKey(value: unknown): string {
 	if (typeof value !== 'string') throw wrongType('what key returns', 'a string or undefined', value)
 	return value

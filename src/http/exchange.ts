@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { enter, type Limiter, type Stay } from '../limiter.js'
+import type { Outcome } from '../observer.js'
 import type { AbortSignalLike } from '../semaphore.js'
 import { type Connection, connectionOf, type Member } from './connection.js'
 import { onAbandonedHandlerEnd, onHandlerEnd } from './handler-end.js'
@@ -194,7 +195,7 @@ export class Place implements Admission, AbortSignalLike {
 
 	release(): void {
 		clearTimeout(this.#timer)
-		this.#stay?.leave(this.#abandoned)
+		this.#stay?.leave(this.#abandoned ? 'abandoned' : outcomeOf(this.#exchange.res.statusCode))
 	}
 
 	handlerBegins(): void {
@@ -228,6 +229,11 @@ export class Place implements Admission, AbortSignalLike {
 	handlerEnded(): void {
 		if (this.#handler === 'unseen') this.release()
 	}
+}
+
+function outcomeOf(statusCode: number): Outcome {
+	if (statusCode < 400) return 'ok'
+	return statusCode < 500 ? 'client-error' : 'server-error'
 }
 
 /**
