@@ -15,12 +15,13 @@ import { type Linked, WaitQueue } from '../wait-queue.js'
  */
 const STALLED_AFTER = 30_000
 
-type Carrier = EventEmitter & Pick<Socket, 'destroyed' | 'writableLength' | 'destroy'>
+type Carrier = EventEmitter &
+	Pick<Socket, 'destroyed' | 'writableLength' | 'destroy' | 'errored' | 'readableEnded'>
 
 /** What takes part in an exchange over a connection. */
 export interface Member extends Linked<Member> {
-	/** The connection is closed. It deletes itself. */
-	clientLeft(): void
+	/** The connection is closed. It deletes itself. `byHandler`: its own handler has closed it. */
+	clientLeft(byHandler: boolean): void
 }
 
 /** A connection with the exchanges that are under way on it: one listener and one timer, however many they are. */
@@ -29,11 +30,15 @@ export class Connection {
 	readonly #members: WaitQueue<Member> = new WaitQueue()
 	#timer: NodeJS.Timeout | undefined = undefined
 	#taken: string | undefined = undefined
+	#timedOut = false
 
 	constructor(carrier: Carrier) {
 		this.#carrier = carrier
 		// Before anyone else's listener: handlers that end their response because of this event must find us prepared.
 		carrier.prependListener('close', () => this.#close())
+		carrier.prependListener('timeout', () => {
+			this.#timedOut = true
+		})
 	}
 
 	get closed(): boolean {
@@ -56,6 +61,7 @@ export class Connection {
 		this.#timer = undefined
 		const taken = this.#takenSoFar()
 		if (taken !== undefined && taken === this.#taken) {
+			this.#timedOut = true
 			this.#carrier.destroy()
 			return
 		}
@@ -77,8 +83,21 @@ export class Connection {
 	#close(): void {
 		clearTimeout(this.#timer)
 		this.#timer = undefined
+		const byHandler = this.#closedByHandler()
 		for (let member = this.#members.head; member !== undefined; member = this.#members.head)
-			member.clientLeft()
+			member.clientLeft(byHandler)
+	}
+
+	/**
+	 * Whether a handler has destroyed the connection, like Express's last one does with an error that reaches it after the
+	 * headers were sent. Told from all that a client can bring about: it ended its side, an error, a timeout, malformed
+	 * bytes, other requests on the same connection.
+	 */
+	#closedByHandler(): boolean {
+		const carrier = this.#carrier
+		if (this.#members.size !== 1 || this.#timedOut || carrier.errored || carrier.readableEnded) return false
+		// Before `clientError`, whose listeners close the connection too, Node takes this listener of its own off.
+		return carrier.listeners('error').some(({ name }) => name === 'socketOnError')
 	}
 }
 

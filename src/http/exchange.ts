@@ -92,7 +92,7 @@ class Exchange implements Member {
 		}
 	}
 
-	clientLeft(): void {
+	clientLeft(byHandler: boolean): void {
 		this.#detach()
 		this.#closing = true
 		process.nextTick(() => {
@@ -100,7 +100,9 @@ class Exchange implements Member {
 		})
 		this.#aborter?.abort()
 		// Node marks the response as destroyed only after us, unless it was the handler that destroyed it.
-		const ended = this.res.writableEnded || this.res.destroyed
+		// With the headers out: `server.closeAllConnections()` must not pass for the handlers of all that have not answered.
+		const cutOff = byHandler && this.res.headersSent
+		const ended = this.res.writableEnded || this.res.destroyed || cutOff
 		let unseen = false
 		for (let place = this.place; place !== undefined; place = place.outer) {
 			if (place.clientLeft(ended)) unseen = true

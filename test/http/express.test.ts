@@ -233,6 +233,61 @@ describe.each([
 		},
 	)
 
+	test.each(['next', 'throw', 'destroy'])(
+		'an error in mid-stream whose client is still there, by %s: the permit comes back with the connection',
+		async (how) => {
+			vi.spyOn(console, 'error').mockImplementation(() => {})
+			const guard = limit({ capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY })
+			const app = create()
+			app.use(guard)
+			app.get('/', (req, res, next: Next) => {
+				res.write('headers are sent')
+				if (how === 'throw') throw new Error('mine')
+				if (how === 'destroy') req.socket.destroy()
+				else next(new Error('mine'))
+			})
+			const { server, port } = await listen(app)
+			for (let i = 1; i <= 3; i++) {
+				const client = await rawClient(port, get())
+				await client.closed
+				await until(() => guard.limiter.active === 0)
+				expect(guard.limiter.stats()).toMatchObject({ completed: i, abandoned: 0 })
+			}
+			server.close()
+		},
+	)
+
+	test.each(['malformed bytes', 'a timeout of the server', 'a pipelined request that fails'])(
+		'a connection closed because of %s, in mid-stream: the handler still counts',
+		async (how) => {
+			vi.spyOn(console, 'error').mockImplementation(() => {})
+			const guard = limit({ capacity: 2, abandonedTimeout: Number.POSITIVE_INFINITY })
+			const work = workshop((_req, res) => res.end())
+			const app = create()
+			app.use(guard)
+			app.get('/fail', (_req, res, next: Next) => {
+				res.write('headers are sent')
+				next(new Error('mine'))
+			})
+			app.get('/', (req, res) => {
+				res.write('headers are sent')
+				void work.handler(req, res)
+			})
+			const { server, port } = await listen(app)
+			server.on('clientError', (_error, socket) => socket.destroy())
+			if (how.startsWith('a timeout')) server.setTimeout(20)
+			const client = await rawClient(port, get())
+			if (how.startsWith('malformed')) client.socket.write('\0\0\0\r\n\r\n')
+			if (how.startsWith('a pipelined')) client.socket.write(get('/fail'))
+			await client.closed
+			await until(() => work.begun.length === 1)
+			await new Promise((resolve) => setTimeout(resolve, 20))
+			expect(guard.limiter.active).toBeGreaterThan(0)
+			work.finish()
+			server.close()
+		},
+	)
+
 	test.each(['end', 'destroy', 'pipeline'])(
 		'client gone, then the handler’s %s: the permit comes back',
 		async (how) => {
