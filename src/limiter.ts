@@ -114,6 +114,9 @@ export class Limiter {
 	constructor(options: number | LimiterOptions) {
 		const given = typeof options === 'object' ? options : { capacity: options }
 		checkOptions(given, LIMITER_OPTIONS)
+		// Its readable members pass for options; its `key` and what else it hides would be lost.
+		if (enter in given)
+			throw new TypeError('options must be a capacity or an object of options; got a Limiter')
 		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, name = 'default' } = given
 		this.#capacity = checkCapacity(given.capacity, 1)
 		this.#bounds = { maxQueue: checkMaxQueue(maxQueue), maxWait: checkDuration('maxWait', maxWait) }

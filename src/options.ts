@@ -8,6 +8,7 @@ const LONGEST_TIMER = 2_147_483_647
 
 function show(value: unknown): string {
 	if (typeof value === 'string') return JSON.stringify(value)
+	if (typeof value === 'bigint') return `${value}n`
 	if (typeof value === 'function') return 'a function'
 	if (Array.isArray(value)) return 'an array'
 	return typeof value === 'object' && value !== null ? 'an object' : String(value)

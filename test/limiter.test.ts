@@ -244,6 +244,12 @@ describe('key', () => {
 	})
 })
 
+test('a limiter is no options for another one: its key would be lost', () => {
+	expect(() => new Limiter(keyed() as unknown as LimiterOptions)).toThrow(
+		new TypeError('options must be a capacity or an object of options; got a Limiter'),
+	)
+})
+
 test('resize, close and onIdle without keys', async () => {
 	const limiter = new Limiter(1)
 	await limiter.onIdle()

@@ -15,7 +15,7 @@ const refused: [unknown, typeof Error, string][] = [
 	[Number.NaN, RangeError, `${CAPACITY}; got NaN`],
 	[2 ** 53, RangeError, `${CAPACITY}; got 9007199254740992`],
 	['3', TypeError, `${CAPACITY}; got "3"`],
-	[3n, TypeError, `${CAPACITY}; got 3`],
+	[3n, TypeError, `${CAPACITY}; got 3n`],
 	[undefined, TypeError, `${CAPACITY}; got undefined`],
 	[() => 3, TypeError, `${CAPACITY}; got a function`],
 	[null, TypeError, 'options must be an object; got null'],

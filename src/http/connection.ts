@@ -109,7 +109,10 @@ function checkProgress(connection: Connection): void {
 const KEY: unique symbol = Symbol('connection')
 
 export function connectionOf(req: IncomingMessage, res: ServerResponse): Connection {
-	const carrier: Carrier & { [KEY]?: Connection } = (res as { stream?: Carrier }).stream ?? req.socket
+	const { stream } = res as { stream?: Carrier }
+	// In a unit test the two may be made by hand, with no socket that tells of a client: the response is all there is.
+	const socket = typeof req.socket?.prependListener === 'function' ? req.socket : res
+	const carrier: Carrier & { [KEY]?: Connection } = stream ?? (socket as Carrier)
 	carrier[KEY] ??= new Connection(carrier)
 	return carrier[KEY]
 }

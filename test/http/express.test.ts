@@ -426,6 +426,18 @@ describe.each([
 	})
 })
 
+test('a request made by hand, with no socket, gets in and gives its permit back', () => {
+	const guard = limit(1)
+	const req = new http.IncomingMessage(null as never)
+	const res = new http.ServerResponse(req)
+	const next = vi.fn()
+	guard(req, res, next)
+	expect(next.mock.calls).toEqual([[]])
+	expect(guard.limiter.active).toBe(1)
+	res.end('ok')
+	expect(guard.limiter.stats()).toMatchObject({ active: 0, completed: 1 })
+})
+
 test('connect and a limiter made beforehand', async () => {
 	const limiter = new Limiter({ capacity: 1, name: 'shared' })
 	const app = connect()
