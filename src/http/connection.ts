@@ -20,6 +20,7 @@ type Carrier = EventEmitter &
 
 /** What takes part in an exchange over a connection. */
 export interface Member extends Linked<Member> {
+	readonly req: IncomingMessage
 	/** The connection is closed. It deletes itself. `byHandler`: its own handler has closed it. */
 	clientLeft(byHandler: boolean): void
 }
@@ -94,8 +95,10 @@ export class Connection {
 	 * bytes, other requests on the same connection.
 	 */
 	#closedByHandler(): boolean {
-		const carrier = this.#carrier
-		if (this.#members.size !== 1 || this.#timedOut || carrier.errored || carrier.readableEnded) return false
+		const carrier: Carrier & { parser?: { incoming?: unknown } | null } = this.#carrier
+		if (this.#timedOut || carrier.errored || carrier.readableEnded) return false
+		// One pipelined behind it that no limiter has met is known to Node's parser only.
+		if (this.#members.size !== 1 || carrier.parser?.incoming !== this.#members.head?.req) return false
 		// Before `clientError`, whose listeners close the connection too, Node takes this listener of its own off.
 		return carrier.listeners('error').some(({ name }) => name === 'socketOnError')
 	}

@@ -257,36 +257,40 @@ describe.each([
 		},
 	)
 
-	test.each(['malformed bytes', 'a timeout of the server', 'a pipelined request that fails'])(
-		'a connection closed because of %s, in mid-stream: the handler still counts',
-		async (how) => {
-			vi.spyOn(console, 'error').mockImplementation(() => {})
-			const guard = limit({ capacity: 2, abandonedTimeout: Number.POSITIVE_INFINITY })
-			const work = workshop((_req, res) => res.end())
-			const app = create()
-			app.use(guard)
-			app.get('/fail', (_req, res, next: Next) => {
-				res.write('headers are sent')
-				next(new Error('mine'))
-			})
-			app.get('/', (req, res) => {
-				res.write('headers are sent')
-				void work.handler(req, res)
-			})
-			const { server, port } = await listen(app)
-			server.on('clientError', (_error, socket) => socket.destroy())
-			if (how.startsWith('a timeout')) server.setTimeout(20)
-			const client = await rawClient(port, get())
-			if (how.startsWith('malformed')) client.socket.write('\0\0\0\r\n\r\n')
-			if (how.startsWith('a pipelined')) client.socket.write(get('/fail'))
-			await client.closed
-			await until(() => work.begun.length === 1)
-			await new Promise((resolve) => setTimeout(resolve, 20))
-			expect(guard.limiter.active).toBeGreaterThan(0)
-			work.finish()
-			server.close()
-		},
-	)
+	test.each([
+		'malformed bytes',
+		'a timeout of the server',
+		'a pipelined request that fails',
+		'a pipelined request that fails and is not limited',
+	])('a connection closed because of %s, in mid-stream: the handler still counts', async (how) => {
+		vi.spyOn(console, 'error').mockImplementation(() => {})
+		const guard = limit({ capacity: 2, abandonedTimeout: Number.POSITIVE_INFINITY })
+		const work = workshop((_req, res) => res.end())
+		const app = create()
+		const fail = (_req: IncomingMessage, res: ServerResponse, next: Next): void => {
+			res.write('headers are sent')
+			next(new Error('mine'))
+		}
+		if (how.endsWith('not limited')) app.get('/fail', fail)
+		app.use(guard)
+		app.get('/fail', fail)
+		app.get('/', (req, res) => {
+			res.write('headers are sent')
+			void work.handler(req, res)
+		})
+		const { server, port } = await listen(app)
+		server.on('clientError', (_error, socket) => socket.destroy())
+		if (how.startsWith('a timeout')) server.setTimeout(20)
+		const client = await rawClient(port, get())
+		if (how.startsWith('malformed')) client.socket.write('\0\0\0\r\n\r\n')
+		if (how.startsWith('a pipelined')) client.socket.write(get('/fail'))
+		await client.closed
+		await until(() => work.begun.length === 1)
+		await new Promise((resolve) => setTimeout(resolve, 20))
+		expect(guard.limiter.active).toBeGreaterThan(0)
+		work.finish()
+		server.close()
+	})
 
 	test.each(['end', 'destroy', 'pipeline'])(
 		'client gone, then the handler’s %s: the permit comes back',
