@@ -60,16 +60,18 @@ export function printMissed() {
  *
  * @param {string} title
  * @param {Alternative[]} alternatives
- * @param {{ rounds: number, operations: number, targets?: Record<string, number> }} options
+ * @param {{ rounds: number, operations: number, targets?: Record<string, number>, collect?: boolean }} options - `collect`: the heap
+ * is cleared before each time, for what leaves much behind that the next one would pay for. It leaves the young generation
+ * cold, which distorts what is over in nanoseconds.
  */
-export async function compare(title, alternatives, { rounds, operations, targets = {} }) {
+export async function compare(title, alternatives, { rounds, operations, targets = {}, collect = false }) {
 	for (const { verify } of alternatives) await verify?.()
 	for (const { run } of alternatives) await run()
 	/** @type {number[][]} */
 	const times = alternatives.map(() => [])
 	for (let round = 0; round < rounds; round++) {
 		for (const [i, { run }] of alternatives.entries()) {
-			globalThis.gc?.()
+			if (collect) globalThis.gc?.()
 			const start = process.hrtime.bigint()
 			await run()
 			times[i]?.push(Number(process.hrtime.bigint() - start))

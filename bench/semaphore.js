@@ -92,7 +92,7 @@ async function contended(waiters, rounds, repeat, target) {
 				}
 			},
 		})),
-		{ rounds, operations: waiters * repeat, targets: { [OURS]: target } },
+		{ rounds, operations: waiters * repeat, targets: { [OURS]: target }, collect: repeat === 1 },
 	)
 }
 
