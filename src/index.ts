@@ -10,6 +10,7 @@ export type {
 	ReleasedFacts,
 	ResizedFacts,
 } from './observer.js'
+export type { Order } from './schedule/line.js'
 export {
 	type AbortSignalLike,
 	type AcquireOptions,
