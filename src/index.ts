@@ -1,5 +1,6 @@
 export type { DurationStats } from './durations.js'
 export { RejectedError, type RejectionReason } from './errors.js'
+export { requestDeadline, requestStart } from './http/deadlines.js'
 export { type Admission, admission } from './http/exchange.js'
 export { Limiter, type LimiterOptions, type LimiterStats } from './limiter.js'
 export type {
