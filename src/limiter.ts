@@ -1,4 +1,4 @@
-import { RejectedError } from './errors.js'
+import { RejectedError, withoutStack } from './errors.js'
 import { type Counts, Figures } from './figures.js'
 import type { Observer, Outcome } from './observer.js'
 import {
@@ -278,7 +278,9 @@ export class Limiter {
 			}
 		}
 		const now = performance.now()
-		const refusal = signal.aborted ? undefined : this.#refusal(semaphore, standing, { weight, left, now })
+		const refusal = signal.aborted
+			? undefined
+			: withoutStack(() => this.#refusal(semaphore, standing, { weight, left, now }))
 		if (refusal === undefined) return this.#wait(semaphore, key, standing, { weight, left, now, signal })
 		this.#figures.rejected(refusal.reason, 0, key, semaphore)
 		return refusal
