@@ -248,11 +248,7 @@ export class Semaphore {
 			const signal = options?.signal
 			if (signal?.aborted) return Promise.reject(signal.reason)
 			const permit = this.#take(weight)
-			if (permit !== undefined) return Promise.resolve(permit)
-			const now = performance.now()
-			const maxWait = options?.maxWait ?? this.#maxWait
-			const refusal = this.refusal(weight, maxWait, now)
-			return refusal === undefined ? this.wait(weight, maxWait, signal, now) : Promise.reject(refusal)
+			return permit === undefined ? this.#wait(weight, options) : Promise.resolve(permit)
 		} catch (error) {
 			return Promise.reject(error)
 		}
@@ -342,6 +338,13 @@ export class Semaphore {
 		if (this.#active + weight > this.#capacity || this.queue.size > 0 || this.#closed) return undefined
 		this.#active += weight
 		return new HeldPermit(this, weight)
+	}
+
+	#wait(weight: number, options: AcquireOptions | undefined): Promise<Permit> {
+		const now = performance.now()
+		const maxWait = options?.maxWait ?? this.#maxWait
+		const refusal = this.refusal(weight, maxWait, now)
+		return refusal === undefined ? this.wait(weight, maxWait, options?.signal, now) : Promise.reject(refusal)
 	}
 
 	/** @internal Why a caller that got no permit may not wait for one either, at the time `now`; `undefined`: it may. */

@@ -298,6 +298,80 @@ describe('fairBy', () => {
 		expect(admitted).toEqual(['a0', 'a4', 'b3', 'a3', 'b2', 'a2', 'b1', 'a1'])
 	})
 
+	/** Jain’s index of fairness: 1 when all have the same. */
+	function jain(values: number[]): number {
+		const sum = values.reduce((a, b) => a + b, 0)
+		return sum ** 2 / (values.length * values.reduce((a, b) => a + b * b, 0))
+	}
+
+	/** Random numbers from 0 to 1, the same each time. */
+	function seeded(seed: number): () => number {
+		let state = seed
+		return () => {
+			state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+			return state / 2 ** 32
+		}
+	}
+
+	/**
+	 * Ten flows at a limit of 10 for 10 s, `rates` their requests in each ms; each takes `hold` ms on average.
+	 *
+	 * @returns how much each was served, in ms of work, and how many requests of each were refused.
+	 */
+	async function serveFlows(
+		rates: number[],
+		hold: (flow: number) => number,
+		options: Partial<LimiterOptions<Request>>,
+	): Promise<{ work: number[]; refused: number[] }> {
+		const random = seeded(1)
+		const limiter = new Limiter({ capacity: 10, maxQueue: 200, ...options } as LimiterOptions)
+		const work = rates.map(() => 0)
+		const refused = rates.map(() => 0)
+		const come = async (flow: number): Promise<void> => {
+			const entered = await limiter[enter]({ flow: `${flow}` }, present)
+			if (entered === undefined || 'reason' in entered) throw entered
+			const time = -Math.log(1 - random()) * hold(flow)
+			await new Promise((resolve) => setTimeout(resolve, time))
+			entered.leave('ok')
+			work[flow] = (work[flow] as number) + time
+		}
+		for (let t = 0; t < 10_000; t++) {
+			for (const [flow, rate] of rates.entries()) {
+				for (let left = rate; left > 0; left--) {
+					if (random() < left) {
+						come(flow).catch(() => {
+							refused[flow] = (refused[flow] as number) + 1
+						})
+					}
+				}
+			}
+			await vi.advanceTimersByTimeAsync(1)
+		}
+		return { work, refused }
+	}
+
+	// 10 permits and 20 ms each: 0.5 in each ms, of which an equal share is 0.05.
+	const greedy = [1.2, ...Array.from({ length: 9 }, () => 0.06)]
+
+	test('one that sends 20 times as much gets no more than its share, while the others want theirs', async () => {
+		const fair = await serveFlows(greedy, () => 20, { fairBy })
+		expect(jain(fair.work)).toBeGreaterThan(0.98)
+		const unfair = await serveFlows(greedy, () => 20, {})
+		expect(jain(unfair.work)).toBeLessThan(0.3)
+	})
+
+	test('also if its requests take four times as long: what is shared is the capacity', async () => {
+		const fair = await serveFlows(greedy, (flow) => (flow === 0 ? 80 : 20), { fairBy })
+		expect(jain(fair.work)).toBeGreaterThan(0.98)
+	})
+
+	test('it gets everything that the others leave', async () => {
+		const rates = [1.2, ...Array.from({ length: 9 }, () => 0.01)]
+		const { work, refused } = await serveFlows(rates, () => 20, { fairBy })
+		expect(refused.slice(1)).toEqual(Array.from({ length: 9 }, () => 0))
+		expect(work.reduce((a, b) => a + b, 0)).toBeGreaterThan(10 * 10_000 * 0.97)
+	})
+
 	test('a flow may be called __proto__', async () => {
 		const { come, drain, admitted } = setup({ fairBy })
 		for (const id of ['a', 'b', 'c']) await come(id, { flow: id === 'b' ? '__proto__' : 'constructor' })

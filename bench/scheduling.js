@@ -1,0 +1,76 @@
+// `npm run bench:scheduling`: what order, priority and fair shares cost a request that waits, beside first come, first served.
+import assert from 'node:assert/strict'
+import { Limiter } from 'inflight-limit'
+import { compare, printMachine, printMissed } from './harness.js'
+
+const enter = /** @type {never} */ (Symbol.for('inflight-limit.enter'))
+const FIFO = 'first come, first served'
+const present = new AbortController().signal
+
+/**
+ * So many at once for 3 permits, and all of them served.
+ *
+ * @param {number} waiters
+ * @param {object} options
+ */
+async function serve(waiters, options) {
+	const limiter = new Limiter({ capacity: 3, maxQueue: Number.POSITIVE_INFINITY, ...options })
+	let served = 0
+	const come = async (/** @type {number} */ i) => {
+		const stay = await /** @type {any} */ (limiter)[enter]({ i }, present)
+		served++
+		await null
+		stay.leave('ok')
+	}
+	const start = performance.now()
+	await Promise.all(Array.from({ length: waiters }, (_, i) => come(i)))
+	const time = performance.now() - start
+	assert.equal(served, waiters)
+	assert.equal(limiter.active + limiter.queued, 0)
+	return time
+}
+
+const WAITERS = 100_000
+const fairOver =
+	(/** @type {number} */ flows) =>
+	(/** @type {{ i: number }} */ { i }) =>
+		String(i % flows)
+const alternatives = {
+	[FIFO]: {},
+	lifo: { order: 'lifo' },
+	adaptive: { order: 'adaptive' },
+	'3 priorities': { priority: (/** @type {{ i: number }} */ { i }) => i % 3 },
+	'1,000 priorities': { priority: (/** @type {{ i: number }} */ { i }) => i % 1_000 },
+	'fair between 10 flows': { fairBy: fairOver(10) },
+	'fair between 1,000 flows': { fairBy: fairOver(1_000) },
+	'fair between 100,000 flows': { fairBy: fairOver(100_000) },
+	'3 priorities, 10,000 flows, lifo': {
+		order: 'lifo',
+		priority: (/** @type {{ i: number }} */ { i }) => i % 3,
+		fairBy: fairOver(10_000),
+	},
+}
+
+printMachine()
+await compare(
+	`${WAITERS} requests at once for 3 permits`,
+	Object.entries(alternatives).map(([name, options]) => ({ name, run: () => serve(WAITERS, options) })),
+	{ rounds: 7, operations: WAITERS },
+)
+
+// The cost of each must not depend on how many there are.
+for (const flows of [10, 100_000]) {
+	/** @type {Record<string, number>} */
+	const sizes = { '1,000 waiting': 1_000, '10,000 waiting': 10_000, '100,000 waiting': 100_000 }
+	await compare(
+		`${WAITERS} requests, fair between up to ${flows} flows`,
+		Object.entries(sizes).map(([name, size]) => ({
+			name,
+			async run() {
+				for (let done = 0; done < WAITERS; done += size) await serve(size, { fairBy: fairOver(flows) })
+			},
+		})),
+		{ rounds: 7, operations: WAITERS },
+	)
+}
+printMissed()
