@@ -26,7 +26,12 @@ export class WaitQueue<T extends Linked<T>> {
 
 	/** Takes the head out. */
 	take(head: T): void {
-		this.remove(head)
+		const { next } = head
+		this.head = next
+		if (next === undefined) this.tail = undefined
+		else next.previous = undefined
+		head.next = undefined
+		this.size--
 	}
 
 	/** Takes a member out, wherever it stands. It must be in this queue. */
