@@ -305,8 +305,9 @@ export class Limiter {
 		{ weight, left, now }: { weight: number; left: number; now: number },
 	): RejectedError | undefined {
 		if (this.#closed) return semaphore.rejection('closed', weight)
+		if (left <= 0) return semaphore.rejection('timeout', weight)
 		if (left !== Number.POSITIVE_INFINITY) {
-			const needed = semaphore.forecast(weight, standing?.queue.ahead(standing.rank))
+			const needed = semaphore.forecast(weight, now, standing?.queue.ahead(standing.rank))
 			if (left <= needed) return semaphore.rejection('timeout', weight)
 		}
 		if (standing !== undefined) this.#makeWay(semaphore, standing, now)

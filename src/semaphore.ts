@@ -421,9 +421,14 @@ export class Semaphore {
 		this.#returned = 0
 	}
 
-	/** @internal In how many ms one will be done behind whom `ahead` permits are wanted; 0 with nothing measured. */
-	forecast(weight: number, ahead: number = this.#wanted): number {
-		if (this.#fullSince !== NEVER) this.#measure(performance.now())
+	/**
+	 * @internal In how many ms, from `now`, a caller that got no permit would be done, when `ahead` permits go to others first;
+	 * 0 with nothing measured.
+	 */
+	forecast(weight: number, now: number, ahead: number = this.#wanted): number {
+		// Whoever is refused by it must not keep it from being measured.
+		if (this.#fullSince === NEVER) this.#fullSince = now
+		else this.#measure(now)
 		// As many permits as are held come back while it is at work itself.
 		return this.#pace.timeFor(ahead + weight + this.#active)
 	}

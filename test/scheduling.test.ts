@@ -509,6 +509,23 @@ describe('deadline', () => {
 		expect(limiter.queued).toBe(2)
 	})
 
+	test('a pace that was slow once is not held against those who come when it is fast again', async () => {
+		const { come, leave, refused } = await paced()
+		await come('slow')
+		await vi.advanceTimersByTimeAsync(60_000)
+		await leave('20')
+		await leave('slow')
+		for (let i = 0; i < 1_000; i++) {
+			await come(`${i}`)
+			await come(`second ${i}`, { deadline: Date.now() + 1_000 })
+			await vi.advanceTimersByTimeAsync(10)
+			await leave(`${i}`)
+			await leave(`second ${i}`)
+		}
+		expect(refused['second 0']).toBe('timeout')
+		expect(refused['second 999']).toBe(undefined)
+	})
+
 	test('only those count that go before it', async () => {
 		const { come, refused } = await paced({
 			priority: (request) => (request as Request).priority ?? 0,
