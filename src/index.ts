@@ -1,5 +1,6 @@
 export type { DurationStats } from './durations.js'
 export { RejectedError, type RejectionReason } from './errors.js'
+export { requestDeadline, requestStart } from './http/deadlines.js'
 export { type Admission, admission } from './http/exchange.js'
 export { Limiter, type LimiterOptions, type LimiterStats } from './limiter.js'
 export type {
@@ -10,6 +11,7 @@ export type {
 	ReleasedFacts,
 	ResizedFacts,
 } from './observer.js'
+export type { Order } from './schedule/line.js'
 export {
 	type AbortSignalLike,
 	type AcquireOptions,

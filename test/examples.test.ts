@@ -119,6 +119,17 @@ test('outbound-semaphore shows what goes wrong, and what is right', async () => 
 	expect(semaphore).toMatch(/^semaphore: highest 3 of 3, \d+ ms, order( \d){10}$/)
 })
 
+test('overload serves all that come in time', async () => {
+	const { ports, lines } = await start('overload')
+	const ask = (customer: string, headers = {}) =>
+		request(ports[0] as number, { headers: { 'x-customer': customer, 'grpc-timeout': '30S', ...headers } })
+	const late = { 'x-request-start': `t=${Date.now() / 1000 - 60}` }
+	const customers = ['eve', 'eve', 'ada', 'ada', 'ada', 'bob']
+	const answers = await Promise.all([...customers.map((customer) => ask(customer)), ask('bob', late)])
+	expect(statuses(answers)).toEqual([200, 200, 200, 200, 200, 200, 503])
+	expect(lines.slice(1).toSorted()).toEqual(customers.map((customer) => `served ${customer}`).toSorted())
+})
+
 test('there is no example without a test', () => {
 	expect(readdirSync(`${root}/examples`).sort()).toEqual(
 		[
@@ -129,6 +140,7 @@ test('there is no example without a test', () => {
 			'koa-app.js',
 			'limit-per-user.js',
 			'outbound-semaphore.js',
+			'overload.js',
 			'shared-limiter.js',
 		].sort(),
 	)
