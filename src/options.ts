@@ -60,6 +60,11 @@ export function checkStatusCode(value: unknown): number {
 	return value
 }
 
+export function checkBoolean(name: string, value: unknown): boolean {
+	if (typeof value !== 'boolean') throw wrongType(name, 'true or false', value)
+	return value
+}
+
 export function checkName(value: unknown): string {
 	const allowed = 'a string of 1 to 64 printable ASCII characters'
 	if (typeof value !== 'string') throw wrongType('name', allowed, value)

@@ -48,7 +48,8 @@ const refused: [unknown, typeof Error, string][] = [
 	[{ capacity: 3, skip: true }, TypeError, 'skip must be a function; got true'],
 ]
 
-const NAMES = 'capacity, maxQueue, maxWait, key, weight, skip, abandonedTimeout, statusCode, name'
+const NAMES =
+	'capacity, maxQueue, maxWait, key, weight, skip, abandonedTimeout, statusCode, serverTiming, rateLimitFields, name'
 
 describe.each([
 	['Limiter', (given: unknown) => new Limiter(given as number), NAMES],

@@ -159,7 +159,7 @@ describe.each(Object.entries(compilers))('%s', (_name, tsc) => {
 			semaphore.giveBack(1)
 			// @ts-expect-error
 			semaphore.drop
-			type Members = 'name' | 'abandonedTimeout' | 'statusCode' | 'capacity' | 'active' | 'queued' | 'stats' | 'resize' | 'close' | 'onIdle' | 'observe'
+			type Members = 'name' | 'abandonedTimeout' | 'statusCode' | 'serverTiming' | 'rateLimitFields' | 'capacity' | 'active' | 'queued' | 'stats' | 'resize' | 'close' | 'onIdle' | 'observe'
 			export const none: Exclude<keyof Limiter, Members> extends never ? true : false = true
 			export const all: Exclude<Members, keyof Limiter> extends never ? true : false = true
 		`

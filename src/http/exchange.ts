@@ -169,6 +169,10 @@ export class Place implements Admission, AbortSignalLike {
 		return this.#stay?.queued ?? 0
 	}
 
+	get available(): number {
+		return this.#stay?.available ?? 0
+	}
+
 	get signal(): AbortSignal {
 		return this.#exchange.signal
 	}
