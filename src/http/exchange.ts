@@ -284,6 +284,16 @@ export function enterLimiter(
 }
 
 /**
+ * Gives back all permits that a request holds, as it is no work of the server's.
+ *
+ * @returns the limiter that it met last; `undefined` if it has met none.
+ */
+export function releaseAll({ [KEY]: exchange }: IncomingMessage & Limited): Limiter | undefined {
+	for (let place = exchange?.place; place !== undefined; place = place.outer) place.release()
+	return exchange?.place?.limiter
+}
+
+/**
  * The admission of a request by the limiter that it met last.
  *
  * @param request - Express's `req`, Koa's `ctx`, or a request of `node:http`.
