@@ -125,7 +125,7 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 		latest = takeSamples()
 		const message = Buffer.from(`data: ${latest}\n\n`)
 		for (const reader of readers) {
-			reader.behind = reader.res.write(message) ? 0 : reader.behind + 1
+			if (!reader.res.write(message)) reader.behind++
 			if (reader.behind > PATIENCE) {
 				readers.delete(reader)
 				reader.res.destroy()
@@ -164,6 +164,9 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 		const reader = { res, behind: 0 }
 		readers.add(reader)
 		res.on('close', () => readers.delete(reader))
+		res.on('drain', () => {
+			reader.behind = 0
+		})
 		// Its client can leave while we write.
 		res.on('error', () => readers.delete(reader))
 		res.write(`retry: 2000\nevent: history\ndata: ${history()}\n\ndata: ${latest}\n\n`)

@@ -21,6 +21,8 @@ const RETRY = 2000
 
 /** @type {Limiter[]} */
 let limiters = []
+/** The elements of these limiters are there. */
+let made = false
 let showKeys = false
 /** What is shown, in s. */
 let span = 60
@@ -252,7 +254,7 @@ function readOut() {
 			const texts = lines.map(({ of, unit }) => unit(/** @type {number} */ (of(sample))))
 			for (const [i, text] of texts.entries()) write(values[i], text)
 			const moment = clock.format(sample.time)
-			write(time, pointed === undefined ? 'now' : moment)
+			write(time, pointed === undefined && document.body.dataset.state === 'live' ? 'now' : moment)
 			box.setAttribute('aria-valuemax', String(samples.length - 1))
 			box.setAttribute('aria-valuenow', String(at))
 			const words = lines.map(({ text }, i) => `${text} ${texts[i]}`).join(', ')
@@ -275,7 +277,13 @@ function makeView(limiter) {
 	const load = [
 		{ text: 'at work', colour: 'active', of: field('active'), unit: count },
 		{ text: 'waiting', colour: 'queued', of: field('queued'), unit: count },
-		{ text: 'capacity', colour: 'capacity', of: field('capacity'), unit: capacityText, thin: true },
+		{
+			text: 'capacity',
+			colour: 'capacity',
+			of: field('capacity'),
+			unit: (value) => `${capacityText(value)}${isKeyed(limiter) ? ' for each key' : ''}`,
+			thin: true,
+		},
 	]
 	/** @type {Line[]} */
 	const refusals = REASONS.map((reason) => ({
@@ -477,6 +485,7 @@ function makeRow(name) {
 // --- Drawing
 
 function draw() {
+	if (document.visibilityState === 'hidden') return
 	const minutes = span / 60
 	const windowText = minutes === 1 ? 'last minute' : `last ${minutes} min`
 	const group = /** @type {HTMLElement | null} */ (document.querySelector('[data-group="window"]'))
@@ -493,20 +502,22 @@ function drawLimiter(limiter, windowText) {
 	if (last === undefined || stats === undefined) return
 	const begin = /** @type {any} */ (samples[0]).before ?? samples[0]
 	const inWindow = (/** @type {string} */ field) => Number(last[field]) - begin[field]
-	const since = element('small', {}, ` in the ${windowText}`).textContent ?? ''
+	const since = ` in the ${windowText}`
 
 	for (const { plot, data } of view.charts) {
 		plot.setData(/** @type {any} */ ([samples.map(({ time }) => time / 1000), ...data(samples)]))
 	}
 	const { tiles, cells, longest } = view
 	const refused = REASONS.reduce((sum, reason) => sum + inWindow(reason), 0)
-	tile(tiles.active, count(last.active), ` of ${capacityText(last.capacity)}`)
+	const keyed = isKeyed(limiter)
+	const each = keyed ? `, ${capacityText(last.capacity)} for each key` : ` of ${capacityText(last.capacity)}`
+	tile(tiles.active, count(last.active), each)
 	tile(tiles.queued, count(last.queued), '')
 	tile(tiles.refused, count(refused), since, refused > 0)
 	tile(tiles.abandoned, count(inWindow('abandoned')), since)
 	for (const name of ['wait', 'hold']) {
 		const latest = samples.findLast((sample) => sample[`${name}P50`] !== null)
-		tile(tiles[name], `${duration(latest?.[`${name}P50`])} / ${duration(latest?.[`${name}P99`])}`, '')
+		tile(tiles[name], duration(latest?.[`${name}P50`]), ` / ${duration(latest?.[`${name}P99`])}`)
 	}
 
 	for (const [group, names] of GROUPS) {
@@ -519,6 +530,7 @@ function drawLimiter(limiter, windowText) {
 	}
 
 	if (longest === undefined) return
+	if (longest.parentElement !== null) longest.parentElement.hidden = !keyed
 	/** @type {Map<string, number>} */
 	const waits = new Map()
 	for (const sample of samples) {
@@ -527,6 +539,11 @@ function drawLimiter(limiter, windowText) {
 	const top = [...waits].sort(([, a], [, b]) => b - a).slice(0, 5)
 	const items = top.map(([key, ms]) => element('li', {}, element('span', {}, key), ` – ${duration(ms)}`))
 	longest.replaceChildren(...(items.length > 0 ? items : [element('li', {}, 'No key has waited.')]))
+}
+
+/** A limiter does not say so, but one without `key` never has any. @param {Limiter} limiter */
+function isKeyed({ samples }) {
+	return samples.some(({ keys }) => Number(keys) > 0)
 }
 
 /** @param {any} stats @param {string} column */
@@ -565,11 +582,13 @@ function add(row, limiter) {
 function begin({ data }) {
 	const history = JSON.parse(data)
 	const same =
+		made &&
 		history.keys === showKeys &&
 		history.limiters.map((/** @type {any} */ { name }) => name).join() ===
 			limiters.map(({ name }) => name).join()
 	fields = history.fields
 	showKeys = history.keys
+	made = true
 	if (!same) {
 		for (const { view } of limiters) for (const { plot } of view.charts) plot.destroy()
 		byId('limiters').replaceChildren()
@@ -644,6 +663,7 @@ function hear() {
 /** @param {string} text @param {number} ms */
 function again(text, ms) {
 	say('lost', text)
+	readOut()
 	clearTimeout(silence)
 	clearTimeout(retry)
 	retry = setTimeout(connect, ms)
