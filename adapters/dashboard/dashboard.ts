@@ -20,8 +20,7 @@ export interface DashboardOptions {
 	maxPages?: number | undefined
 }
 
-/** @internal The options that a dashboard knows. */
-export const DASHBOARD_OPTIONS: readonly string[] = ['limiters', 'path', 'keys', 'maxPages']
+const OPTIONS = ['limiters', 'path', 'keys', 'maxPages']
 
 /** What ends a dashboard. */
 interface Closable {
@@ -109,7 +108,7 @@ interface Reader {
 type Handle = (req: IncomingMessage, res: ServerResponse, originalUrl: string | undefined) => boolean
 
 function createPage(options: DashboardOptions): { handle: Handle; close(): void } {
-	checkOptions(options, DASHBOARD_OPTIONS)
+	checkOptions(options, OPTIONS)
 	const { limiters, keys = false, maxPages = 50 } = options
 	claimNames({}, limiters)
 	const path = checkPath(options.path ?? '/').replace(/\/$/, '')

@@ -1,7 +1,6 @@
-import { readFileSync } from 'node:fs'
 import type http from 'node:http'
-import { createRequire } from 'node:module'
 import net, { type AddressInfo, type Socket } from 'node:net'
+import axe from 'axe-core'
 import express from 'express'
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -13,7 +12,6 @@ import { listen } from '../support/frameworks.js'
 import { programOrSkip } from '../support/programs.js'
 
 const executablePath = programOrSkip(['chromium', 'chromium-browser', 'google-chrome'], 'chromium')
-const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
 /** What a test starts, to be ended with it. */
 const ends: (() => unknown)[] = []
@@ -306,7 +304,7 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 			timeout: 5000,
 		})
 		const violations = async (): Promise<unknown[]> => {
-			await page.evaluate(axe)
+			await page.evaluate(axe.source)
 			const found = await page.evaluate(() =>
 				(
 					globalThis as never as {
