@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RejectedError } from '../src/errors.js'
-import { enterLimiter } from '../src/http/exchange.js'
-import { type Rejection, refusalOf, rejectionWith } from '../src/http/refusal.js'
+import { enterLimiter, type Place } from '../src/http/exchange.js'
+import { announce, announces } from '../src/http/fields.js'
+import { type Rejection, refusalOf, rejectionBy } from '../src/http/refusal.js'
 import { readLimit, type SharedLimiter } from '../src/http/setup.js'
 import type { Limiter, LimiterOptions } from '../src/limiter.js'
 
@@ -43,9 +44,10 @@ export interface Middleware {
  */
 export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
 	const { limiter, onReject } = readLimit(options)
+	const announcing = announces(limiter)
 
 	function refuse(error: RejectedError, req: RequestLike, res: ServerResponse, next: Next): unknown {
-		const rejection = rejectionWith(error, limiter.statusCode)
+		const rejection = rejectionBy(limiter, error, res)
 		if (onReject !== undefined) return onReject(rejection, req, res, next)
 		if (res.headersSent) return next(rejection)
 		const { headers, body } = refusalOf(rejection)
@@ -66,18 +68,20 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 	}
 
 	async function wait(
-		waiting: Promise<unknown>,
+		waiting: Promise<Place | undefined>,
 		req: RequestLike,
 		res: ServerResponse,
 		next: Next,
 	): Promise<void> {
-		let place: unknown
+		let place: Place | undefined
 		try {
 			place = await waiting
 		} catch (error) {
 			return turnAway(error as RejectedError, req, res, next)
 		}
-		if (place !== undefined) next()
+		if (place === undefined) return
+		if (announcing) announce(place, res)
+		next()
 	}
 
 	function inflightLimit(req: RequestLike, res: ServerResponse, next: Next): void {
@@ -88,10 +92,16 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 			next(error)
 			return
 		}
-		if (entered === undefined) next()
-		else if ('then' in entered) wait(entered, req, res, next)
-		else if ('reason' in entered) turnAway(entered, req, res, next)
-		else next()
+		if (entered === undefined) {
+			next()
+		} else if ('then' in entered) {
+			wait(entered, req, res, next)
+		} else if ('reason' in entered) {
+			turnAway(entered, req, res, next)
+		} else {
+			if (announcing) announce(entered, res)
+			next()
+		}
 	}
 	return Object.assign(inflightLimit, { limiter })
 }

@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RejectedError } from '../src/errors.js'
 import { enterLimiter, type Place } from '../src/http/exchange.js'
-import { type Rejection, refusalOf, rejectionWith } from '../src/http/refusal.js'
+import { announce, announces } from '../src/http/fields.js'
+import { type Rejection, refusalOf, rejectionBy } from '../src/http/refusal.js'
 import { readLimit, type SharedLimiter } from '../src/http/setup.js'
 import type { Limiter, LimiterOptions } from '../src/limiter.js'
 
@@ -47,9 +48,10 @@ export interface Middleware {
  */
 export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
 	const { limiter, onReject } = readLimit(options)
+	const announcing = announces(limiter)
 
 	async function refuse(error: RejectedError, ctx: ContextLike, next: Next): Promise<void> {
-		const rejection = rejectionWith(error, limiter.statusCode)
+		const rejection = rejectionBy(limiter, error, ctx.res)
 		if (onReject !== undefined) {
 			await onReject(rejection, ctx, next)
 			return
@@ -78,6 +80,7 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 		} else {
 			place = entered
 		}
+		if (announcing && place !== undefined) announce(place, ctx.res)
 		place?.handlerBegins()
 		try {
 			await next()

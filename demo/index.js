@@ -1,5 +1,5 @@
 // `npm start`: ten requests at once on three permits, in Express and in Koa; then a round past the bounds of waiting.
-// Ends with status 0 if all promises were kept, and 1 if not.
+// Ends with status 0 if all promises were kept, and 1 if not. `npm start -- --serve` serves instead, until it is ended.
 import { send } from './clients.js'
 import { drawLegend, drawPromise, drawRound, drawTitle } from './draw.js'
 import { startExpress, startKoa } from './servers.js'
@@ -150,13 +150,22 @@ async function pastTheBounds(title, startServer) {
 	await server.stop()
 }
 
-drawLegend()
-await tenRequests("Express: app.get('/report', limit(3), …), ten requests at once", startExpress)
-await tenRequests('Koa: app.use(limit(3)), ten requests at once', startKoa)
-await pastTheBounds(
-	'Express: limit({ capacity: 2, maxQueue: 3, maxWait: 700 }), past its bounds',
-	startExpress,
-)
-await pastTheBounds('Koa: limit({ capacity: 2, maxQueue: 3, maxWait: 700 }), past its bounds', startKoa)
-console.log(broken === 0 ? '\n    Every promise was kept.\n' : `\n    ${broken} promises were broken.\n`)
-process.exitCode = broken === 0 ? 0 : 1
+async function show() {
+	drawLegend()
+	await tenRequests("Express: app.get('/report', limit(3), …), ten requests at once", startExpress)
+	await tenRequests('Koa: app.use(limit(3)), ten requests at once', startKoa)
+	await pastTheBounds(
+		'Express: limit({ capacity: 2, maxQueue: 3, maxWait: 700 }), past its bounds',
+		startExpress,
+	)
+	await pastTheBounds('Koa: limit({ capacity: 2, maxQueue: 3, maxWait: 700 }), past its bounds', startKoa)
+	console.log(broken === 0 ? '\n    Every promise was kept.\n' : `\n    ${broken} promises were broken.\n`)
+	process.exitCode = broken === 0 ? 0 : 1
+}
+
+if (process.argv.includes('--serve')) {
+	const { serve } = await import('./serve.js')
+	serve(Number(process.env.PORT ?? 3000))
+} else {
+	await show()
+}

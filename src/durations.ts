@@ -34,6 +34,14 @@ export class Durations {
 		this.#histogram.record(Math.min(microseconds, LONGEST))
 	}
 
+	/** Forgets all of them. */
+	reset(): void {
+		this.#histogram.reset()
+		this.#count = 0
+		this.#sum = 0
+		this.#max = 0
+	}
+
 	stats(): DurationStats {
 		const count = this.#count
 		const mean = count === 0 ? 0 : this.#sum / count

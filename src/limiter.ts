@@ -2,6 +2,7 @@ import { RejectedError, withoutStack } from './errors.js'
 import { type Counts, Figures } from './figures.js'
 import type { Observer, Outcome } from './observer.js'
 import {
+	checkBoolean,
 	checkCapacity,
 	checkDeadline,
 	checkDuration,
@@ -70,6 +71,13 @@ export interface LimiterOptions<Request = object> {
 	abandonedTimeout?: number | undefined
 	/** Status of a refusal: an integer from 400 to 599. Default: `503`; `429` with `key`. */
 	statusCode?: number | undefined
+	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
+	serverTiming?: boolean | undefined
+	/**
+	 * Tell clients the capacity, and what is left of it, by `RateLimit-Policy` and `RateLimit`. With `key`: of their own key.
+	 * Default: `false`.
+	 */
+	rateLimitFields?: boolean | undefined
 	/** What the limiter is called in figures: 1 to 64 printable ASCII characters. Default: `'default'`. */
 	name?: string | undefined
 }
@@ -102,6 +110,8 @@ export const LIMITER_OPTIONS: readonly string[] = [
 	'deadline',
 	'abandonedTimeout',
 	'statusCode',
+	'serverTiming',
+	'rateLimitFields',
 	'name',
 ]
 
@@ -119,6 +129,8 @@ export interface Stay {
 	readonly waited: number
 	/** Requests that were waiting ahead when it arrived. */
 	readonly queued: number
+	/** Permits that were left when it was admitted; with `key`, those of its key. */
+	readonly available: number
 	/** Ends it: gives the permit back. Only the first call counts. */
 	leave(outcome: Outcome): void
 }
@@ -141,6 +153,10 @@ export class Limiter {
 	readonly abandonedTimeout: number
 	/** Status of a refusal. */
 	readonly statusCode: number
+	/** Whether clients are told how long they waited. */
+	readonly serverTiming: boolean
+	/** Whether clients are told the capacity, and what is left of it. */
+	readonly rateLimitFields: boolean
 	readonly #options: { [Name in 'key' | 'weight' | 'skip' | 'deadline']: LimiterOptions[Name] | undefined }
 	/** `undefined`: first come, first served. */
 	readonly #scheduling: Scheduling | undefined
@@ -174,6 +190,8 @@ export class Limiter {
 		checkFunction('weight', given.weight)
 		checkFunction('skip', given.skip)
 		this.statusCode = checkStatusCode(given.statusCode ?? (given.key === undefined ? 503 : 429))
+		this.serverTiming = checkBoolean('serverTiming', given.serverTiming ?? false)
+		this.rateLimitFields = checkBoolean('rateLimitFields', given.rateLimitFields ?? false)
 		checkFunction('deadline', given.deadline)
 		this.#options = { key: given.key, weight: given.weight, skip: given.skip, deadline: given.deadline }
 		const scheduling = new Scheduling(given)
@@ -362,6 +380,7 @@ export class Limiter {
 		standing: Standing | undefined,
 	): Stay {
 		const { waited } = permit
+		const { available } = semaphore
 		this.#figures.admitted(waited, key, semaphore)
 		const since = performance.now()
 		let over = false
@@ -371,7 +390,7 @@ export class Limiter {
 			this.#giveBack(permit, semaphore, key, standing)
 			this.#figures.released(waited, performance.now() - since, outcome, key, semaphore)
 		}
-		return { waited, queued, leave }
+		return { waited, queued, available, leave }
 	}
 
 	#giveBack(

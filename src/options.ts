@@ -34,6 +34,17 @@ export function checkMaxQueue(value: unknown): number {
 	return checkInteger('maxQueue', value, 0, true)
 }
 
+export function checkMaxPages(value: unknown): number {
+	return checkInteger('maxPages', value, 1, true)
+}
+
+export function checkPath(value: unknown): string {
+	const allowed = 'a path that begins with /'
+	if (typeof value !== 'string') throw wrongType('path', allowed, value)
+	if (!/^\/[^?#]*$/.test(value)) throw new RangeError(`path must be ${allowed}; got ${show(value)}`)
+	return value
+}
+
 export function checkWeight(value: unknown, capacity: number): number {
 	const weight = checkInteger('weight', value, 1, false)
 	// With a capacity of 0 nobody gets in, and what it will be is not known: any weight may wait.
@@ -58,6 +69,11 @@ export function checkStatusCode(value: unknown): number {
 	if (!(Number.isInteger(value) && value >= 400 && value <= 599)) {
 		throw new RangeError(`statusCode must be ${allowed}; got ${value}`)
 	}
+	return value
+}
+
+export function checkBoolean(name: string, value: unknown): boolean {
+	if (typeof value !== 'boolean') throw wrongType(name, 'true or false', value)
 	return value
 }
 

@@ -23,7 +23,8 @@ beforeAll(async () => {
 	cpSync(join(import.meta.dirname, 'package'), users, { recursive: true })
 	const tarball = await pack(folder)
 	await install(alone, [tarball])
-	await install(users, [tarball, 'express@5', 'koa@3', 'jest@30'])
+	const peers = ['prom-client@15', '@opentelemetry/api@1']
+	await install(users, [tarball, 'express@5', 'koa@3', 'jest@30', ...peers])
 })
 
 afterAll(remove)
@@ -39,6 +40,8 @@ function filesIn(path: string): string[] {
 /** What a module of ours imports or requires, with what its imports do, and so on. */
 function importsOf(module: string, found = new Set<string>()): Set<string> {
 	const source = readFileSync(module, 'utf8')
+	// Nothing but the files of the page, which a browser imports.
+	if (module.endsWith('/dashboard/assets.js')) return found
 	for (const [, name = ''] of source.matchAll(
 		/(?:\bfrom |\bimport |\bimport\(|\brequire\()["']([^"']+)["']/g,
 	)) {
@@ -52,9 +55,10 @@ function importsOf(module: string, found = new Set<string>()): Set<string> {
 
 describe('the tarball', () => {
 	test('has each source, both builds of each, and nothing else', () => {
-		const sources = ['src', 'adapters'].flatMap((name) =>
-			filesIn(join(root, name)).map((file) => `${name}/${file}`),
-		)
+		// The files of the page are in a module, which the build writes.
+		const sources = ['src', 'adapters']
+			.flatMap((name) => filesIn(join(root, name)).map((file) => `${name}/${file}`))
+			.filter((source) => !source.startsWith('adapters/dashboard/page/'))
 		const built = sources.flatMap((source) =>
 			['esm', 'cjs'].flatMap((build) =>
 				['.js', '.js.map', '.d.ts', '.d.ts.map'].map(
@@ -83,10 +87,13 @@ describe('the tarball', () => {
 	})
 
 	test('brings nothing along and runs nothing at its installation', () => {
-		const { dependencies, peerDependencies, optionalDependencies, scripts } = JSON.parse(
-			readFileSync(join(installed, 'package.json'), 'utf8'),
-		)
-		expect({ dependencies, peerDependencies, optionalDependencies }).toEqual({})
+		const { dependencies, peerDependencies, peerDependenciesMeta, optionalDependencies, scripts } =
+			JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'))
+		expect({ dependencies, optionalDependencies }).toEqual({})
+		// Each is for one entry only.
+		for (const name of Object.keys(peerDependencies)) {
+			expect([name, peerDependenciesMeta[name]]).toEqual([name, { optional: true }])
+		}
 		expect(Object.keys(scripts).filter((name) => /^(pre|post)?install$/.test(name))).toEqual([])
 		expect(readdirSync(join(alone, 'node_modules')).filter((name) => !name.startsWith('.'))).toEqual([
 			'inflight-limit',
@@ -102,6 +109,19 @@ describe('the tarball', () => {
 				[],
 			)
 			expect(imports).toContain(join(dist, 'src/limiter.js'))
+		}
+	})
+
+	test.each([
+		['adapters/prometheus.js', 'prom-client'],
+		['adapters/opentelemetry.js', '@opentelemetry/api'],
+		['adapters/dashboard/dashboard.js'],
+	])('%s loads nothing else but %s', (entry, ...peers) => {
+		for (const build of ['esm', 'cjs']) {
+			const dist = join(installed, 'dist', build)
+			const imports = [...importsOf(join(dist, entry))]
+			const others = imports.filter((name) => !name.startsWith('node:') && !name.startsWith(`${dist}/`))
+			expect(others).toEqual(peers)
 		}
 	})
 
@@ -133,6 +153,28 @@ describe('users', () => {
 		const { code, output } = await node(users, [program])
 		expect(code, output).toBe(0)
 		expect(JSON.parse(output)).toEqual(used)
+	})
+
+	test('load of the metrics only what they import, and can import it in both ways', async () => {
+		const loaded = `console.log(Object.keys(require.cache).filter((path) => /prom-client|opentelemetry|dashboard/.test(path)).length)`
+		for (const entry of ['', '/express', '/koa']) {
+			expect(await node(users, ['-e', `require('inflight-limit${entry}'); ${loaded}`])).toEqual({
+				code: 0,
+				output: '0\n',
+			})
+		}
+		for (const [entry, name] of [
+			['prometheus', 'prometheusMetrics'],
+			['opentelemetry', 'openTelemetryMetrics'],
+			['dashboard', 'dashboard,dashboardKoa'],
+		]) {
+			const byImport = `import('inflight-limit/${entry}').then((found) => console.log(Object.keys(found).join()))`
+			const byRequire = `console.log(Object.keys(require('inflight-limit/${entry}')).join())`
+			for (const program of [byImport, byRequire]) {
+				const { code, output } = await node(users, ['-e', program])
+				expect([code, output.replace(/,?module\.exports|,?default/g, '')]).toEqual([0, `${name}\n`])
+			}
+		}
 	})
 
 	test('have it under Jest in CommonJS mode', async () => {

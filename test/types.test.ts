@@ -31,7 +31,12 @@ const users = {
 		modes: ['node16', 'bundler'],
 	},
 	'Koa 2': { packages: ['@types/koa@2.15.2', '@types/node@20'], writes: ['koa'], modes: ['node16'] },
-	'node:http': { packages: ['@types/node@26'], writes: ['core', 'node'], modes: ['nodenext'] },
+	'node:http': { packages: ['@types/node@26'], writes: ['core', 'node', 'dashboard'], modes: ['nodenext'] },
+	metrics: {
+		packages: ['@types/node@22', 'prom-client@15', '@opentelemetry/api@1.9.0'],
+		writes: ['metrics'],
+		modes: ['node16', 'bundler'],
+	},
 	'Express and Koa': {
 		packages: ['@types/express@5.0.6', '@types/koa@3.0.3', '@types/node@22'],
 		writes: ['express', 'koa', 'both'],
@@ -154,7 +159,7 @@ describe.each(Object.entries(compilers))('%s', (_name, tsc) => {
 			semaphore.giveBack(1)
 			// @ts-expect-error
 			semaphore.drop
-			type Members = 'name' | 'abandonedTimeout' | 'statusCode' | 'capacity' | 'active' | 'queued' | 'stats' | 'observe' | 'resize' | 'close' | 'onIdle'
+			type Members = 'name' | 'abandonedTimeout' | 'statusCode' | 'serverTiming' | 'rateLimitFields' | 'capacity' | 'active' | 'queued' | 'stats' | 'observe' | 'resize' | 'close' | 'onIdle'
 			export const none: Exclude<keyof Limiter, Members> extends never ? true : false = true
 			export const all: Exclude<Members, keyof Limiter> extends never ? true : false = true
 		`

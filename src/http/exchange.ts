@@ -172,6 +172,10 @@ export class Place implements Admission, AbortSignalLike {
 		return this.#stay?.queued ?? 0
 	}
 
+	get available(): number {
+		return this.#stay?.available ?? 0
+	}
+
 	get signal(): AbortSignal {
 		return this.#exchange.signal
 	}
@@ -280,6 +284,16 @@ export function enterLimiter(
 			throw error
 		},
 	)
+}
+
+/**
+ * Gives back all permits that a request holds, as it is no work of the server's.
+ *
+ * @returns the limiter that it met last; `undefined` if it has met none.
+ */
+export function releaseAll({ [KEY]: exchange }: IncomingMessage & Limited): Limiter | undefined {
+	for (let place = exchange?.place; place !== undefined; place = place.outer) place.release()
+	return exchange?.place?.limiter
 }
 
 /**

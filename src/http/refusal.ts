@@ -1,5 +1,7 @@
-import { STATUS_CODES } from 'node:http'
+import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { RejectedError } from '../errors.js'
+import type { Limiter } from '../limiter.js'
+import { refusalFields } from './fields.js'
 
 /**
  * Why a request is refused, and how to say so. Frameworks answer accordingly when it is thrown or passed to `next`:
@@ -11,7 +13,7 @@ export interface Rejection extends RejectedError {
 	readonly expose: boolean
 }
 
-/** The problem types that draft-ietf-httpapi-ratelimit-headers-10, section 6, registers with IANA, with their titles. */
+/** The problem types that draft-ietf-httpapi-ratelimit-headers-11, section 5, registers with IANA, with their titles. */
 const PROBLEMS: Record<number, { type: string; title: string } | undefined> = {
 	429: {
 		type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
@@ -23,8 +25,11 @@ const PROBLEMS: Record<number, { type: string; title: string } | undefined> = {
 	},
 }
 
-export function rejectionWith(error: RejectedError, status: number): Rejection {
-	return Object.assign(error, { status, headers: { 'Retry-After': String(error.retryAfter) }, expose: true })
+/** @param res - the response that will carry it. */
+export function rejectionBy(limiter: Limiter, error: RejectedError, res: ServerResponse): Rejection {
+	const { retryAfter } = error
+	const headers = { 'Retry-After': String(retryAfter), ...refusalFields(limiter, retryAfter, res) }
+	return Object.assign(error, { status: limiter.statusCode, headers, expose: true })
 }
 
 interface Answer {

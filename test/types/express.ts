@@ -1,6 +1,7 @@
 // What must compile beside Express 5 or 4, and what must not.
 import express from 'express'
 import { type RejectionReason, requestDeadline, requestStart } from 'inflight-limit'
+import { dashboard } from 'inflight-limit/dashboard'
 import {
 	type Admission,
 	admission,
@@ -170,3 +171,6 @@ limit(new Map())
 limit(limiter, { maxQueue: 1 })
 // @ts-expect-error - read-only
 limit(3).limiter = limiter
+
+// The live page.
+app.use('/limits', dashboard({ limiters: [limiter] }))

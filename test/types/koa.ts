@@ -1,5 +1,6 @@
 // What must compile beside Koa 3 or 2, and what must not.
 import { type RejectionReason, requestDeadline, requestStart } from 'inflight-limit'
+import { dashboardKoa } from 'inflight-limit/dashboard'
 import {
 	type Admission,
 	admission,
@@ -117,3 +118,6 @@ limit({ capacity: 3, key: (ctx: string) => ctx })
 limit(new Map())
 // @ts-expect-error - read-only
 limit(3).limiter = limiter
+
+// The live page.
+new Koa<State, Custom>().use(dashboardKoa({ limiters: [limiter], path: '/limits' }))

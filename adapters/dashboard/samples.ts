@@ -1,0 +1,122 @@
+import { Durations } from '../../src/durations.js'
+import type { RejectionReason } from '../../src/errors.js'
+import type { SharedLimiter } from '../../src/http/setup.js'
+
+/** In ms. */
+export const INTERVAL = 1000
+
+/** 15 minutes of them. */
+const KEPT = 900
+
+/** Keys remembered of one interval. Their longest waits are exact: who has waited less than these is none of the longest. */
+const KEYS = 5
+
+/** The longest key shown, in characters: what clients send is as long as they like. */
+const LONGEST_KEY = 80
+
+const REASONS: RejectionReason[] = ['queue-full', 'timeout', 'evicted', 'closed', 'aborted']
+
+/**
+ * What a sample is made of, in this order. Counts are since the start of the limiter; percentiles, in ms, are of what
+ * ended since the sample before, and `null` if nothing did. Last come the keys that waited longest since then, if asked
+ * for, each with its wait in ms.
+ */
+export const FIELDS: readonly string[] = [
+	'time',
+	'capacity',
+	'active',
+	'queued',
+	'keys',
+	'admitted',
+	'completed',
+	'abandoned',
+	...REASONS,
+	'waitP50',
+	'waitP99',
+	'holdP50',
+	'holdP99',
+	'longest',
+]
+
+/** A limiter, looked at once in each interval. The samples are kept as the JSON that pages are sent. */
+export class Samples {
+	readonly limiter: SharedLimiter
+	readonly #rows: string[] = []
+	readonly #waits = new Durations()
+	readonly #holds = new Durations()
+	readonly #end: () => void
+	#longest: [key: string, waited: number][] = []
+
+	constructor(limiter: SharedLimiter, keys: boolean) {
+		this.limiter = limiter
+		const note = (key: string | undefined, waited: number): void => {
+			if (keys && key !== undefined && waited > 0) this.#note(key.slice(0, LONGEST_KEY), waited)
+		}
+		this.#end = limiter.observe({
+			admitted: ({ key, waited }) => {
+				this.#waits.record(waited)
+				note(key, waited)
+			},
+			released: ({ held }) => this.#holds.record(held),
+			rejected: ({ key, waited }) => note(key, waited),
+		})
+	}
+
+	/** All that is kept, oldest first, as JSON. */
+	get rows(): string {
+		return `[${this.#rows.join()}]`
+	}
+
+	/** Takes one more sample. @returns it, and the limiter's own figures at this moment, as JSON. */
+	take(time: number): string {
+		const stats = this.limiter.stats()
+		const row = JSON.stringify([
+			time,
+			stats.capacity,
+			stats.active,
+			stats.queued,
+			stats.keys,
+			stats.admitted,
+			stats.completed,
+			stats.abandoned,
+			...REASONS.map((reason) => stats.rejected[reason]),
+			...percentiles(this.#waits),
+			...percentiles(this.#holds),
+			this.#longest,
+		])
+		this.#longest = []
+		this.#rows.push(row)
+		if (this.#rows.length > KEPT) this.#rows.shift()
+		return `{"row":${row},"stats":${JSON.stringify(stats)}}`
+	}
+
+	close(): void {
+		this.#end()
+	}
+
+	#note(key: string, waited: number): void {
+		const known = this.#longest.find(([other]) => other === key)
+		if (known !== undefined) {
+			known[1] = Math.max(known[1], waited)
+			return
+		}
+		this.#longest.push([key, waited])
+		if (this.#longest.length <= KEYS) return
+		const shortest = Math.min(...this.#longest.map(([, ms]) => ms))
+		this.#longest.splice(
+			this.#longest.findIndex(([, ms]) => ms === shortest),
+			1,
+		)
+	}
+}
+
+/** The percentiles of one interval, after which it is forgotten. */
+function percentiles(durations: Durations): [p50: number | null, p99: number | null] {
+	const { count, p50, p99 } = durations.stats()
+	durations.reset()
+	return count === 0 ? [null, null] : [round(p50), round(p99)]
+}
+
+function round(ms: number): number {
+	return Math.round(ms * 100) / 100
+}

@@ -1,0 +1,51 @@
+import type { SharedLimiter } from '../src/http/setup.js'
+import { enter } from '../src/limiter.js'
+
+/*
+ * What all that shows limiters has in common: it is given several, and tells them apart by their names.
+ */
+
+/**
+ * Notes the names of limiters on what shows them, so that no figure is shown twice or mixed with that of another
+ * limiter.
+ *
+ * @param holder - what shows them. The names are kept on it: they go when it goes, and every copy of this package in a
+ * process finds them.
+ * @returns what frees the names again.
+ * @throws TypeError - `limiters` is not an array of limiters.
+ * @throws Error - one has the name of one that is shown already. Then none is noted.
+ */
+export function claimNames(holder: object, limiters: readonly SharedLimiter[]): () => void {
+	if (!Array.isArray(limiters))
+		throw new TypeError(`limiters must be an array of limiters; got ${typeof limiters}`)
+	;(holder as Claimed)[NAMES] ??= new Map()
+	const claimed = (holder as Required<Claimed>)[NAMES]
+	const names = new Map<string, SharedLimiter>()
+	for (const [i, limiter] of limiters.entries()) {
+		if (typeof limiter !== 'object' || limiter === null || !(enter in limiter)) {
+			throw new TypeError(
+				`limiters[${i}] must be a Limiter; got ${limiter === null ? 'null' : typeof limiter}. That of a middleware is its .limiter`,
+			)
+		}
+		const { name } = limiter
+		const other = names.get(name) ?? claimed.get(name)
+		if (other === limiter)
+			throw new Error(`limiter ${JSON.stringify(name)} is registered already: do it once`)
+		if (other !== undefined) {
+			throw new Error(
+				`another limiter named ${JSON.stringify(name)} is registered already: give each a name of its own, by the option name`,
+			)
+		}
+		names.set(name, limiter)
+	}
+	for (const [name, limiter] of names) claimed.set(name, limiter)
+	return () => {
+		for (const name of names.keys()) claimed.delete(name)
+	}
+}
+
+const NAMES: unique symbol = Symbol.for('inflight-limit.names') as never
+
+interface Claimed {
+	[NAMES]?: Map<string, SharedLimiter>
+}

@@ -1,0 +1,138 @@
+import {
+	type Attributes,
+	type BatchObservableCallback,
+	createNoopMeter,
+	type MeterProvider,
+	metrics,
+	trace,
+} from '@opentelemetry/api'
+import type { SharedLimiter } from '../src/http/setup.js'
+import { claimNames } from './limiters.js'
+
+export interface OpenTelemetryOptions {
+	/** The limiters to show, each with a name of its own. */
+	limiters: readonly SharedLimiter[]
+	/** Who makes the instruments. Default: the global one of `@opentelemetry/api`, so start the SDK before. */
+	meterProvider?: MeterProvider | undefined
+}
+
+/** In seconds, from 1 ms to 60 s: what a request may wait or take. */
+const BOUNDARIES = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+
+/*
+ * No semantic convention of version 1.37 covers a limit of concurrency, so names and units follow its rules for all
+ * (singular names in a namespace, units in braces, durations in seconds) and its instruments for connection pools. The
+ * reason of a rejection is what the conventions call `error.type`.
+ */
+const LIMITER = 'inflight_limit.limiter.name'
+const ERROR_TYPE = 'error.type'
+
+/**
+ * Shows limiters as instruments of OpenTelemetry, all with the attribute `inflight_limit.limiter.name`, and never one
+ * for a key:
+ *
+ * - up-down counters `inflight_limit.capacity` and `inflight_limit.active` in `{permit}`, `inflight_limit.queued` in
+ *   `{request}`, `inflight_limit.key.count` in `{key}`;
+ * - counters `inflight_limit.admitted`, `.completed`, `.abandoned`, `.rejected` (by `error.type`, the reason) in
+ *   `{request}`;
+ * - histograms `inflight_limit.wait.duration` (of the admitted) and `inflight_limit.hold.duration` in `s`.
+ *
+ * When a span is active as a request is admitted after a wait, or turned away, the wait is the event
+ * `inflight_limit.wait` on that span, with `inflight_limit.wait.ms`; of a request turned away, with `error.type` too.
+ *
+ * @returns a function that takes the limiters out again.
+ * @throws TypeError - `limiters` is not an array of limiters.
+ * @throws Error - a limiter of the same name is shown by the same provider already.
+ */
+export function openTelemetryMetrics({
+	limiters,
+	meterProvider = metrics.getMeterProvider(),
+}: OpenTelemetryOptions): () => void {
+	const meter = meterProvider.getMeter('inflight-limit')
+	// With no SDK all share one meter, which shows nothing: two of the same name do no harm there.
+	const free = claimNames(meter === createNoopMeter() ? {} : meter, limiters)
+
+	const capacity = meter.createObservableUpDownCounter('inflight_limit.capacity', {
+		description: 'Permits there are; with a key, for each key. Not reported where there is no bound.',
+		unit: '{permit}',
+	})
+	const active = meter.createObservableUpDownCounter('inflight_limit.active', {
+		description: 'Permits held now.',
+		unit: '{permit}',
+	})
+	const queued = meter.createObservableUpDownCounter('inflight_limit.queued', {
+		description: 'Requests waiting now.',
+		unit: '{request}',
+	})
+	const keys = meter.createObservableUpDownCounter('inflight_limit.key.count', {
+		description: 'Keys with a request at work or waiting now.',
+		unit: '{key}',
+	})
+	const admitted = meter.createObservableCounter('inflight_limit.admitted', {
+		description: 'Requests given a permit.',
+		unit: '{request}',
+	})
+	const completed = meter.createObservableCounter('inflight_limit.completed', {
+		description: 'Requests over in the ordinary way.',
+		unit: '{request}',
+	})
+	const abandoned = meter.createObservableCounter('inflight_limit.abandoned', {
+		description: 'Requests whose client left while their handler was at work, and that are over.',
+		unit: '{request}',
+	})
+	const rejected = meter.createObservableCounter('inflight_limit.rejected', {
+		description: 'Requests turned away, by reason.',
+		unit: '{request}',
+	})
+	const advice = { explicitBucketBoundaries: BOUNDARIES }
+	const wait = meter.createHistogram('inflight_limit.wait.duration', {
+		description: 'How long the admitted waited.',
+		unit: 's',
+		advice,
+	})
+	const hold = meter.createHistogram('inflight_limit.hold.duration', {
+		description: 'How long permits were held.',
+		unit: 's',
+		advice,
+	})
+
+	const ends = limiters.map((limiter) => {
+		const attributes = { [LIMITER]: limiter.name }
+		return limiter.observe({
+			admitted({ waited }) {
+				wait.record(waited / 1000, attributes)
+				// A request that found room has not waited.
+				if (waited > 0) tellSpan(waited, attributes)
+			},
+			released: ({ held }) => hold.record(held / 1000, attributes),
+			rejected: ({ reason, waited }) => tellSpan(waited, { ...attributes, [ERROR_TYPE]: reason }),
+		})
+	})
+	const observe: BatchObservableCallback = (result) => {
+		for (const limiter of limiters) {
+			const stats = limiter.stats()
+			const attributes = { [LIMITER]: limiter.name }
+			if (stats.capacity !== null) result.observe(capacity, stats.capacity, attributes)
+			result.observe(active, stats.active, attributes)
+			result.observe(queued, stats.queued, attributes)
+			result.observe(keys, stats.keys, attributes)
+			result.observe(admitted, stats.admitted, attributes)
+			result.observe(completed, stats.completed, attributes)
+			result.observe(abandoned, stats.abandoned, attributes)
+			for (const [reason, count] of Object.entries(stats.rejected)) {
+				result.observe(rejected, count, { ...attributes, [ERROR_TYPE]: reason })
+			}
+		}
+	}
+	const observables = [capacity, active, queued, keys, admitted, completed, abandoned, rejected]
+	meter.addBatchObservableCallback(observe, observables)
+	return () => {
+		free()
+		for (const end of ends) end()
+		meter.removeBatchObservableCallback(observe, observables)
+	}
+}
+
+function tellSpan(waited: number, attributes: Attributes): void {
+	trace.getActiveSpan()?.addEvent('inflight_limit.wait', { ...attributes, 'inflight_limit.wait.ms': waited })
+}

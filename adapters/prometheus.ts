@@ -1,0 +1,164 @@
+import {
+	Counter,
+	Gauge,
+	Histogram,
+	type OpenMetricsContentType,
+	type PrometheusContentType,
+	type Registry,
+	register,
+} from 'prom-client'
+import type { SharedLimiter } from '../src/http/setup.js'
+import type { LimiterStats } from '../src/limiter.js'
+import { claimNames } from './limiters.js'
+
+export interface PrometheusOptions {
+	/** The limiters to show, each with a name of its own. */
+	limiters: readonly SharedLimiter[]
+	/** Where the metrics go. Default: the global registry of `prom-client`. */
+	registry?: Registry<PrometheusContentType> | Registry<OpenMetricsContentType> | undefined
+}
+
+/** In seconds, from 1 ms to 60 s: what a request may wait or take. */
+const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+
+/** What is read from `stats()` when the metrics are asked for. */
+const GAUGES: [name: string, help: string, read: (stats: LimiterStats) => number][] = [
+	[
+		'inflight_limit_capacity',
+		'Permits there are; with a key, for each key.',
+		(stats) => stats.capacity ?? Number.POSITIVE_INFINITY,
+	],
+	['inflight_limit_active', 'Permits held now.', (stats) => stats.active],
+	['inflight_limit_queued', 'Requests waiting now.', (stats) => stats.queued],
+	['inflight_limit_keys', 'Keys with a request at work or waiting now.', (stats) => stats.keys],
+]
+
+const COUNTERS: typeof GAUGES = [
+	['inflight_limit_admitted_total', 'Requests given a permit.', (stats) => stats.admitted],
+	['inflight_limit_completed_total', 'Requests over in the ordinary way.', (stats) => stats.completed],
+	[
+		'inflight_limit_abandoned_total',
+		'Requests whose client left while their handler was at work, and that are over.',
+		(stats) => stats.abandoned,
+	],
+]
+
+/**
+ * Shows limiters as metrics for Prometheus, all with the label `limiter`, and never one for a key:
+ *
+ * - gauges `inflight_limit_capacity`, `_active`, `_queued`, `_keys`;
+ * - counters `inflight_limit_admitted_total`, `_completed_total`, `_abandoned_total`, `_rejected_total` (by `reason`);
+ * - histograms `inflight_limit_wait_seconds` (of the admitted) and `inflight_limit_hold_seconds`.
+ *
+ * ```ts
+ * prometheusMetrics({ limiters: [guard.limiter] })
+ * app.get('/metrics', async (req, res) => res.type(register.contentType).send(await register.metrics()))
+ * ```
+ *
+ * Gauges and counters are those of `stats()` at the moment of the scrape; the histograms begin now.
+ *
+ * @returns a function that takes the limiters out again.
+ * @throws TypeError - `limiters` is not an array of limiters.
+ * @throws Error - a limiter of the same name is in the registry already.
+ */
+export function prometheusMetrics({ limiters, registry = register }: PrometheusOptions): () => void {
+	const metrics = metricsOf(registry as Registry)
+	const free = claimNames(metrics.limiters, limiters)
+	const ends = limiters.map((limiter) => {
+		const labels = { limiter: limiter.name }
+		metrics.wait.zero(labels)
+		metrics.hold.zero(labels)
+		const wait = metrics.wait.labels(labels)
+		const hold = metrics.hold.labels(labels)
+		metrics.limiters.add(limiter)
+		return limiter.observe({
+			admitted: ({ waited }) => wait.observe(waited / 1000),
+			released: ({ held }) => hold.observe(held / 1000),
+		})
+	})
+	return () => {
+		free()
+		for (const end of ends) end()
+		for (const limiter of limiters) {
+			metrics.limiters.delete(limiter)
+			metrics.wait.remove({ limiter: limiter.name })
+			metrics.hold.remove({ limiter: limiter.name })
+		}
+	}
+}
+
+/** Our metrics in one registry. */
+interface Metrics {
+	limiters: Set<SharedLimiter>
+	wait: Histogram<'limiter'>
+	hold: Histogram<'limiter'>
+}
+
+/** Where they are found, on one of them: a registry that is cleared forgets them all, and has none next time. */
+const METRICS: unique symbol = Symbol.for('inflight-limit.prometheus') as never
+
+function metricsOf(registry: Registry): Metrics {
+	const known = registry.getSingleMetric('inflight_limit_capacity') as { [METRICS]?: Metrics } | undefined
+	return known?.[METRICS] ?? createMetrics(registry)
+}
+
+function createMetrics(registry: Registry): Metrics {
+	const limiters = new Set<SharedLimiter>()
+	const registers = [registry]
+	const labelNames = ['limiter'] as const
+	const gauges = GAUGES.map(
+		([name, help, read]) =>
+			new Gauge({
+				name,
+				help,
+				labelNames,
+				registers,
+				collect() {
+					this.reset()
+					for (const limiter of limiters) this.set({ limiter: limiter.name }, read(limiter.stats()))
+				},
+			}),
+	)
+	for (const [name, help, read] of COUNTERS) {
+		new Counter({
+			name,
+			help,
+			labelNames,
+			registers,
+			collect() {
+				this.reset()
+				for (const limiter of limiters) this.inc({ limiter: limiter.name }, read(limiter.stats()))
+			},
+		})
+	}
+	new Counter({
+		name: 'inflight_limit_rejected_total',
+		help: 'Requests turned away, by reason.',
+		labelNames: ['limiter', 'reason'] as const,
+		registers,
+		collect() {
+			this.reset()
+			for (const limiter of limiters) {
+				for (const [reason, count] of Object.entries(limiter.stats().rejected)) {
+					this.inc({ limiter: limiter.name, reason }, count)
+				}
+			}
+		},
+	})
+	const wait = new Histogram({
+		name: 'inflight_limit_wait_seconds',
+		help: 'How long the admitted waited.',
+		labelNames,
+		buckets: BUCKETS,
+		registers,
+	})
+	const hold = new Histogram({
+		name: 'inflight_limit_hold_seconds',
+		help: 'How long permits were held.',
+		labelNames,
+		buckets: BUCKETS,
+		registers,
+	})
+	const metrics = { limiters, wait, hold }
+	return Object.assign(gauges[0] as object, { [METRICS]: metrics })[METRICS]
+}
