@@ -137,6 +137,8 @@ test('there is no example without a test', () => {
 			'expensive-route.js',
 			'express-app.js',
 			'graceful-shutdown.js',
+			// Tested by grafana.test.ts.
+			'grafana',
 			'koa-app.js',
 			'limit-per-user.js',
 			'outbound-semaphore.js',

@@ -19,6 +19,7 @@ const AROUND = `
 		const app: import('express').Express
 		const renderReport: import('express').RequestHandler
 		const render: import('express').RequestHandler
+		const requireAdmin: import('express').RequestHandler
 		const resize: import('express').RequestHandler
 		const search: import('express').RequestHandler
 		const admin: import('express').RequestHandler

@@ -32,18 +32,23 @@ export function rejectionBy(limiter: Limiter, error: RejectedError, res: ServerR
 	return Object.assign(error, { status: limiter.statusCode, headers, expose: true })
 }
 
-interface Answer {
+interface Content {
 	readonly headers: Readonly<Record<string, string>>
 	readonly body: string
 }
 
 /** There are few: one for each status in use, reason, and second from 1 to 60. Under load, it is the same again and again. */
-const ANSWERS = new Map<string, Answer>()
+const CONTENTS = new Map<string, Content>()
 
 /** The default answer: an RFC 9457 problem. It tells nothing of the limiter’s figures, which are not the client’s. */
-export function refusalOf({ status, reason, retryAfter, headers }: Rejection): Answer {
+export function refusalOf(rejection: Rejection): Content {
+	const { headers, body } = contentOf(rejection)
+	return { headers: { ...rejection.headers, ...headers }, body }
+}
+
+function contentOf({ status, reason, retryAfter }: Rejection): Content {
 	const name = `${status} ${reason} ${retryAfter}`
-	const known = ANSWERS.get(name)
+	const known = CONTENTS.get(name)
 	if (known !== undefined) return known
 	const { type, title } = PROBLEMS[status] ?? {
 		type: 'about:blank',
@@ -51,11 +56,11 @@ export function refusalOf({ status, reason, retryAfter, headers }: Rejection): A
 	}
 	const detail = `Too many requests are being worked on. Try again in ${retryAfter} s.`
 	const body = JSON.stringify({ type, title, status, detail, reason })
-	const contents = {
+	const headers = {
 		'Content-Type': 'application/problem+json',
 		'Content-Length': String(Buffer.byteLength(body)),
 	}
-	const answer = { headers: { ...headers, ...contents }, body }
-	ANSWERS.set(name, answer)
-	return answer
+	const content = { headers, body }
+	CONTENTS.set(name, content)
+	return content
 }

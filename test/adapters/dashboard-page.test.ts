@@ -248,7 +248,7 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 
 		const box = await slider.boundingBox()
 		if (box === null) throw new Error('the chart is not there')
-		await page.mouse.move(box.x + box.width - 12, box.y + 60)
+		await page.mouse.move(box.x + box.width - 26, box.y + 60)
 		await vi.waitFor(async () => expect(await readout.textContent()).toMatch(/^\d\d:\d\d:\d\dat work 1/), {
 			timeout: 5000,
 		})

@@ -149,7 +149,7 @@ function makeChart(limiter, { title, lines, data = plain(lines), series, bands =
 		{
 			width: 400,
 			height: 150,
-			padding: [8, 8, 0, 0],
+			padding: [8, 22, 0, 0],
 			legend: { show: false },
 			cursor: { y: false, drag: { x: false, y: false, setScale: false }, points: { size: 6 } },
 			scales: {

@@ -1,0 +1,60 @@
+// `npm run bench:dashboard`: what the live page costs its server, in percent of a core: ten limiters, twenty open pages.
+// The server is this process; the pages are in another, which only reads. Beside it, the same process with no page open,
+// and with no dashboard at all.
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import http from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Limiter } from 'inflight-limit'
+import { dashboard } from 'inflight-limit/dashboard'
+import { printMachine } from './harness.js'
+
+const PAGES = 20
+const SECONDS = 20
+
+/** Reads twenty pages, and says when all have begun. @param {number} port */
+async function readPages(port) {
+	let begun = 0
+	for (let i = 0; i < PAGES; i++) {
+		http.get({ host: '127.0.0.1', port, path: '/events', agent: false }, (res) => {
+			res.once('data', () => {
+				if (++begun === PAGES) process.send?.('all are open')
+			})
+			res.resume()
+		})
+	}
+}
+
+/** The CPU that this process uses in some seconds, in percent of a core. */
+async function percent() {
+	const before = process.cpuUsage()
+	const start = performance.now()
+	await sleep(SECONDS * 1000)
+	const { user, system } = process.cpuUsage(before)
+	return (user + system) / 10 / (performance.now() - start)
+}
+
+if (process.argv[2] !== undefined) {
+	readPages(Number(process.argv[2]))
+} else {
+	printMachine()
+	const idle = await percent()
+	const limiters = Array.from({ length: 10 }, (_, i) => new Limiter({ capacity: 10, name: `limiter ${i}` }))
+	const page = dashboard({ limiters })
+	const server = http.createServer(page).listen(0, '127.0.0.1')
+	await once(server, 'listening')
+	const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+	const closed = await percent()
+	const child = fork(new URL(import.meta.url), [String(port)])
+	await once(child, 'message')
+	// The history that a page is sent at first is not what an open one costs.
+	await sleep(1000)
+	const open = await percent()
+	child.kill()
+	page.close()
+	server.close()
+	console.log(`no dashboard:                      ${idle.toFixed(2)} % of a core`)
+	console.log(`10 limiters, no page open:         ${closed.toFixed(2)} % of a core`)
+	console.log(`10 limiters, ${PAGES} pages open:        ${open.toFixed(2)} % of a core`)
+	console.log(open < 1 ? 'Under 1 %.' : 'NOT under 1 %.')
+}
