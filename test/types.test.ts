@@ -31,7 +31,7 @@ const users = {
 		modes: ['node16', 'bundler'],
 	},
 	'Koa 2': { packages: ['@types/koa@2.15.2', '@types/node@20'], writes: ['koa'], modes: ['node16'] },
-	'node:http': { packages: ['@types/node@26'], writes: ['core', 'node'], modes: ['nodenext'] },
+	'node:http': { packages: ['@types/node@26'], writes: ['core', 'node', 'adaptive'], modes: ['nodenext'] },
 	'Express and Koa': {
 		packages: ['@types/express@5.0.6', '@types/koa@3.0.3', '@types/node@22'],
 		writes: ['express', 'koa', 'both'],

@@ -30,8 +30,6 @@ class Timer {
 	}
 }
 
-/** @typedef {Timer} Scheduled */
-
 /** The real one, whatever stands in for it. */
 const { setImmediate } = globalThis
 

@@ -37,12 +37,12 @@ export class Downstream {
 	#since = 0
 	/** Sorted by `until`, the latest first. @type {{ until: number, finish: () => void }[]} */
 	#pieces = []
-	/** @type {import('./clock.js').Scheduled | undefined} */
+	/** @type {unknown} */
 	#next = undefined
 	/** @type {Knee} */
 	knee
 
-	/** @param {import('./clock.js').Clock} clock @param {Knee} knee */
+	/** @param {{ now: number, at(at: number, run: () => void): any, cancel(timer: any): void }} clock @param {Knee} knee */
 	constructor(clock, knee) {
 		this.#clock = clock
 		this.knee = knee
