@@ -6,7 +6,7 @@ import { adaptive } from 'inflight-limit/adaptive'
 import { printMachine } from './harness.js'
 import { downstreams, peakOf } from './overload/downstream.js'
 import { drawing } from './overload/drawing.js'
-import { expressQueue, gradient2, vegas } from './overload/peers.js'
+import { expressQueue, gradient2, vegas, windowed } from './overload/peers.js'
 import { limiterOf, none } from './overload/policies.js'
 import { measure } from './overload/real.js'
 import { simulate } from './overload/simulation.js'
@@ -70,8 +70,8 @@ async function simulateAll(downstream) {
 	const policies = {
 		'no limiter': none,
 		'express-queue': expressQueue(capacity, Limiter),
-		Gradient2: limiterOf({ capacity: gradient2, maxQueue: 0 }, Limiter),
-		Vegas: limiterOf({ capacity: vegas, maxQueue: 0 }, Limiter),
+		Gradient2: limiterOf({ capacity: windowed(gradient2), maxQueue: 0 }, Limiter),
+		Vegas: limiterOf({ capacity: windowed(vegas), maxQueue: 0 }, Limiter),
 		[TUNED]: limiterOf({ capacity, maxQueue }, Limiter),
 		[OURS]: limiterOf({ capacity: adaptive() }, Limiter),
 	}

@@ -247,10 +247,11 @@ export class Prober {
 	/** A limit that is not used says nothing, and would let a burst in that nobody has tried. */
 	#shrinkToUse(now: number): void {
 		const used = Math.max(this.#initial, 1.2 * this.#peak)
-		const unused = !this.#reached && used < this.#limit
+		const { limit } = this.#count
+		const unused = !this.#reached && Math.ceil(used) < limit
 		this.#peak = 0
 		this.#peakSince = now
 		this.#reached = false
-		if (unused) this.#settleFor(0.7 * this.#limit + 0.3 * used)
+		if (unused) this.#settleFor(Math.floor(0.7 * limit + 0.3 * used))
 	}
 }

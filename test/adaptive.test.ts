@@ -169,3 +169,21 @@ test('a knee that moves to a quarter is found, and back', async () => {
 	expect(mean(7, 10) / (peak / 4)).toBeGreaterThan(0.6)
 	expect(mean(13, 16) / peak).toBeGreaterThan(0.6)
 })
+
+test('a limit that nobody reaches any more comes down towards what is used, not below the initial one', () => {
+	const controller = adaptive({ initial: 10 })()
+	let now = 0
+	let capacity = 10
+	const say = (active: number): void => {
+		capacity = controller.sample(sampleOf({ active, queued: active >= capacity ? 3 : 0, now: ++now }))
+	}
+	// Each more at work is answered as well: there is no knee.
+	for (let i = 0; i < 3_000; i++) {
+		say(capacity)
+		now -= 1 - 10 / capacity
+	}
+	const grown = capacity
+	expect(grown).toBeGreaterThan(20)
+	for (let i = 0; i < 30_000; i++) say(2)
+	expect(capacity).toBe(10)
+})

@@ -154,7 +154,7 @@ describe.each(Object.entries(compilers))('%s', (_name, tsc) => {
 			semaphore.giveBack(1)
 			// @ts-expect-error
 			semaphore.drop
-			type Members = 'name' | 'abandonedTimeout' | 'statusCode' | 'capacity' | 'active' | 'queued' | 'stats' | 'resize' | 'close' | 'onIdle'
+			type Members = 'name' | 'abandonedTimeout' | 'statusCode' | 'capacity' | 'active' | 'queued' | 'stats' | 'observe' | 'resize' | 'close' | 'onIdle'
 			export const none: Exclude<keyof Limiter, Members> extends never ? true : false = true
 			export const all: Exclude<Members, keyof Limiter> extends never ? true : false = true
 		`

@@ -6,6 +6,34 @@ import { limiterOf } from './policies.js'
  * @typedef {import('inflight-limit').ControllerFactory} ControllerFactory
  */
 
+/**
+ * `WindowedLimit`: a limit is told of the mean of each second with ten samples or more, not of each request.
+ *
+ * @param {ControllerFactory} make
+ * @returns {ControllerFactory}
+ */
+export const windowed = (make) => () => {
+	const { initial, sample } = make()
+	let limit = initial
+	let [since, count, sum, most, dropped] = [0, 0, 0, 0, false]
+	return {
+		initial,
+		sample({ held, active, queued, outcome, now }) {
+			if (outcome === 'ok') {
+				count++
+				sum += held
+			} else {
+				dropped = true
+			}
+			most = Math.max(most, active)
+			if (now - since < 1000 || count < 10) return limit
+			limit = sample({ held: sum / count, active: most, queued, outcome: dropped ? 'abandoned' : 'ok', now })
+			;[since, count, sum, most, dropped] = [now, 0, 0, 0, false]
+			return limit
+		},
+	}
+}
+
 /** Netflix concurrency-limits, `Gradient2Limit`, with its own constants. @type {ControllerFactory} */
 export const gradient2 = () => {
 	let limit = 20
