@@ -52,6 +52,19 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 		return res.writeHead(rejection.status, headers).end(body)
 	}
 
+	async function turnAway(
+		error: RejectedError,
+		req: RequestLike,
+		res: ServerResponse,
+		next: Next,
+	): Promise<void> {
+		try {
+			await refuse(error, req, res, next)
+		} catch (failure) {
+			next(failure)
+		}
+	}
+
 	async function wait(
 		waiting: Promise<unknown>,
 		req: RequestLike,
@@ -62,25 +75,22 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 		try {
 			place = await waiting
 		} catch (error) {
-			try {
-				await refuse(error as RejectedError, req, res, next)
-			} catch (failure) {
-				next(failure)
-			}
-			return
+			return turnAway(error as RejectedError, req, res, next)
 		}
 		if (place !== undefined) next()
 	}
 
 	function inflightLimit(req: RequestLike, res: ServerResponse, next: Next): void {
-		let place: ReturnType<typeof enterLimiter>
+		let entered: ReturnType<typeof enterLimiter>
 		try {
-			place = enterLimiter(limiter, req, req, res)
+			entered = enterLimiter(limiter, req, req, res)
 		} catch (error) {
 			next(error)
 			return
 		}
-		if (place !== undefined && 'then' in place) wait(place, req, res, next)
+		if (entered === undefined) next()
+		else if ('then' in entered) wait(entered, req, res, next)
+		else if ('reason' in entered) turnAway(entered, req, res, next)
 		else next()
 	}
 	return Object.assign(inflightLimit, { limiter })

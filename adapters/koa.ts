@@ -63,6 +63,7 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 	async function inflightLimit(ctx: ContextLike, next: Next): Promise<void> {
 		let place: Place | undefined
 		const entered = enterLimiter(limiter, ctx, ctx.req, ctx.res)
+		if (entered !== undefined && 'reason' in entered) return refuse(entered, ctx, next)
 		if (entered !== undefined && 'then' in entered) {
 			try {
 				place = await entered

@@ -3,40 +3,10 @@ import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import http from 'node:http'
-import { Duplex } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import { exchange, fakeSocket } from './exchange.js'
 import { compare, median, printMachine, printMissed, printRow, printTitle } from './harness.js'
 import { middlewares, NONE, OURS, SEMA } from './middlewares.js'
-
-/** A socket as the server's own code sees one, without the kernel. */
-function fakeSocket() {
-	return new Duplex({
-		read() {},
-		write(_chunk, _encoding, callback) {
-			callback()
-		},
-	})
-}
-
-/**
- * One exchange over real `http` objects: from the middleware to the `finish` of the response.
- *
- * @param {any} socket
- * @param {import('./middlewares.js').Middleware} middleware
- * @param {(res: http.ServerResponse) => void} handler
- */
-function exchange(socket, middleware, handler) {
-	const req = new http.IncomingMessage(socket)
-	const res = new http.ServerResponse(req)
-	res.assignSocket(socket)
-	return new Promise((resolve) => {
-		res.on('finish', () => {
-			res.detachSocket(socket)
-			resolve(undefined)
-		})
-		middleware(req, res, () => handler(res))
-	})
-}
 
 const EXCHANGES = 20_000
 

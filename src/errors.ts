@@ -27,3 +27,21 @@ export class RejectedError extends Error {
 		this.retryAfter = retryAfter
 	}
 }
+
+/** Whoever has frozen the intrinsics of the language pays for the stacks. */
+const ADJUSTABLE = Object.getOwnPropertyDescriptor(Error, 'stackTraceLimit')?.writable === true
+
+/**
+ * The errors that `make` creates have no stack: it costs more than all else of a refusal, and of a refused request it
+ * would tell nothing.
+ */
+export function withoutStack<T>(make: () => T): T {
+	if (!ADJUSTABLE) return make()
+	const { stackTraceLimit } = Error
+	Error.stackTraceLimit = 0
+	try {
+		return make()
+	} finally {
+		Error.stackTraceLimit = stackTraceLimit
+	}
+}

@@ -1,9 +1,10 @@
 import { type Controller, type ControllerFactory, checkController } from './controller.js'
-import { RejectedError } from './errors.js'
+import { RejectedError, withoutStack } from './errors.js'
 import { type Counts, Figures } from './figures.js'
 import type { Observer, Outcome } from './observer.js'
 import {
 	checkCapacity,
+	checkDeadline,
 	checkDuration,
 	checkFunction,
 	checkKey,
@@ -12,9 +13,14 @@ import {
 	checkOptions,
 	checkStatusCode,
 	checkWeight,
+	LONGEST_TIMER,
 } from './options.js'
 import { Pace } from './pace.js'
-import { type AbortSignalLike, type Permit, Semaphore } from './semaphore.js'
+import type { Rank } from './schedule/group.js'
+import type { Order } from './schedule/line.js'
+import type { ScheduledQueue } from './schedule/scheduled-queue.js'
+import { Scheduling } from './schedule/scheduling.js'
+import { type AbortSignalLike, type Permit, type RankedWaiter, Semaphore } from './semaphore.js'
 
 /** Who may enter a {@link Limiter}, and how. In Express the functions are given `req`, in Koa `ctx`. */
 export interface LimiterOptions<Request = object> {
@@ -33,6 +39,34 @@ export interface LimiterOptions<Request = object> {
 	weight?(request: Request): number
 	/** Lets a request through, uncounted. Default: none. */
 	skip?(request: Request): boolean
+	/**
+	 * Who goes first of those with the same rights: `'fifo'`, who came first; `'lifo'`, who came last; `'adaptive'`, who
+	 * came first while the queue empties now and then, and once it has not been empty for 100 ms, who came last, while
+	 * those who have waited longer than 5 ms leave with each newcomer (`timeout`). Where permits come back more slowly than one
+	 * in 5 ms, both times grow in proportion. Default: `'fifo'`.
+	 */
+	order?: Order | undefined
+	/**
+	 * Who goes before whom: any number but `NaN`, higher first. A full queue evicts the newest of the lowest for a higher
+	 * one. Default: none.
+	 */
+	priority?(request: Request): number
+	/**
+	 * With `priority`: the share of the turns, from 0 to 0.5, that lower priorities get, each of them in turn, while
+	 * higher ones wait. 0: they may wait in vain. Default: `0`.
+	 */
+	lowerShare?: number | undefined
+	/**
+	 * Between whom the capacity is divided (user, tenant): each gets an equal share, or less if it wants less. A full
+	 * queue evicts the newest of whoever has most waiting. Default: none.
+	 */
+	fairBy?(request: Request): string
+	/**
+	 * When the answer is of no use any more, in ms since 1970; `undefined`: always of use. A request that can't be done by then,
+	 * judged by the pace of its queue, is refused at once, and one whose deadline passes while it waits leaves the queue
+	 * (`timeout`). Default: none.
+	 */
+	deadline?(request: Request): number | undefined
 	/**
 	 * How long a handler may go on holding its permit after its client left, in ms, from 0 (not at all) to 2^31 - 1;
 	 * `Infinity`: no bound. Default: `30_000`.
@@ -65,6 +99,11 @@ export const LIMITER_OPTIONS: readonly string[] = [
 	'key',
 	'weight',
 	'skip',
+	'order',
+	'priority',
+	'lowerShare',
+	'fairBy',
+	'deadline',
 	'abandonedTimeout',
 	'statusCode',
 	'name',
@@ -90,6 +129,12 @@ export interface Stay {
 	leave(outcome: Outcome): void
 }
 
+/** How a request stands in a queue that asks for it. */
+interface Standing {
+	readonly queue: ScheduledQueue<RankedWaiter>
+	readonly rank: Rank
+}
+
 /**
  * The admission of requests: a semaphore, or one for each key, with bounds by default and figures.
  *
@@ -102,7 +147,9 @@ export class Limiter {
 	readonly abandonedTimeout: number
 	/** Status of a refusal. */
 	readonly statusCode: number
-	readonly #options: { [Name in 'key' | 'weight' | 'skip']: LimiterOptions[Name] | undefined }
+	readonly #options: { [Name in 'key' | 'weight' | 'skip' | 'deadline']: LimiterOptions[Name] | undefined }
+	/** `undefined`: first come, first served. */
+	readonly #scheduling: Scheduling | undefined
 	readonly #bounds: { maxQueue: number; maxWait: number }
 	readonly #pace = new Pace()
 	/** Without `key`, the only one. */
@@ -149,7 +196,10 @@ export class Limiter {
 		checkFunction('weight', given.weight)
 		checkFunction('skip', given.skip)
 		this.statusCode = checkStatusCode(given.statusCode ?? (given.key === undefined ? 503 : 429))
-		this.#options = { key: given.key, weight: given.weight, skip: given.skip }
+		checkFunction('deadline', given.deadline)
+		this.#options = { key: given.key, weight: given.weight, skip: given.skip, deadline: given.deadline }
+		const scheduling = new Scheduling(given)
+		this.#scheduling = scheduling.plain ? undefined : scheduling
 		this.#semaphore = this.#newSemaphore()
 	}
 
@@ -225,7 +275,7 @@ export class Limiter {
 	}
 
 	/**
-	 * Lets a request in: at once if there is room, or by a promise when it must wait.
+	 * Lets a request in or turns it away: at once, or by a promise when it must wait.
 	 *
 	 * @internal
 	 * @param signal - is aborted when the client has left.
@@ -233,7 +283,7 @@ export class Limiter {
 	 * the reason of `signal`.
 	 * @throws what the user's functions throw, or a `TypeError` or `RangeError` for what they returned.
 	 */
-	[enter](request: object, signal: AbortSignalLike): Stay | Promise<Stay> | undefined {
+	[enter](request: object, signal: AbortSignalLike): Stay | Promise<Stay> | RejectedError | undefined {
 		const options = this.#options
 		if (options.skip?.(request)) return undefined
 		let key: string | undefined
@@ -244,42 +294,103 @@ export class Limiter {
 			semaphore = this.#keys.get(checkKey(key)) ?? this.#newSemaphore()
 		}
 		const weight = options.weight === undefined ? 1 : this.#weigh(options.weight(request), semaphore)
-
 		if (this.#controllers?.get(semaphore)?.refuses?.()) {
 			this.#figures.rejected('queue-full', 0, key, semaphore)
-			return Promise.reject(semaphore.rejection('queue-full', weight))
+			return withoutStack(() => semaphore.rejection('queue-full', weight))
 		}
-		const permit = signal.aborted ? undefined : semaphore.tryAcquire(weight === 1 ? undefined : { weight })
-		if (permit === undefined) return this.#wait(semaphore, key, { weight, signal })
-		if (key !== undefined) this.#keys.set(key, semaphore)
-		return this.#admit(permit, 0, semaphore, key)
+		const standing = this.#standingOf(request, semaphore, weight)
+		const left = options.deadline === undefined ? Number.POSITIVE_INFINITY : this.#timeLeft(request)
+
+		if (left > 0 && !signal.aborted) {
+			const permit = semaphore.tryAcquire(weight === 1 ? undefined : { weight })
+			if (permit !== undefined) {
+				if (key !== undefined) this.#keys.set(key, semaphore)
+				standing?.queue.hold(standing.rank)
+				return this.#admit(permit, 0, semaphore, key, standing)
+			}
+		}
+		const now = performance.now()
+		const refusal = signal.aborted
+			? undefined
+			: withoutStack(() => this.#refusal(semaphore, standing, { weight, left, now }))
+		if (refusal === undefined) return this.#wait(semaphore, key, standing, { weight, left, now, signal })
+		this.#figures.rejected(refusal.reason, 0, key, semaphore)
+		return refusal
+	}
+
+	#standingOf(request: object, semaphore: Semaphore, weight: number): Standing | undefined {
+		if (this.#scheduling === undefined) return undefined
+		// It is the one that it was made with.
+		const queue = semaphore.queue as ScheduledQueue<RankedWaiter>
+		return { queue, rank: this.#scheduling.rank(request, weight) }
+	}
+
+	/** The time until the answer is of no use any more, in ms. */
+	#timeLeft(request: object): number {
+		return checkDeadline(this.#options.deadline?.(request)) - Date.now()
+	}
+
+	/** Why a request that got no permit may not wait for one either; `undefined`: it may. */
+	#refusal(
+		semaphore: Semaphore,
+		standing: Standing | undefined,
+		{ weight, left, now }: { weight: number; left: number; now: number },
+	): RejectedError | undefined {
+		if (this.#closed) return semaphore.rejection('closed', weight)
+		if (left <= 0) return semaphore.rejection('timeout', weight)
+		if (left !== Number.POSITIVE_INFINITY) {
+			const needed = semaphore.forecast(weight, now, standing?.queue.ahead(standing.rank))
+			if (left <= needed) return semaphore.rejection('timeout', weight)
+		}
+		if (standing !== undefined) this.#makeWay(semaphore, standing, now)
+		if (semaphore.queued >= this.#roomToWait(semaphore)) return semaphore.rejection('queue-full', weight)
+		return semaphore.refusal(weight, this.#bounds.maxWait, now)
+	}
+
+	/** Sends away those who have waited too long and, if the queue is full, one who has less right to wait. */
+	#makeWay(semaphore: Semaphore, { queue, rank }: Standing, now: number): void {
+		let waiter = queue.overstayed(rank, now)
+		while (waiter !== undefined) {
+			semaphore.drop(waiter, semaphore.rejection('timeout', waiter.weight))
+			waiter = queue.overstayed(rank, now)
+		}
+		if (queue.size < Math.min(this.#bounds.maxQueue, this.#roomToWait(semaphore))) return
+		waiter = queue.lessEntitled(rank)
+		if (waiter !== undefined) semaphore.drop(waiter, semaphore.rejection('evicted', waiter.weight))
 	}
 
 	async #wait(
 		semaphore: Semaphore,
 		key: string | undefined,
-		options: { weight: number; signal: AbortSignalLike },
+		standing: Standing | undefined,
+		{ weight, left, now, signal }: { weight: number; left: number; now: number; signal: AbortSignalLike },
 	): Promise<Stay> {
 		const { queued } = semaphore
-		const since = performance.now()
+		const longest = Math.min(this.#bounds.maxWait, left)
+		const maxWait = longest > LONGEST_TIMER ? Number.POSITIVE_INFINITY : longest
 		try {
-			if (queued >= this.#roomToWait(semaphore)) throw semaphore.rejection('queue-full', options.weight)
-			const permit = await semaphore.acquire(options)
+			if (signal.aborted) throw signal.reason
+			const permit = await semaphore.wait(weight, maxWait, signal, now, standing?.rank)
 			// The client can leave after the permit was handed over and before this line runs.
-			if (options.signal.aborted) {
-				permit.release()
-				this.#forget(key, semaphore)
-				throw options.signal.reason
+			if (signal.aborted) {
+				this.#giveBack(permit, semaphore, key, standing)
+				throw signal.reason
 			}
-			return this.#admit(permit, queued, semaphore, key)
+			return this.#admit(permit, queued, semaphore, key, standing)
 		} catch (error) {
 			const reason = error instanceof RejectedError ? error.reason : 'aborted'
-			this.#figures.rejected(reason, performance.now() - since, key, semaphore)
+			this.#figures.rejected(reason, performance.now() - now, key, semaphore)
 			throw error
 		}
 	}
 
-	#admit(permit: Permit, queued: number, semaphore: Semaphore, key: string | undefined): Stay {
+	#admit(
+		permit: Permit,
+		queued: number,
+		semaphore: Semaphore,
+		key: string | undefined,
+		standing: Standing | undefined,
+	): Stay {
 		const { waited } = permit
 		this.#figures.admitted(waited, key, semaphore)
 		const since = performance.now()
@@ -288,11 +399,22 @@ export class Limiter {
 			if (over) return
 			over = true
 			if (this.#controllers !== undefined) this.#adapt(semaphore, key, since, outcome)
-			permit.release()
-			this.#forget(key, semaphore)
+			this.#giveBack(permit, semaphore, key, standing)
 			this.#figures.released(waited, performance.now() - since, outcome, key, semaphore)
 		}
 		return { waited, queued, leave }
+	}
+
+	#giveBack(
+		permit: Permit,
+		semaphore: Semaphore,
+		key: string | undefined,
+		standing: Standing | undefined,
+	): void {
+		// First, as who is next depends on it.
+		standing?.queue.release(standing.rank)
+		permit.release()
+		this.#forget(key, semaphore)
 	}
 
 	/** Nothing is kept of a key whose last request is over. */
@@ -332,7 +454,8 @@ export class Limiter {
 	}
 
 	#newSemaphore(): Semaphore {
-		const semaphore = new Semaphore(this.#capacity, this.#bounds, this.#pace)
+		const queue = this.#scheduling?.newQueue<RankedWaiter>(this.#pace)
+		const semaphore = new Semaphore(this.#capacity, this.#bounds, this.#pace, queue)
 		if (this.#factory !== undefined) this.#controllers?.set(semaphore, checkController(this.#factory))
 		if (this.#closed) semaphore.close()
 		return semaphore

@@ -4,7 +4,7 @@
  */
 
 /** The longest delay a timer of the platform can hold, in ms (2^31 - 1). A longer one would fire at once. */
-const LONGEST_TIMER = 2_147_483_647
+export const LONGEST_TIMER = 2_147_483_647
 
 function show(value: unknown): string {
 	if (typeof value === 'string') return JSON.stringify(value)
@@ -95,6 +95,49 @@ export function checkObserver(value: unknown): void {
 
 export function checkKey(value: unknown): string {
 	if (typeof value !== 'string') throw wrongType('what key returns', 'a string or undefined', value)
+	return value
+}
+
+export function checkFlow(value: unknown): string {
+	if (typeof value !== 'string') throw wrongType('what fairBy returns', 'a string', value)
+	return value
+}
+
+const ORDERS = ['fifo', 'lifo', 'adaptive'] as const
+
+export function checkOrder(value: unknown): (typeof ORDERS)[number] {
+	const allowed = ORDERS.map((order) => show(order)).join(', ')
+	if (typeof value !== 'string') throw wrongType('order', `one of ${allowed}`, value)
+	const order = ORDERS.find((each) => each === value)
+	if (order === undefined) throw new RangeError(`order must be one of ${allowed}; got ${show(value)}`)
+	return order
+}
+
+function checkNumber(name: string, value: unknown): number {
+	const allowed = 'a number'
+	if (typeof value !== 'number') throw wrongType(name, allowed, value)
+	if (Number.isNaN(value)) throw new RangeError(`${name} must be ${allowed}; got NaN`)
+	return value
+}
+
+export function checkPriority(value: unknown): number {
+	return checkNumber('what priority returns', value)
+}
+
+/** Lets `undefined` pass: there is none. */
+export function checkDeadline(value: unknown): number {
+	if (value === undefined) return Number.POSITIVE_INFINITY
+	return checkNumber('what deadline returns', value)
+}
+
+/** At more than a half, the lower ones would go before the higher. */
+export function checkLowerShare(value: unknown, priority: unknown): number {
+	const allowed = 'a number from 0 to 0.5'
+	if (typeof value !== 'number') throw wrongType('lowerShare', allowed, value)
+	if (!(value >= 0 && value <= 0.5)) throw new RangeError(`lowerShare must be ${allowed}; got ${value}`)
+	if (value > 0 && priority === undefined) {
+		throw new TypeError(`lowerShare must not be given without priority; got ${value}`)
+	}
 	return value
 }
 

@@ -21,9 +21,13 @@ export class Pace {
 		}
 	}
 
+	/** The time in which `permits` more will have come back, in ms; 0 with nothing measured. */
+	timeFor(permits: number): number {
+		return this.#permits === 0 ? 0 : (permits * this.#time) / this.#permits
+	}
+
 	/** The seconds after which `permits` more will have come back: an integer from 1 to 60; 1 with nothing measured. */
 	secondsFor(permits: number): number {
-		if (this.#permits === 0) return 1
-		return Math.min(60, Math.max(1, Math.ceil((permits * this.#time) / this.#permits / 1000)))
+		return Math.min(60, Math.max(1, Math.ceil(this.timeFor(permits) / 1000)))
 	}
 }

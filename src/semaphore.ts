@@ -9,6 +9,7 @@ import {
 	checkWeight,
 } from './options.js'
 import { Pace } from './pace.js'
+import type { Rank } from './schedule/group.js'
 import { type Linked, WaitQueue } from './wait-queue.js'
 
 /*
@@ -110,6 +111,30 @@ class Waiter extends HeldPermit implements Linked<Waiter> {
 	}
 }
 
+/** A caller in a queue that asks more of it than when it came. */
+export class RankedWaiter extends Waiter {
+	declare previous: RankedWaiter | undefined
+	declare next: RankedWaiter | undefined
+	readonly rank: Rank
+
+	constructor(semaphore: Semaphore, weight: number, rank: Rank) {
+		super(semaphore, weight)
+		this.rank = rank
+	}
+}
+
+/** Those who wait, and which of them is next. The methods are O(1). */
+export interface Queue {
+	/** Who is next. */
+	readonly head: Waiter | undefined
+	readonly size: number
+	push(waiter: Waiter): void
+	/** The head leaves, with a permit. */
+	take(waiter: Waiter): void
+	/** Anyone leaves, without. */
+	remove(waiter: Waiter): void
+}
+
 /**
  * Resolving a promise with this rejects it. So a waiter keeps only `resolve`: a closure for `reject` would make each
  * a third larger, and a rejected promise in its place would go through the tracking of unhandled rejections twice.
@@ -146,7 +171,8 @@ export class Semaphore {
 	readonly #maxQueue: number
 	readonly #maxWait: number
 	readonly #pace: Pace
-	readonly #queue: WaitQueue<Waiter> = new WaitQueue()
+	/** @internal Who waits. */
+	readonly queue: Queue
 	#capacity: number
 	#active = 0
 	/** Permits that the waiters want. */
@@ -162,15 +188,21 @@ export class Semaphore {
 	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, or unknown.
 	 */
 	constructor(capacity: number, options?: SemaphoreOptions)
-	/** @internal With the measured pace of all semaphores of one kind. */
-	constructor(capacity: number, options: SemaphoreOptions, pace: Pace)
-	constructor(capacity: number, options: SemaphoreOptions = {}, pace: Pace = new Pace()) {
+	/** @internal With the measured pace of all semaphores of one kind, and a queue other than first come, first served. */
+	constructor(capacity: number, options: SemaphoreOptions, pace: Pace, queue?: Queue)
+	constructor(
+		capacity: number,
+		options: SemaphoreOptions = {},
+		pace: Pace = new Pace(),
+		queue: Queue = new WaitQueue<Waiter>(),
+	) {
 		checkOptions(options, SEMAPHORE_OPTIONS)
 		const { maxQueue = Number.POSITIVE_INFINITY, maxWait = Number.POSITIVE_INFINITY } = options
 		this.#capacity = checkCapacity(capacity, 0)
 		this.#maxQueue = checkMaxQueue(maxQueue)
 		this.#maxWait = checkDuration('maxWait', maxWait)
 		this.#pace = pace
+		this.queue = queue
 	}
 
 	/** Permits there are. */
@@ -185,7 +217,7 @@ export class Semaphore {
 
 	/** Callers waiting. */
 	get queued(): number {
-		return this.#queue.size
+		return this.queue.size
 	}
 
 	/** Permits free: `capacity - active`, never below 0. */
@@ -255,14 +287,14 @@ export class Semaphore {
 	/** Rejects all who wait and all who come, with `closed`. Holders finish. There is no way back. */
 	close(): void {
 		this.#closed = true
-		for (let waiter = this.#queue.head; waiter !== undefined; waiter = this.#queue.head) {
+		for (let waiter = this.queue.head; waiter !== undefined; waiter = this.queue.head) {
 			this.drop(waiter, this.rejection('closed', waiter.weight))
 		}
 	}
 
 	/** Resolves when nothing is active and nobody waits: at once if so now. */
 	onIdle(): Promise<void> {
-		if (this.#active === 0 && this.#queue.size === 0) return Promise.resolve()
+		if (this.#active === 0 && this.queue.size === 0) return Promise.resolve()
 		if (this.#idle === undefined) {
 			let resolve!: () => void
 			const promise = new Promise<void>((done) => {
@@ -285,6 +317,7 @@ export class Semaphore {
 
 	/** @internal The end of a wait without a permit. */
 	drop(waiter: Waiter, error: unknown): void {
+		this.queue.remove(waiter)
 		this.#leave(waiter)
 		waiter.semaphore = undefined
 		waiter.resolve(new Failure(error))
@@ -302,26 +335,40 @@ export class Semaphore {
 	}
 
 	#take(weight: number): Permit | undefined {
-		if (this.#active + weight > this.#capacity || this.#queue.size > 0 || this.#closed) return undefined
+		if (this.#active + weight > this.#capacity || this.queue.size > 0 || this.#closed) return undefined
 		this.#active += weight
 		return new HeldPermit(this, weight)
 	}
 
 	#wait(weight: number, options: AcquireOptions | undefined): Promise<Permit> {
-		if (this.#closed) return Promise.reject(this.rejection('closed', weight))
 		const now = performance.now()
+		const maxWait = options?.maxWait ?? this.#maxWait
+		const refusal = this.refusal(weight, maxWait, now)
+		return refusal === undefined ? this.wait(weight, maxWait, options?.signal, now) : Promise.reject(refusal)
+	}
+
+	/** @internal Why a caller that got no permit may not wait for one either, at the time `now`; `undefined`: it may. */
+	refusal(weight: number, maxWait: number, now: number): RejectedError | undefined {
+		if (this.#closed) return this.rejection('closed', weight)
 		if (this.#fullSince === NEVER) this.#fullSince = now
 		else if (now - this.#fullSince > PACE_INTERVAL) this.#measure(now)
-		if (this.#queue.size >= this.#maxQueue) return Promise.reject(this.rejection('queue-full', weight))
-		const maxWait = options?.maxWait ?? this.#maxWait
-		if (maxWait === 0) return Promise.reject(this.rejection('timeout', weight))
+		if (this.queue.size >= this.#maxQueue) return this.rejection('queue-full', weight)
+		return maxWait === 0 ? this.rejection('timeout', weight) : undefined
+	}
 
-		const waiter = new Waiter(this, weight)
+	/** @internal The wait of a caller that may, from `now`. It has a rank if the queue asks for one. */
+	wait(
+		weight: number,
+		maxWait: number,
+		signal: AbortSignalLike | undefined,
+		now: number,
+		rank?: Rank,
+	): Promise<Permit> {
+		const waiter = rank === undefined ? new Waiter(this, weight) : new RankedWaiter(this, weight, rank)
 		waiter.waited = now
 		const promise = new Promise<Permit | Failure>((resolve) => {
 			waiter.resolve = resolve
 		})
-		const signal = options?.signal
 		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY) {
 			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its listener off again.
 			if (signal instanceof EventTarget) setMaxListeners(0, signal)
@@ -330,20 +377,23 @@ export class Semaphore {
 			timer?.unref()
 			waiter.bounds = { signal, timer }
 		}
-		this.#queue.push(waiter)
+		this.queue.push(waiter)
 		this.#wanted += weight
+		// Before the others, there may be room for it.
+		if (rank !== undefined && this.queue.head === waiter) this.#admit()
 		return promise as Promise<Permit>
 	}
 
 	/** Hands the permits there are to the head of the queue, and to the next, until one must wait on. */
 	#admit(): void {
 		let now = NEVER
-		for (let waiter = this.#queue.head; waiter !== undefined; waiter = this.#queue.head) {
+		for (let waiter = this.queue.head; waiter !== undefined; waiter = this.queue.head) {
 			// Who is too heavy for the whole capacity, since a resize, goes alone; at a capacity of 0 nobody goes.
 			const fits =
 				this.#active + waiter.weight <= this.#capacity || (this.#active === 0 && this.#capacity > 0)
 			if (!fits || this.#closed) return
 			if (now === NEVER) now = performance.now()
+			this.queue.take(waiter)
 			this.#leave(waiter)
 			this.#active += waiter.weight
 			waiter.waited = now - waiter.waited
@@ -355,9 +405,8 @@ export class Semaphore {
 		}
 	}
 
-	/** Takes a waiter out of the queue, with its signal and its timer. */
+	/** What is left of a waiter that is no longer in the queue. */
 	#leave(waiter: Waiter): void {
-		this.#queue.remove(waiter)
 		this.#wanted -= waiter.weight
 		const { bounds } = waiter
 		if (bounds === undefined) return
@@ -372,10 +421,22 @@ export class Semaphore {
 		this.#returned = 0
 	}
 
+	/**
+	 * @internal In how many ms, from `now`, a caller that got no permit would be done, when `ahead` permits go to others first;
+	 * 0 with nothing measured.
+	 */
+	forecast(weight: number, now: number, ahead: number = this.#wanted): number {
+		// Whoever is refused by it must not keep it from being measured.
+		if (this.#fullSince === NEVER) this.#fullSince = now
+		else this.#measure(now)
+		// As many permits as are held come back while it is at work itself.
+		return this.#pace.timeFor(ahead + weight + this.#active)
+	}
+
 	/** @internal What a caller turned away now is given. */
 	rejection(reason: RejectionReason, weight: number): RejectedError {
 		if (this.#fullSince !== NEVER) this.#measure(performance.now())
-		const held = `${this.#active} of ${this.#capacity} permits are held, ${this.#queue.size} callers wait`
+		const held = `${this.#active} of ${this.#capacity} permits are held, ${this.queue.size} callers wait`
 		return new RejectedError(
 			reason,
 			this.#pace.secondsFor(this.#wanted + weight),
@@ -384,7 +445,7 @@ export class Semaphore {
 	}
 
 	#settleIdle(): void {
-		if (this.#active > 0 || this.#queue.size > 0) return
+		if (this.#active > 0 || this.queue.size > 0) return
 		this.#idle?.resolve()
 		this.#idle = undefined
 	}

@@ -12,16 +12,26 @@ export interface Linked<T> {
  */
 export class WaitQueue<T extends Linked<T>> {
 	head: T | undefined = undefined
+	tail: T | undefined = undefined
 	size = 0
-	#tail: T | undefined = undefined
 
 	push(member: T): void {
-		const tail = this.#tail
+		const tail = this.tail
 		member.previous = tail
 		if (tail === undefined) this.head = member
 		else tail.next = member
-		this.#tail = member
+		this.tail = member
 		this.size++
+	}
+
+	/** Takes the head out. */
+	take(head: T): void {
+		const { next } = head
+		this.head = next
+		if (next === undefined) this.tail = undefined
+		else next.previous = undefined
+		head.next = undefined
+		this.size--
 	}
 
 	/** Takes a member out, wherever it stands. It must be in this queue. */
@@ -29,7 +39,7 @@ export class WaitQueue<T extends Linked<T>> {
 		const { previous, next } = member
 		if (previous === undefined) this.head = next
 		else previous.next = next
-		if (next === undefined) this.#tail = previous
+		if (next === undefined) this.tail = previous
 		else next.previous = previous
 		// A member that has left must not keep its former neighbours in memory.
 		member.previous = undefined

@@ -129,6 +129,17 @@ test('adaptive-capacity begins with its initial capacity, and serves', async () 
 	expect([capacity, completed]).toEqual([20, 20])
 })
 
+test('overload serves all that come in time', async () => {
+	const { ports, lines } = await start('overload')
+	const ask = (customer: string, headers = {}) =>
+		request(ports[0] as number, { headers: { 'x-customer': customer, 'grpc-timeout': '30S', ...headers } })
+	const late = { 'x-request-start': `t=${Date.now() / 1000 - 60}` }
+	const customers = ['eve', 'eve', 'ada', 'ada', 'ada', 'bob']
+	const answers = await Promise.all([...customers.map((customer) => ask(customer)), ask('bob', late)])
+	expect(statuses(answers)).toEqual([200, 200, 200, 200, 200, 200, 503])
+	expect(lines.slice(1).toSorted()).toEqual(customers.map((customer) => `served ${customer}`).toSorted())
+})
+
 test('there is no example without a test', () => {
 	expect(readdirSync(`${root}/examples`).sort()).toEqual(
 		[
@@ -140,6 +151,7 @@ test('there is no example without a test', () => {
 			'koa-app.js',
 			'limit-per-user.js',
 			'outbound-semaphore.js',
+			'overload.js',
 			'shared-limiter.js',
 		].sort(),
 	)

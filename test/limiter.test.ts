@@ -14,7 +14,9 @@ const present = new AbortController().signal
 
 /** Enters; what becomes of it is known after `await`. */
 async function come(limiter: Limiter, request: Request = {}, signal = present): Promise<Stay | undefined> {
-	return limiter[enter](request, signal)
+	const entered = await limiter[enter](request, signal)
+	if (entered !== undefined && 'reason' in entered) throw entered
+	return entered
 }
 
 /** Enters at once. */

@@ -5,6 +5,7 @@ import { Limiter } from '../src/limiter.js'
 import { Semaphore } from '../src/semaphore.js'
 
 const CAPACITY = 'capacity must be an integer from 1, or Infinity'
+const ORDERS = 'one of "fifo", "lifo", "adaptive"'
 const WAIT = 'a number of milliseconds from 0 to 2147483647, or Infinity'
 
 /** What is given, and the whole of the message. */
@@ -46,9 +47,26 @@ const refused: [unknown, typeof Error, string][] = [
 	[{ capacity: 3, key: 'ip' }, TypeError, 'key must be a function; got "ip"'],
 	[{ capacity: 3, weight: 2 }, TypeError, 'weight must be a function; got 2'],
 	[{ capacity: 3, skip: true }, TypeError, 'skip must be a function; got true'],
+	[{ capacity: 3, order: 'newest' }, RangeError, `order must be ${ORDERS}; got "newest"`],
+	[{ capacity: 3, order: 1 }, TypeError, `order must be ${ORDERS}; got 1`],
+	[{ capacity: 3, priority: 1 }, TypeError, 'priority must be a function; got 1'],
+	[{ capacity: 3, fairBy: 'user' }, TypeError, 'fairBy must be a function; got "user"'],
+	[{ capacity: 3, deadline: 500 }, TypeError, 'deadline must be a function; got 500'],
+	[
+		{ capacity: 3, priority: () => 1, lowerShare: 0.6 },
+		RangeError,
+		'lowerShare must be a number from 0 to 0.5; got 0.6',
+	],
+	[
+		{ capacity: 3, priority: () => 1, lowerShare: '5%' },
+		TypeError,
+		'lowerShare must be a number from 0 to 0.5; got "5%"',
+	],
+	[{ capacity: 3, lowerShare: 0.1 }, TypeError, 'lowerShare must not be given without priority; got 0.1'],
 ]
 
-const NAMES = 'capacity, maxQueue, maxWait, key, weight, skip, abandonedTimeout, statusCode, name'
+const NAMES =
+	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, deadline, abandonedTimeout, statusCode, name'
 
 describe.each([
 	['Limiter', (given: unknown) => new Limiter(given as number), NAMES],

@@ -120,7 +120,7 @@ describe('users', () => {
 	const served = { most: 2, statuses: [200, 200, 200, 200, 200] }
 	const used = {
 		names: [
-			['Limiter', 'RejectedError', 'Semaphore', 'admission'],
+			['Limiter', 'RejectedError', 'Semaphore', 'admission', 'requestDeadline', 'requestStart'],
 			['Limiter', 'admission', 'limit'],
 			['Limiter', 'admission', 'limit'],
 		],

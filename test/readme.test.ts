@@ -31,6 +31,7 @@ const AROUND = `
 		const limit: typeof import('inflight-limit/express').limit
 		const adaptive: typeof import('inflight-limit/adaptive').adaptive
 		const admission: typeof import('inflight-limit').admission
+		const requestStart: typeof import('inflight-limit').requestStart
 		const Limiter: typeof import('inflight-limit').Limiter
 	}
 `
@@ -100,12 +101,15 @@ test('its table of options has each option with the default that its type docume
 	}
 })
 
-test.each(['README', 'CHANGELOG', 'CONTRIBUTING', 'SECURITY'])('what %s links to is there', (name) => {
-	const text = readFileSync(join(root, `${name}.md`), 'utf8')
-	for (const [, target = ''] of text.matchAll(/\]\((?!https?:)([^)#]+)[^)]*\)/g)) {
-		expect(existsSync(join(root, target)) ? 'there' : `no ${target}`).toBe('there')
-	}
-})
+test.each(['README', 'docs/overload', 'CHANGELOG', 'CONTRIBUTING', 'SECURITY'])(
+	'what %s links to is there',
+	(name) => {
+		const text = readFileSync(join(root, `${name}.md`), 'utf8')
+		for (const [, target = ''] of text.matchAll(/\]\((?!https?:)([^)#]+)[^)]*\)/g)) {
+			expect(existsSync(join(root, name, '..', target)) ? 'there' : `no ${target}`).toBe('there')
+		}
+	},
+)
 
 test('the commands that it names are there', () => {
 	const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))

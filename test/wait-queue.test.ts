@@ -37,6 +37,18 @@ test.each([
 	expect(queue.size).toBe(3)
 })
 
+test('the head can be taken, until nobody is left', () => {
+	const queue = new WaitQueue<Member>()
+	const members = [1, 2].map(member) as [Member, Member]
+	for (const each of members) queue.push(each)
+	queue.take(members[0])
+	expect(ids(queue)).toEqual([2])
+	expect(queue.tail).toBe(members[1])
+	expect([members[0].next, members[1].previous]).toEqual([undefined, undefined])
+	queue.take(members[1])
+	expect([queue.head, queue.tail, queue.size]).toEqual([undefined, undefined, 0])
+})
+
 test('a queue that was emptied can be filled again', () => {
 	const queue = new WaitQueue<Member>()
 	const only = member(1)

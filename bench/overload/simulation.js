@@ -6,7 +6,7 @@ import { randomFrom } from './random.js'
  * What decides who is served: our limiter, or a model of another package.
  *
  * @typedef {object} Policy
- * @property {(request: Request, signal: Signal) => Stay | Promise<Stay>} enter throws or rejects for a refusal
+ * @property {(request: Request, signal: Signal) => Stay | Promise<Stay> | Error} enter throws, returns an error, or rejects for a refusal
  * @property {() => boolean} waiting whether anyone waits in it
  * @property {() => number} [capacity]
  *
@@ -135,6 +135,7 @@ export async function simulate(makePolicy, scenario) {
 				{ work: size, important: urgent, flow, deadline: since + deadline },
 				signal,
 			)
+			if (entered instanceof Error) return fail()
 			if (!('then' in entered)) return serve(entered)
 			pending++
 			const settled = () => pending--

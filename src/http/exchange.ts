@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { RejectedError } from '../errors.js'
 import { enter, type Limiter, type Stay } from '../limiter.js'
 import type { Outcome } from '../observer.js'
 import type { AbortSignalLike } from '../semaphore.js'
@@ -240,9 +241,9 @@ function outcomeOf(statusCode: number): Outcome {
  * Lets a request into a limiter.
  *
  * @param subject - what the limiter's own functions are given: `req` or `ctx`.
- * @returns its place, at once or by a promise; `undefined` if the request is not to be limited, is so already, or is
- * over. The promise is of `undefined` if the client left before its turn, and rejects with a `RejectedError` if the
- * request is refused.
+ * @returns its place, at once or by a promise; or a `RejectedError` at once, if the request is refused without waiting;
+ * `undefined` if it is not to be limited, is so already, or is over. The promise is of `undefined` if the client left before
+ * its turn, and rejects with a `RejectedError` if the request is refused after waiting.
  * @throws what the limiter's own functions throw.
  */
 export function enterLimiter(
@@ -250,7 +251,7 @@ export function enterLimiter(
 	subject: object,
 	req: IncomingMessage & Limited,
 	res: ServerResponse,
-): Place | Promise<Place | undefined> | undefined {
+): Place | Promise<Place | undefined> | RejectedError | undefined {
 	if (res.writableFinished) return undefined
 	const exchange = req[KEY] ?? new Exchange(req, res)
 	if (exchange.over) return undefined
@@ -260,7 +261,7 @@ export function enterLimiter(
 
 	const place = new Place(exchange, limiter)
 	const stay = limiter[enter](subject, place)
-	if (stay === undefined) return undefined
+	if (stay === undefined || 'reason' in stay) return stay
 	exchange.add(place)
 	if ('leave' in stay) {
 		place.begin(stay)

@@ -27,21 +27,30 @@ export function rejectionWith(error: RejectedError, status: number): Rejection {
 	return Object.assign(error, { status, headers: { 'Retry-After': String(error.retryAfter) }, expose: true })
 }
 
-/** The default answer: an RFC 9457 problem. It tells nothing of the limiter's figures, which are not the client's. */
-export function refusalOf(rejection: Rejection): { headers: Record<string, string>; body: string } {
-	const { status, reason, retryAfter } = rejection
+interface Answer {
+	readonly headers: Readonly<Record<string, string>>
+	readonly body: string
+}
+
+/** There are few: one for each status in use, reason, and second from 1 to 60. Under load, it is the same again and again. */
+const ANSWERS = new Map<string, Answer>()
+
+/** The default answer: an RFC 9457 problem. It tells nothing of the limiter’s figures, which are not the client’s. */
+export function refusalOf({ status, reason, retryAfter, headers }: Rejection): Answer {
+	const name = `${status} ${reason} ${retryAfter}`
+	const known = ANSWERS.get(name)
+	if (known !== undefined) return known
 	const { type, title } = PROBLEMS[status] ?? {
 		type: 'about:blank',
 		title: STATUS_CODES[status] ?? 'Refused',
 	}
 	const detail = `Too many requests are being worked on. Try again in ${retryAfter} s.`
 	const body = JSON.stringify({ type, title, status, detail, reason })
-	return {
-		headers: {
-			...rejection.headers,
-			'Content-Type': 'application/problem+json',
-			'Content-Length': String(Buffer.byteLength(body)),
-		},
-		body,
+	const contents = {
+		'Content-Type': 'application/problem+json',
+		'Content-Length': String(Buffer.byteLength(body)),
 	}
+	const answer = { headers: { ...headers, ...contents }, body }
+	ANSWERS.set(name, answer)
+	return answer
 }

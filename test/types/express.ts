@@ -1,6 +1,6 @@
 // What must compile beside Express 5 or 4, and what must not.
 import express from 'express'
-import type { RejectionReason } from 'inflight-limit'
+import { type RejectionReason, requestDeadline, requestStart } from 'inflight-limit'
 import {
 	type Admission,
 	admission,
@@ -85,6 +85,23 @@ limit({
 		else res.status(rejection.status).set(rejection.headers).json({ reason: rejection.reason })
 	},
 })
+limit({
+	capacity: 3,
+	order: 'adaptive',
+	priority: (req) => {
+		holds<Equal<typeof req, RequestLike>>()
+		return req.method === 'POST' ? 1 : 0
+	},
+	lowerShare: 0.1,
+	fairBy: (req) => req.ip ?? '',
+	deadline: requestDeadline,
+})
+limit({
+	capacity: 3,
+	priority: (req: express.Request) => (req.get('x-important') ? 1 : 0),
+	fairBy: (req: express.Request<{ id: string }>) => req.params.id,
+	deadline: (req: express.Request) => (req.xhr ? requestStart(req) + 2_000 : undefined),
+})
 const named = {
 	key: (req: express.Request) => req.ip,
 	onReject: (rejection: Rejection, _req: express.Request, res: express.Response) =>
@@ -95,6 +112,8 @@ const options: LimitOptions = {
 	capacity: 3,
 	maxQueue: undefined,
 	maxWait: undefined,
+	order: undefined,
+	lowerShare: undefined,
 	abandonedTimeout: undefined,
 	statusCode: undefined,
 	name: undefined,
@@ -129,6 +148,18 @@ limit({ capacity: 3, weight: () => '1' })
 limit({ capacity: 3, skip: async () => true })
 // @ts-expect-error - a status is a number
 limit({ capacity: 3, statusCode: '503' })
+// @ts-expect-error - no such order
+limit({ capacity: 3, order: 'newest' })
+// @ts-expect-error - a priority is a number
+limit({ capacity: 3, priority: () => 'high' })
+// @ts-expect-error - each request belongs to a flow
+limit({ capacity: 3, fairBy: (req) => req.ip })
+// @ts-expect-error - a deadline is a number
+limit({ capacity: 3, deadline: () => new Date() })
+// @ts-expect-error - a share is a number
+limit({ capacity: 3, lowerShare: '10%' })
+// @ts-expect-error - not a request
+requestStart('t=1')
 // @ts-expect-error - not a function
 limit({ capacity: 3, onReject: 503 })
 // @ts-expect-error - not a request

@@ -1,5 +1,5 @@
 // What must compile beside Koa 3 or 2, and what must not.
-import type { RejectionReason } from 'inflight-limit'
+import { type RejectionReason, requestDeadline, requestStart } from 'inflight-limit'
 import {
 	type Admission,
 	admission,
@@ -68,6 +68,23 @@ limit({
 		throw rejection
 	},
 })
+limit({
+	capacity: 3,
+	order: 'lifo',
+	priority: (ctx) => {
+		holds<Equal<typeof ctx, ContextLike>>()
+		return ctx.path === '/pay' ? 1 : 0
+	},
+	lowerShare: 0.1,
+	fairBy: (ctx) => ctx.ip,
+	deadline: requestDeadline,
+})
+limit({
+	capacity: 3,
+	priority: (ctx: Koa.Context) => (ctx.get('x-important') ? 1 : 0),
+	fairBy: (ctx: Koa.ParameterizedContext<State, Custom>) => ctx.state.user,
+	deadline: (ctx: Koa.Context) => requestStart(ctx) + 2_000,
+})
 const options: LimitOptions = { capacity: 3, maxQueue: undefined, name: undefined }
 limit(options)
 
@@ -88,6 +105,12 @@ limit({ capacity: 3, maxQueu: 1 })
 limit({ capacity: 3, key: (ctx) => ctx.status })
 // @ts-expect-error - a condition is not a promise
 limit({ capacity: 3, skip: async () => true })
+// @ts-expect-error - no such order
+limit({ capacity: 3, order: 'newest' })
+// @ts-expect-error - a priority is a number
+limit({ capacity: 3, priority: (ctx) => ctx.path })
+// @ts-expect-error - a flow is a string
+limit({ capacity: 3, fairBy: (ctx) => ctx.status })
 // @ts-expect-error - not a context
 limit({ capacity: 3, key: (ctx: string) => ctx })
 // @ts-expect-error - not a limiter

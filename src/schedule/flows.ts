@@ -1,0 +1,118 @@
+import type { Group, Rank, Ranked } from './group.js'
+import type { Line } from './line.js'
+import { Entry, Ranking } from './ranking.js'
+
+/** The requests of one user, tenant, or whatever the capacity is shared between. */
+class Flow<T extends Ranked<T>> {
+	/** Permits that its requests hold. */
+	held = 0
+	/** Where it stands among those that have someone waiting. */
+	readonly byHeld: Entry<Flow<T>> = new Entry(this)
+	readonly byLength: Entry<Flow<T>> = new Entry(this)
+	readonly line: Line<T>
+
+	constructor(line: Line<T>) {
+		this.line = line
+	}
+}
+
+/**
+ * Flows that share the capacity max-min fairly. Whichever holds the fewest permits is next, and of several such the one
+ * for which this has been so the longest. So a flow gets what it wants as long as that is less than an equal share, and
+ * those that want more divide the rest equally, however many requests each sends and however long they take.
+ *
+ * Nothing is kept of a flow of which nothing waits and nothing is at work.
+ */
+export class Flows<T extends Ranked<T>> implements Group<T> {
+	size = 0
+	wanted = 0
+	readonly #newLine: () => Line<T>
+	readonly #flows = new Map<string, Flow<T>>()
+	readonly #byHeld: Ranking<Flow<T>> = new Ranking()
+	readonly #byLength: Ranking<Flow<T>> = new Ranking()
+
+	constructor(newLine: () => Line<T>) {
+		this.#newLine = newLine
+	}
+
+	get idle(): boolean {
+		return this.#flows.size === 0
+	}
+
+	get head(): T | undefined {
+		return this.#byHeld.lowest?.line.head
+	}
+
+	get last(): T | undefined {
+		return this.#byLength.highest?.line.last
+	}
+
+	push(member: T): void {
+		const flow = this.#flow(member.rank)
+		flow.line.push(member)
+		this.size++
+		this.wanted += member.rank.weight
+		this.#byLength.set(flow.byLength, flow.line.size)
+		this.#byHeld.set(flow.byHeld, flow.held)
+	}
+
+	take(member: T): void {
+		this.hold(member.rank)
+		this.remove(member)
+	}
+
+	remove(member: T): void {
+		const { rank } = member
+		const flow = this.#flow(rank)
+		flow.line.remove(member)
+		this.size--
+		this.wanted -= rank.weight
+		if (flow.line.size > 0) {
+			this.#byLength.set(flow.byLength, flow.line.size)
+		} else {
+			this.#byLength.delete(flow.byLength)
+			this.#byHeld.delete(flow.byHeld)
+			if (flow.held === 0) this.#flows.delete(rank.flow)
+		}
+	}
+
+	/** The newest of the longest flow, unless the newcomer’s own flow would then be as long as that. */
+	lessEntitled({ flow }: Rank): T | undefined {
+		const longest = this.#byLength.highest
+		const own = this.#flows.get(flow)?.line.size ?? 0
+		return longest !== undefined && longest.line.size > own + 1 ? longest.line.last : undefined
+	}
+
+	overstayed(rank: Rank, now: number): T | undefined {
+		return this.#flows.get(rank.flow)?.line.overstayed(rank, now)
+	}
+
+	ahead(rank: Rank): number {
+		const flow = this.#flows.get(rank.flow)
+		// Those that hold no more are served once before it, and all of them once for each that it has waiting already.
+		const before = this.#byHeld.upTo(flow?.held ?? 0) + (flow?.line.ahead() ?? 0) * this.#byHeld.size
+		return Math.min(this.wanted, before)
+	}
+
+	hold(rank: Rank): void {
+		const flow = this.#flow(rank)
+		flow.held += rank.weight
+		if (flow.line.size > 0) this.#byHeld.set(flow.byHeld, flow.held)
+	}
+
+	release(rank: Rank): void {
+		const flow = this.#flow(rank)
+		flow.held -= rank.weight
+		if (flow.line.size > 0) this.#byHeld.set(flow.byHeld, flow.held)
+		else if (flow.held === 0) this.#flows.delete(rank.flow)
+	}
+
+	#flow(rank: Rank): Flow<T> {
+		let flow = this.#flows.get(rank.flow)
+		if (flow === undefined) {
+			flow = new Flow(this.#newLine())
+			this.#flows.set(rank.flow, flow)
+		}
+		return flow
+	}
+}

@@ -1,0 +1,149 @@
+import type { Group, Rank, Ranked } from './group.js'
+
+interface Level<T> {
+	readonly priority: number
+	readonly group: Group<T>
+}
+
+/** As many tenths make one whole, as sums of them don’t. */
+const WHOLE = 1 - 1e-9
+
+/**
+ * A queue in which priority decides first, then what the group of that priority says: fair shares, if asked for, and
+ * then the order within each.
+ *
+ * Its head changes when a more urgent one comes, or when a flow that holds less than the head’s own begins to wait; else it
+ * stays the head until it goes. All is O(1), however many wait; priorities that are in use at once are a sorted list.
+ */
+export class ScheduledQueue<T extends Ranked<T>> {
+	size = 0
+	readonly #newGroup: () => Group<T>
+	readonly #shared: boolean
+	readonly #lowerShare: number
+	/** Those in which someone waits or, where the group counts this, is at work. */
+	readonly #levels = new Map<number, Level<T>>()
+	/** Those in which someone waits, the highest at the end. */
+	readonly #waiting: Level<T>[] = []
+	/** The turns that the lower levels have earned, and the priority of the one that had the last. */
+	#owed = 0
+	#lastLower = Number.NEGATIVE_INFINITY
+
+	/**
+	 * @param shared - the groups ask who holds permits.
+	 * @param lowerShare - the share of the turns, from 0 to 0.5, that goes to the lower levels, to each in turn.
+	 */
+	constructor(newGroup: () => Group<T>, shared: boolean, lowerShare: number) {
+		this.#newGroup = newGroup
+		this.#shared = shared
+		this.#lowerShare = lowerShare
+	}
+
+	get head(): T | undefined {
+		return this.#waiting[this.#turn()]?.group.head
+	}
+
+	push(member: T): void {
+		const level = this.#level(member.rank.priority)
+		if (level.group.size === 0) this.#waiting.splice(this.#above(level.priority), 0, level)
+		level.group.push(member)
+		this.size++
+	}
+
+	/** The head leaves, with permits. */
+	take(member: T): void {
+		if (this.#waiting.length > 1) {
+			if (this.#owed >= WHOLE) {
+				this.#owed -= 1
+				this.#lastLower = member.rank.priority
+			}
+			this.#owed += this.#lowerShare
+		}
+		const level = this.#level(member.rank.priority)
+		level.group.take(member)
+		this.#left(level)
+	}
+
+	/** A member leaves without permits, wherever it stands. */
+	remove(member: T): void {
+		const level = this.#level(member.rank.priority)
+		level.group.remove(member)
+		this.#left(level)
+	}
+
+	/** Who must leave a full queue for a newcomer of this rank; `undefined`: nobody has less right to wait. */
+	lessEntitled(rank: Rank): T | undefined {
+		const lowest = this.#waiting[0]
+		if (lowest === undefined || lowest.priority > rank.priority) return undefined
+		return lowest.priority < rank.priority ? lowest.group.last : lowest.group.lessEntitled(rank)
+	}
+
+	/** Who must leave when a newcomer of this rank comes, as it has waited too long. */
+	overstayed(rank: Rank, now: number): T | undefined {
+		return this.#levels.get(rank.priority)?.group.overstayed(rank, now)
+	}
+
+	/** The permits wanted by those whose turn is before that of a newcomer of this rank, as far as can be told. */
+	ahead(rank: Rank): number {
+		let sum = this.#levels.get(rank.priority)?.group.ahead(rank) ?? 0
+		for (let i = this.#waiting.length - 1; i >= 0; i--) {
+			const level = this.#waiting[i] as Level<T>
+			if (level.priority <= rank.priority) break
+			sum += level.group.wanted
+		}
+		return sum
+	}
+
+	/** A request has permits without having waited. */
+	hold(rank: Rank): void {
+		if (this.#shared) this.#level(rank.priority).group.hold(rank)
+	}
+
+	/** A request has given its permits back. */
+	release(rank: Rank): void {
+		if (!this.#shared) return
+		const level = this.#level(rank.priority)
+		level.group.release(rank)
+		this.#forget(level)
+	}
+
+	#level(priority: number): Level<T> {
+		let level = this.#levels.get(priority)
+		if (level === undefined) {
+			level = { priority, group: this.#newGroup() }
+			this.#levels.set(priority, level)
+		}
+		return level
+	}
+
+	#left(level: Level<T>): void {
+		this.size--
+		if (level.group.size > 0) return
+		this.#waiting.splice(this.#above(level.priority) - 1, 1)
+		this.#forget(level)
+	}
+
+	#forget(level: Level<T>): void {
+		if (level.group.idle) this.#levels.delete(level.priority)
+	}
+
+	/** The index of the level whose turn it is. */
+	#turn(): number {
+		const top = this.#waiting.length - 1
+		if (top < 1 || this.#owed < WHOLE) return top
+		const lower = this.#above(this.#lastLower) - 1
+		const next = this.#waiting[lower]?.priority === this.#lastLower ? lower - 1 : lower
+		return next < 0 || next >= top ? top - 1 : next
+	}
+
+	/** How many of the levels in which someone waits are not above a priority. */
+	#above(priority: number): number {
+		let from = 0
+		let to = this.#waiting.length
+		while (from < to) {
+			const middle = (from + to) >> 1
+			if ((this.#waiting[middle] as Level<T>).priority > priority) to = middle
+			else from = middle + 1
+		}
+		return from
+	}
+}
