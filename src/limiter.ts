@@ -433,7 +433,9 @@ export class Limiter {
 	 * one would add to each wait, and nothing to what is served.
 	 */
 	#roomToWait(semaphore: Semaphore): number {
-		return this.#shortQueue ? Math.ceil(semaphore.capacity / 4) : Number.POSITIVE_INFINITY
+		if (!this.#shortQueue) return Number.POSITIVE_INFINITY
+		// To choose who goes next, there must be some to choose from.
+		return this.#scheduling === undefined ? Math.ceil(semaphore.capacity / 4) : Math.max(20, semaphore.capacity)
 	}
 
 	/** Tells the controller of a request that is over, before its permit is given on, and does what it says. */
