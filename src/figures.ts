@@ -93,7 +93,7 @@ export class Figures {
 		this.#observers.tell('rejected', { limiter: this.#limiter, key, active, queued, reason, waited })
 	}
 
-	resized(capacity: number): void {
-		if (this.#observers.size > 0) this.#observers.tell('resized', { limiter: this.#limiter, capacity })
+	resized(capacity: number, key?: string): void {
+		if (this.#observers.size > 0) this.#observers.tell('resized', { limiter: this.#limiter, key, capacity })
 	}
 }

@@ -1,3 +1,4 @@
+export type { Controller, ControllerFactory, Sample } from './controller.js'
 export type { DurationStats } from './durations.js'
 export { RejectedError, type RejectionReason } from './errors.js'
 export { requestDeadline, requestStart } from './http/deadlines.js'

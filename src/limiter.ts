@@ -1,3 +1,4 @@
+import { type Controller, type ControllerFactory, checkController } from './controller.js'
 import { RejectedError, withoutStack } from './errors.js'
 import { type Counts, Figures } from './figures.js'
 import type { Observer, Outcome } from './observer.js'
@@ -24,8 +25,11 @@ import { type AbortSignalLike, type Permit, type RankedWaiter, Semaphore } from 
 
 /** Who may enter a {@link Limiter}, and how. In Express the functions are given `req`, in Koa `ctx`. */
 export interface LimiterOptions<Request = object> {
-	/** Requests at work at once: an integer from 1, or `Infinity` to only measure. With `key`: for each key. */
-	capacity: number
+	/**
+	 * Requests at work at once: an integer from 1, or `Infinity` to only measure; or a controller that finds it, like
+	 * `adaptive()` of `inflight-limit/adaptive`. With `key`: for each key.
+	 */
+	capacity: number | ControllerFactory
 	/** Requests that may wait: an integer from 0 (none waits), or `Infinity`. With `key`: for each key. Default: `1000`. */
 	maxQueue?: number | undefined
 	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
@@ -85,7 +89,7 @@ export interface LimiterOptions<Request = object> {
 /** The figures of a limiter at one moment: a plain object, fit for JSON. Counts are since its start. */
 export interface LimiterStats extends Counts {
 	name: string
-	/** `null`: no bound. With `key`: for each key. */
+	/** `null`: no bound. With `key`: for each key; when each finds its own, that of a new one. */
 	capacity: number | null
 	/** Permits held now. */
 	active: number
@@ -122,6 +126,8 @@ export const LIMITER_OPTIONS: readonly string[] = [
  * @internal
  */
 export const enter: unique symbol = Symbol.for('inflight-limit.enter') as never
+
+const WARNING = { type: 'InflightLimitWarning', code: 'INFLIGHT_CONTROLLER' }
 
 /** A request’s stay in a limiter, from its admission. */
 export interface Stay {
@@ -167,21 +173,40 @@ export class Limiter {
 	/** With `key`, those of the keys that have a request at work or waiting. */
 	readonly #keys = new Map<string, Semaphore>()
 	readonly #figures: Figures
+	/** What finds the capacity of each semaphore; none if it was given as a number. */
+	readonly #controllers: WeakMap<Semaphore, Controller> | undefined
+	readonly #factory: ControllerFactory | undefined
+	/** The heaviest that a request may be, when a controller finds the capacity. */
+	readonly #heaviest: number | undefined
+	/** The capacity is found, and how many may wait was not given. */
+	readonly #shortQueue: boolean
+	/** What was given, or what a controller begins with. */
 	#capacity: number
 	#closed = false
+	/** A failing controller is reported once. */
+	#warned = false
 
 	/**
 	 * @param options - the capacity, or an object with it.
 	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
 	 */
-	constructor(options: number | LimiterOptions) {
+	constructor(options: number | ControllerFactory | LimiterOptions) {
 		const given = typeof options === 'object' ? options : { capacity: options }
 		checkOptions(given, LIMITER_OPTIONS)
 		// Its readable members pass for options; its `key` and what else it hides would be lost.
 		if (enter in given)
 			throw new TypeError('options must be a capacity or an object of options; got a Limiter')
 		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, name = 'default' } = given
-		this.#capacity = checkCapacity(given.capacity, 1)
+		if (typeof given.capacity === 'function') {
+			this.#factory = given.capacity
+			this.#controllers = new WeakMap()
+			const { initial, max = Number.POSITIVE_INFINITY } = checkController(given.capacity)
+			this.#capacity = initial
+			this.#heaviest = max
+		} else {
+			this.#capacity = checkCapacity(given.capacity, 1)
+		}
+		this.#shortQueue = this.#factory !== undefined && given.maxQueue === undefined
 		this.#bounds = { maxQueue: checkMaxQueue(maxQueue), maxWait: checkDuration('maxWait', maxWait) }
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
 		this.name = checkName(name)
@@ -199,9 +224,9 @@ export class Limiter {
 		this.#semaphore = this.#newSemaphore()
 	}
 
-	/** Requests at work at once. With `key`: for each key. */
+	/** Requests at work at once. With `key`: for each key; when each finds its own, that of a new one. */
 	get capacity(): number {
-		return this.#capacity
+		return this.#options.key === undefined ? this.#semaphore.capacity : this.#capacity
 	}
 
 	/** Permits held now. */
@@ -220,9 +245,10 @@ export class Limiter {
 
 	/** The figures now, as a new plain object. */
 	stats(): LimiterStats {
+		const { capacity } = this
 		return {
 			name: this.name,
-			capacity: this.#capacity === Number.POSITIVE_INFINITY ? null : this.#capacity,
+			capacity: capacity === Number.POSITIVE_INFINITY ? null : capacity,
 			active: this.active,
 			queued: this.queued,
 			keys: this.#keys.size,
@@ -234,8 +260,10 @@ export class Limiter {
 	 * Changes the capacity: upwards, those who wait get in at once; downwards, those at work finish first.
 	 *
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 1, or Infinity.
+	 * @throws Error - a controller finds the capacity.
 	 */
 	resize(capacity: number): void {
+		if (this.#controllers !== undefined) throw new Error('resize: the capacity is found by a controller')
 		this.#capacity = checkCapacity(capacity, 1)
 		this.#semaphore.resize(capacity)
 		for (const semaphore of this.#keys.values()) semaphore.resize(capacity)
@@ -286,7 +314,11 @@ export class Limiter {
 			if (key === undefined) return undefined
 			semaphore = this.#keys.get(checkKey(key)) ?? this.#newSemaphore()
 		}
-		const weight = options.weight === undefined ? 1 : checkWeight(options.weight(request), this.#capacity)
+		const weight = options.weight === undefined ? 1 : this.#weigh(options.weight(request), semaphore)
+		if (this.#controllers?.get(semaphore)?.refuses?.()) {
+			this.#figures.rejected('queue-full', 0, key, semaphore)
+			return withoutStack(() => semaphore.rejection('queue-full', weight))
+		}
 		const standing = this.#standingOf(request, semaphore, weight)
 		const left = options.deadline === undefined ? Number.POSITIVE_INFINITY : this.#timeLeft(request)
 
@@ -332,6 +364,7 @@ export class Limiter {
 			if (left <= needed) return semaphore.rejection('timeout', weight)
 		}
 		if (standing !== undefined) this.#makeWay(semaphore, standing, now)
+		if (semaphore.queued >= this.#roomToWait(semaphore)) return semaphore.rejection('queue-full', weight)
 		return semaphore.refusal(weight, this.#bounds.maxWait, now)
 	}
 
@@ -342,7 +375,7 @@ export class Limiter {
 			semaphore.drop(waiter, semaphore.rejection('timeout', waiter.weight))
 			waiter = queue.overstayed(rank, now)
 		}
-		if (queue.size < this.#bounds.maxQueue) return
+		if (queue.size < Math.min(this.#bounds.maxQueue, this.#roomToWait(semaphore))) return
 		waiter = queue.lessEntitled(rank)
 		if (waiter !== undefined) semaphore.drop(waiter, semaphore.rejection('evicted', waiter.weight))
 	}
@@ -387,6 +420,7 @@ export class Limiter {
 		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
+			if (this.#controllers !== undefined) this.#adapt(semaphore, key, since, outcome)
 			this.#giveBack(permit, semaphore, key, standing)
 			this.#figures.released(waited, performance.now() - since, outcome, key, semaphore)
 		}
@@ -410,9 +444,45 @@ export class Limiter {
 		if (key !== undefined && semaphore.active === 0 && semaphore.queued === 0) this.#keys.delete(key)
 	}
 
+	/** One that is heavier than the capacity that was found is no fault of its sender: it takes all there is. */
+	#weigh(weight: number, semaphore: Semaphore): number {
+		if (this.#heaviest === undefined) return checkWeight(weight, this.#capacity)
+		return Math.min(checkWeight(weight, this.#heaviest), semaphore.capacity)
+	}
+
+	/**
+	 * How many may wait. Under a capacity that was found, the queue need only bridge the gaps between arrivals: a longer
+	 * one would add to each wait, and nothing to what is served.
+	 */
+	#roomToWait(semaphore: Semaphore): number {
+		if (!this.#shortQueue) return Number.POSITIVE_INFINITY
+		// To choose who goes next, there must be some to choose from.
+		return this.#scheduling === undefined
+			? Math.ceil(semaphore.capacity / 4)
+			: Math.max(20, semaphore.capacity)
+	}
+
+	/** Tells the controller of a request that is over, before its permit is given on, and does what it says. */
+	#adapt(semaphore: Semaphore, key: string | undefined, since: number, outcome: Outcome): void {
+		const { active, queued } = semaphore
+		const now = performance.now()
+		try {
+			const controller = this.#controllers?.get(semaphore)
+			const capacity = controller?.sample({ held: now - since, active, queued, outcome, now })
+			if (capacity === undefined || capacity === semaphore.capacity) return
+			semaphore.resize(checkCapacity(capacity, 1))
+			this.#figures.resized(capacity, key)
+		} catch (error) {
+			// It must not cost the permit.
+			if (!this.#warned) process.emitWarning(`The controller of a limiter failed: ${error}`, WARNING)
+			this.#warned = true
+		}
+	}
+
 	#newSemaphore(): Semaphore {
 		const queue = this.#scheduling?.newQueue<RankedWaiter>(this.#pace)
 		const semaphore = new Semaphore(this.#capacity, this.#bounds, this.#pace, queue)
+		if (this.#factory !== undefined) this.#controllers?.set(semaphore, checkController(this.#factory))
 		if (this.#closed) semaphore.close()
 		return semaphore
 	}

@@ -44,6 +44,8 @@ export interface RejectedFacts extends Facts {
 export interface ResizedFacts {
 	/** The name of the limiter. */
 	readonly limiter: string
+	/** The key whose capacity it is; `undefined`: that of all. */
+	readonly key: string | undefined
 	/** Permits there are from now on; with `key`, for each key. */
 	readonly capacity: number
 }

@@ -14,7 +14,7 @@ function show(value: unknown): string {
 	return typeof value === 'object' && value !== null ? 'an object' : String(value)
 }
 
-function wrongType(name: string, allowed: string, value: unknown): TypeError {
+export function wrongType(name: string, allowed: string, value: unknown): TypeError {
 	return new TypeError(`${name} must be ${allowed}; got ${show(value)}`)
 }
 
@@ -26,8 +26,8 @@ function checkInteger(name: string, value: unknown, lowest: number, infinity: bo
 	return value
 }
 
-export function checkCapacity(value: unknown, lowest: 0 | 1): number {
-	return checkInteger('capacity', value, lowest, true)
+export function checkCapacity(value: unknown, lowest: number, name = 'capacity'): number {
+	return checkInteger(name, value, lowest, true)
 }
 
 export function checkMaxQueue(value: unknown): number {

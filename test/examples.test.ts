@@ -119,6 +119,16 @@ test('outbound-semaphore shows what goes wrong, and what is right', async () => 
 	expect(semaphore).toMatch(/^semaphore: highest 3 of 3, \d+ ms, order( \d){10}$/)
 })
 
+test('adaptive-capacity begins with its initial capacity, and serves', async () => {
+	const { ports } = await start('adaptive-capacity')
+	const port = ports[0] as number
+	expect(statuses(await Promise.all(Array.from({ length: 20 }, () => request(port))))).toEqual(
+		Array(20).fill(200),
+	)
+	const { capacity, completed } = JSON.parse((await request(port, { path: '/capacity' })).body)
+	expect([capacity, completed]).toEqual([20, 20])
+})
+
 test('overload serves all that come in time', async () => {
 	const { ports, lines } = await start('overload')
 	const ask = (customer: string, headers = {}) =>
@@ -134,6 +144,7 @@ test('there is no example without a test', () => {
 	expect(readdirSync(`${root}/examples`).sort()).toEqual(
 		[
 			'access-log.js',
+			'adaptive-capacity.js',
 			'expensive-route.js',
 			'express-app.js',
 			'graceful-shutdown.js',

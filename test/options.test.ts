@@ -18,7 +18,7 @@ const refused: [unknown, typeof Error, string][] = [
 	['3', TypeError, `${CAPACITY}; got "3"`],
 	[3n, TypeError, `${CAPACITY}; got 3n`],
 	[undefined, TypeError, `${CAPACITY}; got undefined`],
-	[() => 3, TypeError, `${CAPACITY}; got a function`],
+	[() => 3, TypeError, 'what capacity returns must be a controller; got 3'],
 	[null, TypeError, 'options must be an object; got null'],
 	[[3], TypeError, 'options must be an object; got an array'],
 	[{}, TypeError, `${CAPACITY}; got undefined`],

@@ -30,6 +30,7 @@ const AROUND = `
 		const server: import('node:http').Server
 		const guard: import('inflight-limit/express').Middleware
 		const limit: typeof import('inflight-limit/express').limit
+		const adaptive: typeof import('inflight-limit/adaptive').adaptive
 		const admission: typeof import('inflight-limit').admission
 		const requestStart: typeof import('inflight-limit').requestStart
 		const Limiter: typeof import('inflight-limit').Limiter

@@ -31,7 +31,11 @@ const users = {
 		modes: ['node16', 'bundler'],
 	},
 	'Koa 2': { packages: ['@types/koa@2.15.2', '@types/node@20'], writes: ['koa'], modes: ['node16'] },
-	'node:http': { packages: ['@types/node@26'], writes: ['core', 'node', 'dashboard'], modes: ['nodenext'] },
+	'node:http': {
+		packages: ['@types/node@26'],
+		writes: ['core', 'node', 'dashboard', 'adaptive'],
+		modes: ['nodenext'],
+	},
 	metrics: {
 		packages: ['@types/node@22', 'prom-client@15', '@opentelemetry/api@1.9.0'],
 		writes: ['metrics'],

@@ -1,0 +1,216 @@
+// `npm run bench:overload`: who goes on answering under overload. First in virtual time, where results repeat to the digit,
+// then on real Express servers. `--quick`: a shorter run; `--simulation`: only that.
+import { writeFileSync } from 'node:fs'
+import { Limiter } from 'inflight-limit'
+import { adaptive } from 'inflight-limit/adaptive'
+import { printMachine } from './harness.js'
+import { downstreams, peakOf } from './overload/downstream.js'
+import { drawing } from './overload/drawing.js'
+import { expressQueue, gradient2, vegas, windowed } from './overload/peers.js'
+import { limiterOf, none } from './overload/policies.js'
+import { measure } from './overload/real.js'
+import { simulate } from './overload/simulation.js'
+
+const quick = process.argv.includes('--quick')
+const simulationOnly = process.argv.includes('--simulation')
+const LOADS = [0.5, 0.9, 1, 2, 5, 10]
+const SECONDS = quick ? 8 : 20
+const OURS = 'adaptive'
+const TUNED = 'fixed, tuned'
+
+/** @param {string} what @param {number} own @param {number} target @param {'least' | 'most'} bound @param {string} peer */
+function report(what, own, target, bound, peer) {
+	const reached = bound === 'least' ? own >= target : own <= target
+	console.log(
+		`  ${what.padEnd(58)}${own.toFixed(3).padStart(8)}   at ${bound} ${target}: ${reached ? 'reached' : 'MISSED'}   ${peer}`,
+	)
+}
+
+/** The fixed limit that serves most over all loads past the knee; of those as good, the one with the shortest answers. @param {import('./overload/downstream.js').Knee} downstream */
+async function tune(downstream) {
+	let best = { capacity: 0, maxQueue: 0, goodput: 0, p99: 0 }
+	for (const part of [0.8, 0.9, 1, 1.1]) {
+		for (const queue of [0.15, 0.3, 0.6]) {
+			const capacity = Math.round(part * downstream.knee)
+			const maxQueue = Math.ceil(queue * capacity)
+			let goodput = 0
+			let p99 = 0
+			for (const load of [1, 5]) {
+				const result = await simulate(limiterOf({ capacity, maxQueue }, Limiter), {
+					downstream,
+					load,
+					seconds: SECONDS / 2,
+				})
+				goodput += result.goodput
+				p99 += result.p99
+			}
+			const better = goodput > 1.005 * best.goodput || (goodput > 0.995 * best.goodput && p99 < best.p99)
+			if (better) best = { capacity, maxQueue, goodput, p99 }
+		}
+	}
+	return best
+}
+
+/** @param {number[]} values @param {number} from @param {number} to */
+function mean(values, from, to) {
+	return values.slice(from, to).reduce((sum, each) => sum + each, 0) / (to - from)
+}
+
+/** @param {import('./overload/downstream.js').Knee} downstream */
+async function simulateAll(downstream) {
+	const peak = peakOf(downstream)
+	const { capacity, maxQueue } = await tune(downstream)
+	console.log(
+		`\n${downstream.name}: at most ${peak.toFixed(0)}/s; tuned: ${capacity} at work, ${maxQueue} waiting`,
+	)
+	console.log(
+		`  goodput as a part of that / p99 in ms      ${LOADS.map((load) => `${load} x`.padStart(12)).join('')}`,
+	)
+	/** @type {Record<string, () => import('./overload/simulation.js').Policy>} */
+	const policies = {
+		'no limiter': none,
+		'express-queue': expressQueue(capacity, Limiter),
+		Gradient2: limiterOf({ capacity: windowed(gradient2), maxQueue: 0 }, Limiter),
+		Vegas: limiterOf({ capacity: windowed(vegas), maxQueue: 0 }, Limiter),
+		[TUNED]: limiterOf({ capacity, maxQueue }, Limiter),
+		[OURS]: limiterOf({ capacity: adaptive() }, Limiter),
+	}
+	/** @type {Map<string, import('./overload/simulation.js').Result[]>} */
+	const results = new Map()
+	for (const [name, policy] of Object.entries(policies)) {
+		const row = []
+		for (const load of LOADS) {
+			// What collapses takes all the time there is, and shows it soon.
+			const collapses = name === 'no limiter' || name === 'express-queue'
+			row.push(
+				await simulate(policy, {
+					downstream,
+					load,
+					seconds: collapses ? 3 : SECONDS,
+					warmup: collapses ? 2 : 5,
+				}),
+			)
+		}
+		results.set(name, row)
+		const cells = row.map(({ goodput, p99 }) =>
+			`${(goodput / peak).toFixed(2)}/${p99.toFixed(0)}`.padStart(12),
+		)
+		console.log(`  ${name.padEnd(42)}${cells.join('')}`)
+	}
+	const of = (/** @type {string} */ name) =>
+		/** @type {import('./overload/simulation.js').Result[]} */ (results.get(name))
+	for (const [i, load] of LOADS.entries()) {
+		const [own, tuned] = [of(OURS)[i], of(TUNED)[i]]
+		if (own === undefined || tuned === undefined) continue
+		const peers = ['no limiter', 'express-queue', 'Gradient2', 'Vegas'].map(
+			(name) => /** @type {const} */ ([name, of(name)[i]?.goodput ?? 0]),
+		)
+		const [name, goodput] = peers.reduce((best, each) => (each[1] > best[1] ? each : best))
+		report(
+			`goodput to tuned, ${load} x`,
+			own.goodput / tuned.goodput,
+			0.97,
+			'least',
+			`best peer: ${name} ${(goodput / tuned.goodput).toFixed(2)}`,
+		)
+		report(`p99 to tuned, ${load} x`, own.p99 / tuned.p99, 1.3, 'most', '')
+	}
+
+	for (const [what, become] of /** @type {const} */ ([
+		['parallel work to a quarter', { ...downstream, knee: downstream.knee / 4 }],
+		['service time four times', { ...downstream, service: 4 * downstream.service }],
+	])) {
+		/** @type {Record<string, number[]>} */
+		const parts = {}
+		for (const name of ['Gradient2', 'Vegas', OURS]) {
+			let [there, back] = [0, 0]
+			const seeds = quick ? [1] : [1, 2, 3]
+			for (const seed of seeds) {
+				const { goodEach } = await simulate(/** @type {any} */ (policies[name]), {
+					downstream,
+					load: 1.5,
+					seconds: 25,
+					seed,
+					deadline: Math.max(1000, 20 * downstream.service),
+					moves: [
+						{ at: 10, become },
+						{ at: 20, become: downstream },
+					],
+				})
+				there += mean(goodEach, 13, 20) / (peak / 4) / seeds.length
+				back += mean(goodEach, 23, 30) / peak / seeds.length
+			}
+			parts[name] = [there, back]
+		}
+		for (const [i, way] of ['', ', and back'].entries()) {
+			const [g, v, own] = ['Gradient2', 'Vegas', OURS].map((name) => parts[name]?.[i] ?? 0)
+			report(
+				`${what}${way}: goodput from 3 s on`,
+				own ?? 0,
+				0.9,
+				'least',
+				`Gradient2 ${g?.toFixed(2)}, Vegas ${v?.toFixed(2)}`,
+			)
+		}
+	}
+	const without = await simulate(/** @type {any} */ (policies[OURS]), {
+		downstream,
+		load: 2,
+		seconds: SECONDS,
+		retries: 0,
+	})
+	const twice = await simulate(/** @type {any} */ (policies[OURS]), {
+		downstream,
+		load: 2,
+		seconds: SECONDS,
+		retries: 2,
+	})
+	report('two retries to none, 2 x', twice.goodput / without.goodput, 1, 'least', '')
+}
+
+/** Whether the limit drifts away under a mild overload. @param {number} hours */
+async function drift(hours) {
+	const downstream = /** @type {import('./overload/downstream.js').Knee} */ (downstreams[0])
+	const { goodEach } = await simulate(limiterOf({ capacity: adaptive() }, Limiter), {
+		downstream,
+		load: 1.05,
+		seconds: hours * 3600,
+		warmup: 60,
+	})
+	const part = goodEach.length / 6
+	const parts = [1, 2, 3, 4, 5, 6].map(
+		(i) => mean(goodEach, Math.floor((i - 1) * part), Math.floor(i * part)) / peakOf(downstream),
+	)
+	console.log(
+		`\n1.05 x for ${hours} virtual hours, goodput in each sixth: ${parts.map((each) => each.toFixed(3)).join(' ')}`,
+	)
+	report('last sixth to the first', (parts[5] ?? 0) / (parts[0] ?? 1), 0.97, 'least', '')
+}
+
+async function real() {
+	const loads = quick ? [1, 5] : [0.5, 1, 2, 5, 10]
+	const time = quick ? { seconds: 2, warmup: 2 } : { seconds: 3, warmup: 2 }
+	for (const [kind, own] of /** @type {const} */ ([
+		['io', loads],
+		['cpu', quick ? [5] : [2, 5, 10]],
+		['mixed', quick ? [5] : [5]],
+	])) {
+		const results = await measure(kind, [...own], time)
+		console.log(
+			`\nreal server, ${kind}: goodput a second / p99 in ms ${own.map((load) => `${load} x`.padStart(12)).join('')}`,
+		)
+		for (const [name, row] of results) {
+			const cells = row.map(({ goodput, p99 }) => `${goodput.toFixed(0)}/${p99.toFixed(0)}`.padStart(12))
+			console.log(`  ${name.padEnd(42)}${cells.join('')}`)
+		}
+		if (kind === 'io' && !quick) {
+			writeFileSync(new URL('../docs/overload.svg', import.meta.url), drawing([...own], results))
+			console.log('  drawn in docs/overload.svg')
+		}
+	}
+}
+
+printMachine()
+for (const downstream of downstreams) await simulateAll(downstream)
+await drift(quick ? 0.1 : 6)
+if (!simulationOnly) await real()

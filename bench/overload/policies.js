@@ -1,0 +1,22 @@
+/** @typedef {import('./simulation.js').Policy} Policy */
+
+/**
+ * The limiter's own code.
+ *
+ * @param {import('inflight-limit').LimiterOptions<any>} options
+ * @param {typeof import('inflight-limit').Limiter} Limiter
+ * @returns {() => Policy}
+ */
+export const limiterOf = (options, Limiter) => () => {
+	const limiter = new Limiter(options)
+	const door = /** @type {any} */ (limiter)
+	const enter = Symbol.for('inflight-limit.enter')
+	return {
+		enter: (request, signal) => door[enter](request, signal),
+		waiting: () => limiter.queued > 0,
+		capacity: () => limiter.capacity,
+	}
+}
+
+/** @returns {Policy} */
+export const none = () => ({ enter: () => ({ leave: () => {} }), waiting: () => false })
