@@ -80,6 +80,8 @@ export interface Stay {
 	readonly waited: number
 	/** Requests that were waiting ahead when it arrived. */
 	readonly queued: number
+	/** A signal that is aborted with `client`, and also when the permit is lost. Absent where none can be lost. */
+	signalWith?(client: AbortSignal): AbortSignal
 	/** Ends it: gives the permit back. Only the first call counts. */
 	leave(outcome: Outcome): void
 }

@@ -13,11 +13,11 @@ function show(value: unknown): string {
 	return typeof value === 'object' && value !== null ? 'an object' : String(value)
 }
 
-function wrongType(name: string, allowed: string, value: unknown): TypeError {
+export function wrongType(name: string, allowed: string, value: unknown): TypeError {
 	return new TypeError(`${name} must be ${allowed}; got ${show(value)}`)
 }
 
-function checkInteger(name: string, value: unknown, lowest: number, infinity: boolean): number {
+export function checkInteger(name: string, value: unknown, lowest: number, infinity: boolean): number {
 	const allowed = `an integer from ${lowest}${infinity ? ', or Infinity' : ''}`
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
 	const fits = value === Number.POSITIVE_INFINITY ? infinity : Number.isSafeInteger(value) && value >= lowest
@@ -82,7 +82,7 @@ export function checkFunction<F>(name: string, value: F): F {
 	return value
 }
 
-const OBSERVED = ['admitted', 'released', 'rejected', 'resized'] as const
+const OBSERVED = ['admitted', 'released', 'rejected', 'resized', 'availability'] as const
 
 /** One that observes nothing is a misspelt one. */
 export function checkObserver(value: unknown): void {
