@@ -156,6 +156,11 @@ export class Fleet implements User {
 		}
 	}
 
+	/** What Redis calls a permit, or one who waits for it, in the present session. */
+	fieldOf(id: string): string {
+		return `${this.#process}:${this.#session}:${id}`
+	}
+
 	/** Resolves when nothing is under way to Redis. */
 	quiet(): Promise<void> {
 		if (this.#pending.size === 0) return Promise.resolve()
@@ -200,13 +205,9 @@ export class Fleet implements User {
 
 	message(text: string): void {
 		if (this.state !== 'in') return
-		const [id = '', value] = text.split(':')
-		const number = Number(value)
-		if (id === 'capacity') {
-			this.#resized(number)
-		} else if (!this.check()) {
-			this.#member.granted(id, number)
-		}
+		const [session, value = '', token] = text.split(':')
+		if (session === 'capacity') this.#resized(Number(value))
+		else if (session === String(this.#session) && !this.check()) this.#member.granted(value, Number(token))
 	}
 
 	reset(): void {
@@ -335,7 +336,7 @@ export class Fleet implements User {
 			this.#resizing ?? '',
 			this.token,
 			this.capacity,
-			...held.flatMap(({ id, weight }) => [id, weight]),
+			...held.flatMap(({ id, weight }) => [this.fieldOf(id), weight]),
 		]
 		const resizing = this.#resizing
 		this.asking = true
@@ -376,13 +377,13 @@ export class Fleet implements User {
 		this.#renewal = setTimeout(() => this.#renew(), this.lease / 4).unref()
 		const session = this.#session
 		const waiting = this.#member.waiting()
-		const asked = waiting.flatMap(({ id, weight }) => [id, weight])
+		const asked = waiting.flatMap(({ id, weight }) => [this.fieldOf(id), weight])
 		const answer = await this.ask('renew', this.lease, this.#ttl, ...asked)
 		if (answer === undefined || session !== this.#session || this.state !== 'in') return
 		const given = answer.slice(8)
 		this.#learn(answer, sentAt)
 		for (let i = 0; i < given.length; i += 2) {
-			this.#member.granted(String(given[i]), Number(given[i + 1]))
+			this.#member.granted(String(given[i]).split(':')[2] as string, Number(given[i + 1]))
 		}
 		if (given.length === 2 * ASKED) this.#renew()
 	}

@@ -471,7 +471,14 @@ export class RedisLimiter {
 		const { id, weight, ticket, maxWait } = caller
 		// Who has been waiting already can't be too many.
 		const maxQueue = ticket > 0 ? UNBOUNDED : maxWait === 0 ? 0 : this.#maxQueue
-		const answer = await this.#fleet.ask('acquire', id, weight, maxQueue, 2 * this.#fleet.lease, ticket)
+		const answer = await this.#fleet.ask(
+			'acquire',
+			this.#fleet.fieldOf(id),
+			weight,
+			maxQueue,
+			2 * this.#fleet.lease,
+			ticket,
+		)
 		if (answer === undefined) {
 			// The session is over: it will be asked again, or get in alone. Its wait must be bounded all the same.
 			if (caller.state === 'waiting') this.#bound(caller)
@@ -490,7 +497,7 @@ export class RedisLimiter {
 		// A permit that its message brought before this answer is in use already.
 		if (caller.state === 'held') return
 		if (caller.state === 'over') {
-			if (caller.asked === 'asking') this.#fleet.ask('release', id, weight)
+			if (caller.asked === 'asking') this.#release({ id, weight })
 			return
 		}
 		if (first === 'queued') {
@@ -501,6 +508,11 @@ export class RedisLimiter {
 		} else {
 			this.#grant(caller, Number(first))
 		}
+	}
+
+	/** Ends a permit, or a wait, at Redis. */
+	#release({ id, weight }: Held): void {
+		this.#fleet.ask('release', this.#fleet.fieldOf(id), weight)
 	}
 
 	/** Bounds the wait of a caller. */
@@ -542,7 +554,7 @@ export class RedisLimiter {
 		this.#held.delete(caller.id)
 		this.#active -= caller.weight
 		// In any other state Redis is told of those who are left when it is joined again.
-		if (this.#fleet.state === 'in') this.#fleet.ask('release', caller.id, caller.weight)
+		if (this.#fleet.state === 'in') this.#release(caller)
 		else this.#admitAlone()
 		this.#settleIdle()
 	}
@@ -554,7 +566,7 @@ export class RedisLimiter {
 		this.#leaveQueue(caller)
 		// One who is still asking is released when the answer has come: its cancel can't arrive before it.
 		if (this.#fleet.state === 'in' && caller.asked === 'queued') {
-			this.#fleet.ask('release', caller.id, caller.weight)
+			this.#release(caller)
 		}
 		caller.settle(error)
 		this.#admitAlone()
@@ -613,7 +625,7 @@ export class RedisLimiter {
 				for (const { id, weight } of held) {
 					const caller = this.#held.get(id)
 					if (caller !== undefined) caller.leased = true
-					else this.#fleet.ask('release', id, weight)
+					else this.#release({ id, weight })
 				}
 				for (let caller = this.#waiting.head; caller !== undefined; caller = caller.next) {
 					this.#ask(caller)

@@ -5,12 +5,12 @@ import { createHash } from 'node:crypto'
  *
  * What Redis keeps of a limiter, all in one hash slot by the tag {name}, all with an expiry that renewals push on:
  *
- *   inflight:{name}          a hash: `capacity`, `active`, `queued`, `token`, … as below,
- *                            `n:<process>` → the number of its present session,
- *                            `<process>:<id>` → the weight of a permit that it holds
- *   inflight:{name}:queue    a sorted set of those who wait: `<process>:<id>:<weight>` by its ticket
- *   inflight:{name}:leases   a sorted set: process → when its lease ends, by the clock of Redis
- *   inflight:{name}:<process>  a channel: `<id>:<token>` tells a process that its waiter has been given a permit
+ *   inflight:{name}            a hash: `head` → capacity, active, queued, token, grace and blind, packed into one field, as
+ *                              each field that is looked at has its price; `<process>` → the number of its present session;
+ *                              `<process>:<session>:<id>` → the weight of a permit; `run`, `gen`, …: of this generation
+ *   inflight:{name}:queue      a sorted set of those who wait: `<process>:<session>:<id>:<weight>` by ticket
+ *   inflight:{name}:leases     a sorted set: process → when its lease ends, by the clock of Redis
+ *   inflight:{name}:<process>  a channel: `<session>:<id>:<token>` tells a process that its waiter was given a permit
  *
  * A lease is a process's, not a permit's. It renews it each quarter of a lease; the same command takes back what belongs to
  * processes whose leases have ended. It is also how a process learns of permits whose message was lost.
@@ -40,34 +40,48 @@ export const SCRIPT: string = `
 local S, Q, L = KEYS[1], KEYS[2], KEYS[3]
 local op, P, n = ARGV[1], ARGV[2], ARGV[3]
 local call = redis.call
+local capacity, active, queued, token, grace, blind
+
+local function read(packed)
+  capacity, active, queued, token, grace, blind = struct.unpack('dddddd', packed)
+end
 
 -- The two that matter come first, as short as can be: all is well, and nobody waits.
-local id, weight, s
+local field, weight, s
 if op == 'acquire' then
-  id, weight = ARGV[4], tonumber(ARGV[5])
-  s = call('HMGET', S, 'n:' .. P, 'capacity', 'active', 'queued', 'token', 'grace', 'blind', P .. ':' .. id)
-  if s[1] ~= n then return {'rejoin'} end
-  local active = s[3] + weight
-  if s[4] == '0' and not s[6] and not s[8] and active <= tonumber(s[2]) then
-    local token = s[5] + 1
-    call('HSET', S, 'active', active, 'token', token, P .. ':' .. id, weight)
+  field, weight = ARGV[4], tonumber(ARGV[5])
+  s = call('HMGET', S, 'head', P, field)
+  if s[2] ~= n then return {'rejoin'} end
+  read(s[1])
+  if queued == 0 and active + weight <= capacity and grace == 0 and not s[3] then
+    active, token = active + weight, token + 1
+    call('HSET', S, 'head', struct.pack('dddddd', capacity, active, 0, token, 0, blind), field, weight)
     return {token, active}
   end
 elseif op == 'release' then
-  id = ARGV[4]
-  s = call('HMGET', S, 'n:' .. P, 'capacity', 'active', 'queued', 'token', 'grace', 'blind', P .. ':' .. id)
-  if s[1] ~= n then return {'rejoin'} end
-  if s[8] and s[4] == '0' then
-    call('HDEL', S, P .. ':' .. id)
-    call('HSET', S, 'active', s[3] - s[8])
-    return {'ok'}
+  -- A field names its session: of one that has ended there is none.
+  field, weight = ARGV[4], tonumber(ARGV[5])
+  s = call('HDEL', S, field)
+  local head = call('HGET', S, 'head')
+  if not head then return {'rejoin'} end
+  read(head)
+  if s == 1 then
+    active = active - weight
+    if queued == 0 then
+      call('HSET', S, 'head', struct.pack('dddddd', capacity, active, 0, token, grace, blind))
+      return {'ok'}
+    end
+  elseif call('HGET', S, P) ~= n then
+    return {'rejoin'}
   end
 else
-  s = call('HMGET', S, 'n:' .. P, 'capacity', 'active', 'queued', 'token', 'grace', 'blind', 'run', 'gen', 'seen', 'configured')
+  s = call('HMGET', S, 'head', P, 'run', 'gen', 'seen', 'configured')
+  if s[1] then read(s[1]) end
 end
 
-local known, capacity, active = s[1], tonumber(s[2]), tonumber(s[3])
-local queued, token, grace, blind = tonumber(s[4]), tonumber(s[5]), tonumber(s[6]), s[7]
+local function save()
+  call('HSET', S, 'head', struct.pack('dddddd', capacity, active, queued, token, grace, blind))
+end
 
 local clock
 local function now()
@@ -78,41 +92,33 @@ local function now()
   return clock
 end
 
-local function save()
-  call('HSET', S, 'active', active, 'queued', queued, 'token', token)
+-- How much may be held now, when \`freed\` has just come back.
+local function limit(freed)
+  if grace > 0 and now() >= grace then grace = 0 end
+  if grace > 0 then return math.min(capacity, active + freed) end
+  return capacity
 end
 
--- Hands what is free of \`limit\` to the head of the queue, and to the next, until one must wait on.
-local function grant(limit)
-  if grace and limit > capacity then limit = capacity end
+-- Hands what is free of \`most\` to the head of the queue, and to the next, until one must wait on.
+local function grant(most)
   while queued > 0 do
     local head = call('ZRANGE', Q, 0, 0)[1]
     if not head then
       queued = 0
       return
     end
-    local p, i, w = string.match(head, '^([^:]+):([^:]+):(%d+)$')
+    local its, process, session, id, w = string.match(head, '^(([^:]+):([^:]+):([^:]+)):(%d+)$')
     w = tonumber(w)
     -- Who is too heavy for the whole capacity, since it was lowered, goes alone.
-    if active + w > limit and (grace or active > 0 or w <= capacity) then return end
+    if active + w > most and (grace > 0 or active > 0 or w <= capacity) then return end
     call('ZREM', Q, head)
-    queued = queued - 1
-    token = token + 1
-    if call('PUBLISH', S .. ':' .. p, i .. ':' .. string.format('%.0f', token)) > 0 or blind == '1' then
+    queued, token = queued - 1, token + 1
+    local message = session .. ':' .. id .. ':' .. string.format('%.0f', token)
+    if call('PUBLISH', S .. ':' .. process, message) > 0 or blind == 1 then
       active = active + w
-      call('HSET', S, p .. ':' .. i, w)
+      call('HSET', S, its, w)
     end
   end
-end
-
--- How much may be held now, when \`freed\` has just come back.
-local function limit(freed)
-  if grace and now() >= grace then
-    call('HDEL', S, 'grace')
-    grace = nil
-  end
-  if grace then return active + freed end
-  return capacity
 end
 
 -- Forgets all that Redis has of a process. Returns what it held.
@@ -130,7 +136,7 @@ local function drop(process)
       if string.sub(member, 1, #prefix) == prefix then queued = queued - call('ZREM', Q, member) end
     end
   end
-  call('HDEL', S, 'n:' .. process)
+  call('HDEL', S, process)
   call('ZREM', L, process)
   active = active - freed
   return freed
@@ -139,20 +145,18 @@ end
 local function expire(lease)
   local longest = math.max(lease, tonumber(call('HGET', S, 'lease') or 0))
   call('HSET', S, 'lease', longest)
-  call('PEXPIRE', S, 2 * longest)
-  call('PEXPIRE', Q, 2 * longest)
-  call('PEXPIRE', L, 2 * longest)
+  for _, key in ipairs(KEYS) do call('PEXPIRE', key, 2 * longest) end
 end
 
 -- What a process must know of the fleet: where it stands in it, and in how many ms there is something to do.
 local function fleet(answer)
   local leases, rank, soon = call('ZRANGE', L, 0, -1, 'WITHSCORES'), 0, -1
   for k = 1, #leases, 2 do
-    local left = leases[k + 1] - now()
+    local left = math.max(leases[k + 1] - now(), 0)
     if leases[k] < P then rank = rank + 1 end
-    if leases[k] ~= P and (soon < 0 or left < soon) then soon = math.max(left, 0) end
+    if leases[k] ~= P and (soon < 0 or left < soon) then soon = left end
   end
-  if grace and (soon < 0 or grace - now() < soon) then soon = math.max(grace - now(), 0) end
+  if grace > 0 and (soon < 0 or grace - now() < soon) then soon = math.max(grace - now(), 0) end
   for _, value in ipairs({capacity, active, queued, #leases / 2, rank, soon}) do table.insert(answer, value) end
   return answer
 end
@@ -164,121 +168,74 @@ local function server()
 end
 
 if op == 'acquire' then
-  -- maxQueue, ttl of the queue, the ticket of one who comes back
-  if s[8] then return {token, active} end
-  local room = limit(0)
-  if queued == 0 and active + weight <= room then
+  -- longest queue, ttl of the queue, ticket of one who comes back or 0
+  if s[3] then return {token, active} end
+  local most = limit(0)
+  if queued == 0 and active + weight <= most then
     active, token = active + weight, token + 1
-    call('HSET', S, P .. ':' .. id, weight)
+    call('HSET', S, field, weight)
     save()
     return {token, active}
   end
   if queued >= tonumber(ARGV[6]) then return {'full', active, queued} end
-  local ticket = tonumber(call('HGET', S, 'seq') or 0)
-  local own = tonumber(ARGV[8])
-  if own == 0 then own = ticket + 1 end
-  local ahead = queued
-  if call('ZADD', Q, 'NX', own, P .. ':' .. id .. ':' .. weight) == 1 then queued = queued + 1 end
-  if own > ticket then call('HSET', S, 'seq', own) end
+  local last, ticket, ahead = tonumber(call('HGET', S, 'ticket')), tonumber(ARGV[8]), queued
+  if ticket == 0 then ticket = last + 1 end
+  if ticket > last then call('HSET', S, 'ticket', ticket) end
+  queued = queued + call('ZADD', Q, 'NX', ticket, field .. ':' .. weight)
   if ahead == 0 then call('PEXPIRE', Q, ARGV[7]) end
-  grant(room)
+  grant(most)
   save()
-  return {'queued', active, ahead, own}
+  return {'queued', active, ahead, ticket}
 end
 
 if op == 'release' then
-  if s[8] then
-    call('HDEL', S, P .. ':' .. id)
-    local freed = tonumber(s[8])
-    active = active - freed
-    grant(limit(freed))
-  elseif call('ZREM', Q, P .. ':' .. id .. ':' .. ARGV[5]) == 1 then
-    -- It may have been the head, too heavy for the room there is, with lighter ones behind it.
-    queued = queued - 1
-    grant(limit(0))
+  if s == 1 then
+    grant(limit(weight))
   else
-    return {'ok'}
+    -- It may have been the head, too heavy for the room there is, with lighter ones behind it.
+    queued = queued - call('ZREM', Q, field .. ':' .. weight)
+    grant(limit(0))
   end
   save()
   return {'ok'}
 end
 
-if op == 'renew' then
-  -- lease, ttl, then some of those who wait, oldest first: id, weight, …
-  local lease, ttl = tonumber(ARGV[4]), tonumber(ARGV[5])
-  if known ~= n or server() ~= s[8] then return {'rejoin'} end
-  local gap = now() - s[10]
-  if gap < 0 or gap > 0.6 * lease then
-    for _, process in ipairs(call('ZRANGE', L, 0, -1)) do call('ZADD', L, now() + ttl, process) end
-  end
-  call('ZADD', L, now() + ttl, P)
-  local freed = 0
-  for _, process in ipairs(call('ZRANGEBYSCORE', L, '-inf', now())) do freed = freed + drop(process) end
-  grant(limit(freed))
-  call('HSET', S, 'seen', now())
-  local given = {}
-  for k = 6, #ARGV, 2 do
-    if call('HEXISTS', S, P .. ':' .. ARGV[k]) == 1 then
-      token = token + 1
-      table.insert(given, ARGV[k])
-      table.insert(given, token)
-    else
-      if not call('ZSCORE', Q, P .. ':' .. ARGV[k] .. ':' .. ARGV[k + 1]) then
-        save()
-        return {'rejoin'}
-      end
-      break
-    end
-  end
-  save()
-  expire(lease)
-  local answer = fleet({'ok', s[9]})
-  for _, value in ipairs(given) do table.insert(answer, value) end
-  return answer
-end
-
 if op == 'join' then
   -- lease, ttl, generation it was in or '', blind, configured capacity, capacity to be from now on or '', highest token,
-  -- last known capacity, then the permits that it holds: id, weight, …
-  local lease, ttl, was = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+  -- last known capacity, then the permits that it holds: field, weight, …
+  local lease, ttl, was, configured = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[8]
   local run, uptime = server()
-  local gen = s[9]
-  if not gen or run ~= s[8] then
-    local lost = gen
+  local known, gen = s[2], s[4]
+  if not gen or run ~= s[3] then
     call('DEL', S, Q, L)
-    gen = string.format('%.0f', now())
-    if was ~= '' or not capacity then capacity = tonumber(ARGV[11]) end
-    active, queued, grace, known = 0, 0, nil, false
-    -- Not from 0: whoever compares tokens compares them across generations too.
-    token = math.max(now() * 1000, token or 0)
-    if lost then grace = now() + ttl end
+    grace = 0
     local young = math.min(lease, ${RECONNECTED}) - uptime * 1000
-    if not lost and young > 0 then grace = now() + young end
-    call('HSET', S, 'run', run, 'gen', gen, 'seen', now(), 'seq', now() * 1000, 'configured', s[11] or ARGV[8])
-    s[11] = s[11] or ARGV[8]
+    if gen then grace = now() + ttl elseif young > 0 then grace = now() + young end
+    if was ~= '' or not capacity then capacity = tonumber(ARGV[11]) end
+    -- Not from 0: whoever compares tokens compares them across generations too.
+    active, queued, token, known = 0, 0, math.max(now() * 1000, token or 0), false
+    gen, configured = string.format('%.0f', now()), s[6] or configured
+    -- The first field is the one that is found soonest.
+    call('HSET', S, 'head', '', 'run', run, 'gen', gen, 'seen', now(), 'ticket', now() * 1000, 'configured', configured)
   elseif known and tonumber(known) >= tonumber(n) then
     return {'stale'}
+  else
+    configured = s[6]
   end
-  if was ~= '' and was ~= gen then
-    -- It comes from before this generation, and others may too.
-    local ends = tonumber(gen) + ttl
-    if ends > now() and ends > (grace or 0) then grace = ends end
-  end
-  blind = ARGV[7]
-  token = math.max(token, tonumber(ARGV[10]))
-  if ARGV[9] ~= '' then
-    capacity = tonumber(ARGV[9])
-  elseif was == '' and s[11] ~= ARGV[8] then
+  -- It comes from before this generation, and others may too.
+  if was ~= '' and was ~= gen then grace = math.max(grace, tonumber(gen) + ttl) end
+  if was == '' and configured ~= ARGV[8] then
     capacity = tonumber(ARGV[8])
+    call('HSET', S, 'configured', ARGV[8])
   end
-  if was == '' and s[11] ~= ARGV[8] then call('HSET', S, 'configured', ARGV[8]) end
+  if ARGV[9] ~= '' then capacity = tonumber(ARGV[9]) end
+  blind, token = tonumber(ARGV[7]), math.max(token, tonumber(ARGV[10]))
   if known then drop(P) end
   for k = 12, #ARGV, 2 do
-    call('HSET', S, P .. ':' .. ARGV[k], ARGV[k + 1])
+    call('HSET', S, ARGV[k], ARGV[k + 1])
     active = active + ARGV[k + 1]
   end
-  call('HSET', S, 'n:' .. P, n, 'capacity', capacity, 'blind', blind)
-  if grace then call('HSET', S, 'grace', grace) end
+  call('HSET', S, P, n)
   call('ZADD', L, now() + ttl, P)
   grant(limit(0))
   save()
@@ -286,11 +243,41 @@ if op == 'join' then
   return fleet({'ok', gen})
 end
 
-if known ~= n then return {'rejoin'} end
+if s[2] ~= n then return {'rejoin'} end
+
+if op == 'renew' then
+  -- lease, ttl, then some of those who wait, oldest first: field, weight, …
+  local lease, ttl, freed = tonumber(ARGV[4]), tonumber(ARGV[5]), 0
+  if server() ~= s[3] then return {'rejoin'} end
+  local gap = now() - s[5]
+  if gap < 0 or gap > 0.6 * lease then
+    for _, process in ipairs(call('ZRANGE', L, 0, -1)) do call('ZADD', L, now() + ttl, process) end
+  end
+  call('ZADD', L, now() + ttl, P)
+  for _, process in ipairs(call('ZRANGEBYSCORE', L, '-inf', now())) do freed = freed + drop(process) end
+  grant(limit(freed))
+  local given = {}
+  for k = 6, #ARGV, 2 do
+    if call('HEXISTS', S, ARGV[k]) == 1 then
+      token = token + 1
+      table.insert(given, ARGV[k])
+      table.insert(given, token)
+    else
+      if not call('ZSCORE', Q, ARGV[k] .. ':' .. ARGV[k + 1]) then given = nil end
+      break
+    end
+  end
+  call('HSET', S, 'seen', now())
+  save()
+  expire(lease)
+  if not given then return {'rejoin'} end
+  local answer = fleet({'ok', s[4]})
+  for _, value in ipairs(given) do table.insert(answer, value) end
+  return answer
+end
 
 if op == 'resize' then
   capacity = tonumber(ARGV[4])
-  call('HSET', S, 'capacity', capacity)
   grant(limit(0))
   save()
   for _, process in ipairs(call('ZRANGE', L, 0, -1)) do call('PUBLISH', S .. ':' .. process, 'capacity:' .. capacity) end
