@@ -30,7 +30,7 @@ export interface Member {
 	lost(): void
 	/** Redis is unavailable, or back. */
 	availability(available: boolean, reason: unknown): void
-	/** An attempt to join failed: what was held up by it can go on. */
+	/** An attempt to join failed, or the share has grown: whom there is room for can go on. */
 	resume(): void
 	/** One who waited has been given a permit. */
 	granted(id: string, token: number): void
@@ -169,10 +169,20 @@ export class Fleet implements User {
 		})
 	}
 
+	/**
+	 * Whether the leases of all others must have ended as well, if it is Redis that is away: each renewed its own within a
+	 * quarter of a lease of the others, and then had to find out.
+	 */
+	get allLapsed(): boolean {
+		return performance.now() > this.#renewed + this.#ttl + this.lease / 2
+	}
+
 	/** @returns whether the lease has ended, by a clock that nobody sets. Its session is then over, too. */
 	check(): boolean {
 		if (!this.#lapsed && performance.now() > this.#renewed + this.#ttl) {
 			this.#lapsed = true
+			clearTimeout(this.#lapse)
+			this.#lapse = setTimeout(() => this.#member.resume(), this.lease / 2 + 1).unref()
 			this.#member.lapsed()
 			this.#lose(new Error('the lease ended before it could be renewed'))
 		}

@@ -583,11 +583,13 @@ export class RedisLimiter {
 		const { capacity, active, processes, rank, known } = this.#fleet
 		if (this.#localCapacity !== undefined) return this.#localCapacity
 		if (!known) return 1
-		// Redis keeps for it what it held, until its lease ends: with that it can't be one too many.
 		const lapsed = this.#fleet.check()
 		const shared = lapsed ? capacity : Math.max(0, capacity - active)
 		const share = Math.floor(shared / processes) + (rank < shared % processes ? 1 : 0)
-		return lapsed ? share : this.#kept + share
+		// Redis keeps for it what it held, until its lease ends: with that it can't be one too many.
+		if (!lapsed) return this.#kept + share
+		// Others may still be using what they held above their share.
+		return this.#fleet.allLapsed ? share : Math.min(this.#kept, share)
 	}
 
 	#roomAlone(weight: number): boolean {
