@@ -83,10 +83,11 @@ describe('the tarball', () => {
 	})
 
 	test('brings nothing along and runs nothing at its installation', () => {
-		const { dependencies, peerDependencies, optionalDependencies, scripts } = JSON.parse(
-			readFileSync(join(installed, 'package.json'), 'utf8'),
-		)
-		expect({ dependencies, peerDependencies, optionalDependencies }).toEqual({})
+		const { dependencies, peerDependencies, peerDependenciesMeta, optionalDependencies, scripts } =
+			JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'))
+		expect({ dependencies, optionalDependencies }).toEqual({})
+		expect(Object.keys(peerDependencies)).toEqual(['ioredis', 'redis'])
+		expect(peerDependenciesMeta).toEqual({ ioredis: { optional: true }, redis: { optional: true } })
 		expect(Object.keys(scripts).filter((name) => /^(pre|post)?install$/.test(name))).toEqual([])
 		expect(readdirSync(join(alone, 'node_modules')).filter((name) => !name.startsWith('.'))).toEqual([
 			'inflight-limit',
@@ -102,6 +103,26 @@ describe('the tarball', () => {
 				[],
 			)
 			expect(imports).toContain(join(dist, 'src/limiter.js'))
+		}
+	})
+
+	test('adapters/redis.js loads no client, in both builds', () => {
+		for (const build of ['esm', 'cjs']) {
+			const dist = join(installed, 'dist', build)
+			const others = [...importsOf(join(dist, 'adapters/redis.js'))].filter((name) => !name.startsWith(dist))
+			expect(others.filter((name) => !name.startsWith('node:'))).toEqual([])
+		}
+	})
+
+	test('works with no client of Redis installed, by import and by require', async () => {
+		for (const program of [
+			"import('inflight-limit/redis').then((found) => console.log(Object.keys(found).sort().join()))",
+			"console.log(Object.keys(require('inflight-limit/redis')).sort().join())",
+		]) {
+			expect(await node(alone, ['-e', program])).toEqual({
+				code: 0,
+				output: 'LeaseLostError,redisLimiter\n',
+			})
 		}
 	})
 

@@ -10,7 +10,7 @@ export interface NodeRedisClient {
 	evalSha(sha1: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
 	eval(script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
 	subscribe(channel: string, listener: (message: string) => void): Promise<unknown>
-	unsubscribe(channel: string, listener: (message: string) => void): Promise<unknown>
+	unsubscribe(channel: string): Promise<unknown>
 }
 
 /** What is needed of a client of `ioredis`: single, Sentinel or Cluster. */
@@ -163,7 +163,6 @@ class NodeRedisConnection implements Connection {
 	readonly blind: boolean
 	readonly #client: NodeRedisClient
 	readonly #users = new Map<string, User>()
-	readonly #listeners = new Map<string, (message: string) => void>()
 	#subscriber: Promise<NodeRedisClient> | undefined = undefined
 
 	constructor(client: NodeRedisClient) {
@@ -187,18 +186,13 @@ class NodeRedisConnection implements Connection {
 	async subscribe(channel: string, user: User): Promise<void> {
 		if (this.#users.has(channel)) return
 		this.#subscriber ??= this.#subscribing()
-		const listener = (text: string): void => user.message(text)
-		await (await this.#subscriber).subscribe(channel, listener)
+		await (await this.#subscriber).subscribe(channel, (text) => user.message(text))
 		this.#users.set(channel, user)
-		this.#listeners.set(channel, listener)
 	}
 
 	unsubscribe(channel: string): void {
-		const listener = this.#listeners.get(channel)
-		if (listener === undefined) return
-		this.#users.delete(channel)
-		this.#listeners.delete(channel)
-		this.#subscriber?.then((subscriber) => subscriber.unsubscribe(channel, listener)).catch(() => {})
+		if (!this.#users.delete(channel)) return
+		this.#subscriber?.then((subscriber) => subscriber.unsubscribe(channel)).catch(() => {})
 	}
 
 	async #subscribing(): Promise<NodeRedisClient> {

@@ -199,7 +199,8 @@ export class Fleet implements User {
 
 	/** Ends the membership: Redis forgets the process. */
 	async leave(): Promise<void> {
-		const joined = this.state === 'in'
+		if (this.state === 'out') return
+		const joined = this.#generation !== ''
 		this.state = 'out'
 		this.#stop()
 		this.#generation = ''
@@ -259,7 +260,7 @@ export class Fleet implements User {
 		this.#pending.set(place, performance.now())
 		try {
 			await within(
-				this.#redisTimeout,
+				5 * this.#redisTimeout,
 				this.#connection.run(this.#keys, ['leave', this.#process, String(session)]),
 			)
 		} catch {

@@ -511,8 +511,9 @@ export class RedisLimiter {
 	}
 
 	/** Ends a permit, or a wait, at Redis. */
-	#release({ id, weight }: Held): void {
-		this.#fleet.ask('release', this.#fleet.fieldOf(id), weight)
+	async #release({ id, weight }: Held): Promise<void> {
+		const answer = await this.#fleet.ask('release', this.#fleet.fieldOf(id), weight)
+		if (answer !== undefined) this.#fleet.active = Number(answer[1])
 	}
 
 	/** Bounds the wait of a caller. */

@@ -69,7 +69,7 @@ elseif op == 'release' then
     active = active - weight
     if queued == 0 then
       call('HSET', S, 'head', struct.pack('dddddd', capacity, active, 0, token, grace, blind))
-      return {'ok'}
+      return {'ok', active}
     end
   elseif call('HGET', S, P) ~= n then
     return {'rejoin'}
@@ -197,7 +197,7 @@ if op == 'release' then
     grant(limit(0))
   end
   save()
-  return {'ok'}
+  return {'ok', active}
 end
 
 if op == 'join' then
