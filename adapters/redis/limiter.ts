@@ -95,8 +95,7 @@ export interface FleetPermit extends Permit {
 	readonly token: number
 }
 
-/** @internal The options that a limiter knows. */
-export const REDIS_LIMITER_OPTIONS: readonly string[] = [
+const REDIS_LIMITER_OPTIONS: readonly string[] = [
 	'client',
 	'name',
 	'capacity',

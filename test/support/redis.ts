@@ -38,7 +38,7 @@ export const describeRedis: typeof describe | typeof describe.skip = (() => {
 	return describe.skip
 })()
 
-export async function freePort(): Promise<number> {
+async function freePort(): Promise<number> {
 	const server = net.createServer()
 	await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
 	const { port } = server.address() as AddressInfo

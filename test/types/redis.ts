@@ -31,11 +31,15 @@ const renders = redisLimiter({
 holds<Equal<typeof renders, RedisLimiter>>()
 limit(renders)
 limitKoa(renders)
-const text = await renders.run(async ({ signal, token }) => `${signal.aborted} ${token}`)
-holds<Equal<typeof text, string>>()
-using permit = await renders.acquire({ weight: 2 })
-holds<Equal<typeof permit, FleetPermit>>()
-await renders.resize(3)
+export async function use(): Promise<void> {
+	const text = await renders.run(async ({ signal, token }) => `${signal.aborted} ${token}`)
+	holds<Equal<typeof text, string>>()
+	using permit = await renders.acquire({ weight: 2 })
+	holds<Equal<typeof permit, FleetPermit>>()
+	await renders.resize(3)
+	// @ts-expect-error - read-only
+	permit.token = 3
+}
 new LeaseLostError('').code satisfies 'ERR_INFLIGHT_LEASE_LOST'
 RejectedError.name satisfies string
 
@@ -49,5 +53,3 @@ redisLimiter({ client, name: 'renders', capacity: 10, leas: 3 })
 redisLimiter({ client, name: 'renders', capacity: 10, whenUnavailable: 'wait' })
 // @ts-expect-error - a limit for each key is not for a fleet
 redisLimiter({ client, name: 'renders', capacity: 10, key: () => 'a' })
-// @ts-expect-error - read-only
-permit.token = 3
