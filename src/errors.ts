@@ -6,8 +6,9 @@
  * - `evicted`: it made room for a more important one.
  * - `closed`: the limiter is shutting down.
  * - `aborted`: its client left, or its signal was aborted.
+ * - `unavailable`: what the limiter is shared through could not be reached.
  */
-export type RejectionReason = 'queue-full' | 'timeout' | 'evicted' | 'closed' | 'aborted'
+export type RejectionReason = 'queue-full' | 'timeout' | 'evicted' | 'closed' | 'aborted' | 'unavailable'
 
 /**
  * A caller was turned away instead of being given a permit.

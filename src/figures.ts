@@ -36,6 +36,7 @@ export class Figures {
 		evicted: 0,
 		closed: 0,
 		aborted: 0,
+		unavailable: 0,
 	}
 	#admitted = 0
 	#completed = 0
@@ -95,5 +96,9 @@ export class Figures {
 
 	resized(capacity: number, key?: string): void {
 		if (this.#observers.size > 0) this.#observers.tell('resized', { limiter: this.#limiter, key, capacity })
+	}
+
+	availability(available: boolean): void {
+		if (this.#observers.size > 0) this.#observers.tell('availability', { limiter: this.#limiter, available })
 	}
 }

@@ -6,6 +6,7 @@ export { type Admission, admission } from './http/exchange.js'
 export { Limiter, type LimiterOptions, type LimiterStats } from './limiter.js'
 export type {
 	AdmittedFacts,
+	AvailabilityFacts,
 	Observer,
 	Outcome,
 	RejectedFacts,

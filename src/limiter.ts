@@ -137,6 +137,8 @@ export interface Stay {
 	readonly queued: number
 	/** Permits that were left when it was admitted; with `key`, those of its key. */
 	readonly available: number
+	/** A signal that is aborted with `client`, and also when the permit is lost. Absent where none can be lost. */
+	signalWith?(client: AbortSignal): AbortSignal
 	/** Ends it: gives the permit back. Only the first call counts. */
 	leave(outcome: Outcome): void
 }

@@ -50,6 +50,13 @@ export interface ResizedFacts {
 	readonly capacity: number
 }
 
+export interface AvailabilityFacts {
+	/** The name of the limiter. */
+	readonly limiter: string
+	/** Whether what the limiter is shared through answers from now on. */
+	readonly available: boolean
+}
+
 /**
  * What is told of each event of a limiter, at once and synchronously: keep it short. What it throws harms no request,
  * and is reported once as a warning of the process.
@@ -63,6 +70,8 @@ export interface Observer {
 	rejected?(facts: RejectedFacts): void
 	/** The capacity has changed. */
 	resized?(facts: ResizedFacts): void
+	/** What the limiter is shared through has become unavailable, or is back. Never called for a limiter of one process. */
+	availability?(facts: AvailabilityFacts): void
 }
 
 type Told = { [Name in keyof Observer]-?: Parameters<NonNullable<Observer[Name]>>[0] }

@@ -18,7 +18,7 @@ export function wrongType(name: string, allowed: string, value: unknown): TypeEr
 	return new TypeError(`${name} must be ${allowed}; got ${show(value)}`)
 }
 
-function checkInteger(name: string, value: unknown, lowest: number, infinity: boolean): number {
+export function checkInteger(name: string, value: unknown, lowest: number, infinity: boolean): number {
 	const allowed = `an integer from ${lowest}${infinity ? ', or Infinity' : ''}`
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
 	const fits = value === Number.POSITIVE_INFINITY ? infinity : Number.isSafeInteger(value) && value >= lowest
@@ -99,7 +99,7 @@ export function checkFunction<F>(name: string, value: F): F {
 	return value
 }
 
-const OBSERVED = ['admitted', 'released', 'rejected', 'resized'] as const
+const OBSERVED = ['admitted', 'released', 'rejected', 'resized', 'availability'] as const
 
 /** One that observes nothing is a misspelt one. */
 export function checkObserver(value: unknown): void {

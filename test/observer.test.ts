@@ -16,6 +16,7 @@ function recorder(): { told: [string, object][]; observer: Required<Observer> } 
 		released: (facts: object) => told.push(['released', facts]),
 		rejected: (facts: object) => told.push(['rejected', facts]),
 		resized: (facts: object) => told.push(['resized', facts]),
+		availability: (facts: object) => told.push(['availability', facts]),
 	}
 	return { told, observer }
 }

@@ -116,12 +116,25 @@ describe('the tarball', () => {
 		['adapters/prometheus.js', 'prom-client'],
 		['adapters/opentelemetry.js', '@opentelemetry/api'],
 		['adapters/dashboard/dashboard.js'],
+		['adapters/redis.js'],
 	])('%s loads nothing else but %s', (entry, ...peers) => {
 		for (const build of ['esm', 'cjs']) {
 			const dist = join(installed, 'dist', build)
 			const imports = [...importsOf(join(dist, entry))]
 			const others = imports.filter((name) => !name.startsWith('node:') && !name.startsWith(`${dist}/`))
 			expect(others).toEqual(peers)
+		}
+	})
+
+	test('works with no client of Redis installed, by import and by require', async () => {
+		for (const program of [
+			"import('inflight-limit/redis').then((found) => console.log(Object.keys(found).sort().join()))",
+			"console.log(Object.keys(require('inflight-limit/redis')).sort().join())",
+		]) {
+			expect(await node(alone, ['-e', program])).toEqual({
+				code: 0,
+				output: 'LeaseLostError,redisLimiter\n',
+			})
 		}
 	})
 

@@ -28,6 +28,7 @@ const AROUND = `
 		const urls: string[]
 		const model: string
 		const server: import('node:http').Server
+		const client: import('redis').RedisClientType
 		const guard: import('inflight-limit/express').Middleware
 		const limit: typeof import('inflight-limit/express').limit
 		const adaptive: typeof import('inflight-limit/adaptive').adaptive
@@ -40,7 +41,7 @@ const AROUND = `
 beforeAll(() => {
 	mkdirSync(join(folder, 'node_modules'))
 	symlinkSync(root, join(folder, 'node_modules/inflight-limit'))
-	for (const name of ['express', 'koa', '@types']) {
+	for (const name of ['express', 'koa', 'redis', '@redis', '@types']) {
 		symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name))
 	}
 	writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')

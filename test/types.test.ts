@@ -31,6 +31,11 @@ const users = {
 		modes: ['node16', 'bundler'],
 	},
 	'Koa 2': { packages: ['@types/koa@2.15.2', '@types/node@20'], writes: ['koa'], modes: ['node16'] },
+	'redis and ioredis': {
+		packages: ['@types/node@20', 'redis@6', 'ioredis@6'],
+		writes: ['redis'],
+		modes: ['nodenext', 'bundler'],
+	},
 	'node:http': {
 		packages: ['@types/node@26'],
 		writes: ['core', 'node', 'dashboard', 'adaptive'],

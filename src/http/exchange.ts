@@ -17,7 +17,7 @@ export interface Admission {
 	readonly waited: number
 	/** Requests that were waiting ahead of it when it arrived; 0 when there was room. */
 	readonly queued: number
-	/** Is aborted when the client leaves. To hand to `fetch`, a database, or whatever can stop early. */
+	/** Is aborted when the client leaves, or the permit is lost. To hand to `fetch`, a database, or whatever can stop early. */
 	readonly signal: AbortSignal
 	/** Gives the permit back early: for a long poll, or the tail of a stream. Only the first call counts. */
 	release(): void
@@ -177,7 +177,8 @@ export class Place implements Admission, AbortSignalLike {
 	}
 
 	get signal(): AbortSignal {
-		return this.#exchange.signal
+		const { signal } = this.#exchange
+		return this.#stay?.signalWith?.(signal) ?? signal
 	}
 
 	get admitted(): boolean {

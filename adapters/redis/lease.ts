@@ -1,0 +1,44 @@
+/**
+ * The permit went to others, as its process could not renew its lease in time: it was paused, blocked, or cut off.
+ *
+ * Recognise it by `code`, not by `instanceof`: one process can hold two copies of this package.
+ */
+export class LeaseLostError extends Error {
+	override readonly name: string = 'LeaseLostError'
+	readonly code = 'ERR_INFLIGHT_LEASE_LOST'
+}
+
+const aborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')?.get as () => boolean
+const reason = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'reason')?.get as () => unknown
+const { throwIfAborted } = AbortSignal.prototype
+
+/**
+ * A signal that calls `check` whenever it is looked at. A timer alone would come too late: after a pause of the process,
+ * whatever else was due, or had arrived, may run before it.
+ */
+export function watchedSignal(controller: AbortController, check: () => void): AbortSignal {
+	const { signal } = controller
+	return Object.defineProperties(signal, {
+		aborted: {
+			configurable: true,
+			get: () => {
+				check()
+				return aborted.call(signal)
+			},
+		},
+		reason: {
+			configurable: true,
+			get: () => {
+				check()
+				return reason.call(signal)
+			},
+		},
+		throwIfAborted: {
+			configurable: true,
+			value: () => {
+				check()
+				throwIfAborted.call(signal)
+			},
+		},
+	})
+}

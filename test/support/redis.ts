@@ -1,0 +1,243 @@
+import { type ChildProcess, execFileSync, fork, spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import net, { type AddressInfo, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe } from 'vitest'
+
+/*
+ * Real servers, started by the tests themselves, each on a free port and in a folder of its own; and fleets of processes.
+ */
+
+function installed(binary: string): boolean {
+	try {
+		execFileSync(binary, ['--version'], { stdio: 'ignore' })
+		return true
+	} catch {
+		return false
+	}
+}
+
+/** The servers there are. */
+export const servers: string[] = ['redis-server', 'valkey-server'].filter(installed)
+
+const MISSING = `
+  #######################################################################
+  #  No redis-server and no valkey-server is installed: ALL TESTS OF    #
+  #  inflight-limit/redis ARE LEFT OUT. To run them:                    #
+  #      apt-get install redis-server      (or: brew install redis)     #
+  #######################################################################
+`
+
+/** Like `describe`, where there is a server. Where there is none, it says so loudly; with `CI`, that is a failure. */
+export const describeRedis: typeof describe | typeof describe.skip = (() => {
+	if (servers.length > 0) return describe
+	if (process.env.CI) throw new Error(MISSING)
+	process.stderr.write(MISSING)
+	return describe.skip
+})()
+
+async function freePort(): Promise<number> {
+	const server = net.createServer()
+	await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+	const { port } = server.address() as AddressInfo
+	await new Promise((resolve) => server.close(resolve))
+	return port
+}
+
+/** Whether a server answers on a port. */
+function answers(port: number): Promise<boolean> {
+	return new Promise((resolve) => {
+		const socket = net.connect(port, '127.0.0.1', () => socket.write('PING\r\n'))
+		socket.once('data', (data) => {
+			resolve(!/LOADING|MASTERDOWN/.test(String(data)))
+			socket.destroy()
+		})
+		socket.once('error', () => resolve(false))
+	})
+}
+
+export interface Server {
+	readonly port: number
+	/** At once, with SIGKILL. */
+	kill(): Promise<void>
+	start(): Promise<void>
+	/** SIGSTOP and SIGCONT. */
+	pause(): void
+	resume(): void
+}
+
+const running = new Set<ChildProcess>()
+const folders = new Set<string>()
+
+/** Ends all servers and processes of this file. */
+export function endAll(): void {
+	for (const child of running) child.kill('SIGKILL')
+	for (const folder of folders) rmSync(folder, { recursive: true, force: true })
+	running.clear()
+	folders.clear()
+}
+process.once('exit', endAll)
+
+export async function startServer(
+	args: string[] = [],
+	binary: string = servers[0] as string,
+): Promise<Server> {
+	const port = await freePort()
+	const folder = mkdtempSync(join(tmpdir(), 'inflight-limit-redis-'))
+	folders.add(folder)
+	let child: ChildProcess | undefined
+	const server: Server = {
+		port,
+		async start() {
+			const own = ['--port', String(port), '--dir', folder, '--bind', '127.0.0.1']
+			child = spawn(binary, [...own, '--save', '', '--appendonly', 'no', ...args], { stdio: 'ignore' })
+			running.add(child)
+			for (let i = 0; i < 500 && !(await answers(port)); i++) await sleep(20)
+		},
+		async kill() {
+			const ended = child
+			if (ended === undefined) return
+			child = undefined
+			running.delete(ended)
+			await new Promise((resolve) => {
+				ended.once('exit', resolve)
+				ended.kill('SIGKILL')
+			})
+		},
+		pause: () => child?.kill('SIGSTOP'),
+		resume: () => child?.kill('SIGCONT'),
+	}
+	await server.start()
+	return server
+}
+
+/** A server that has been up for so long that it can't be one that lost its memory a moment ago. */
+export async function startOldServer(args: string[] = [], binary?: string): Promise<Server> {
+	const server = await startServer(args, binary)
+	await sleep(3_100)
+	return server
+}
+
+/** A way to a server that can be stalled, and cut. */
+export interface Relay {
+	readonly port: number
+	/** Takes no byte in either direction. */
+	stall(): void
+	flow(): void
+	/** Resets all connections. */
+	cut(): void
+	close(): void
+}
+
+export async function startRelay(target: number): Promise<Relay> {
+	const sockets = new Set<Socket>()
+	let stalled = false
+	const server = net.createServer((near) => {
+		const far = net.connect(target, '127.0.0.1')
+		for (const [from, to] of [
+			[near, far],
+			[far, near],
+		] as const) {
+			sockets.add(from)
+			from.pipe(to)
+			from.on('error', () => {})
+			from.on('close', () => {
+				sockets.delete(from)
+				to.destroy()
+			})
+			if (stalled) from.pause()
+		}
+	})
+	await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+	return {
+		port: (server.address() as AddressInfo).port,
+		stall() {
+			stalled = true
+			for (const socket of sockets) socket.pause()
+		},
+		flow() {
+			stalled = false
+			for (const socket of sockets) socket.resume()
+		},
+		cut() {
+			for (const socket of sockets) socket.resetAndDestroy()
+		},
+		close() {
+			for (const socket of sockets) socket.destroy()
+			server.close()
+		},
+	}
+}
+
+export interface WorkerOptions {
+	kind?: 'redis' | 'ioredis'
+	port: number
+	probePort: number
+	concurrency?: number
+	/** How long a permit is held, in ms: from half of it to one and a half. */
+	hold?: number
+	/** For how long its event loop is blocked, again and again, in ms. */
+	block?: number
+	/** How wrong its clock is, in ms. */
+	clock?: number
+	options: { name: string; capacity: number; [option: string]: unknown }
+}
+
+export interface Figures {
+	done: number
+	rejected: number
+	lost: number
+	workAfterLoss: number
+	waits: number[]
+	stats: { admitted: number; available: boolean; fleet: { processes: number } }
+}
+
+/** A process of a fleet. */
+export interface Worker {
+	readonly id: string
+	readonly child: ChildProcess
+	figures(): Promise<Figures>
+	/** Lets it finish, and leave. */
+	stop(): Promise<Figures>
+}
+
+let workers = 0
+
+export async function startWorker(given: WorkerOptions): Promise<Worker> {
+	const id = `worker ${++workers}`
+	const argument = JSON.stringify({
+		kind: workers % 2 ? 'redis' : 'ioredis',
+		concurrency: 4,
+		hold: 30,
+		id,
+		...given,
+	})
+	const child = fork(join(import.meta.dirname, '../redis/worker.js'), [argument], {
+		stdio: 'inherit',
+		execArgv: ['--no-warnings'],
+	})
+	running.add(child)
+	child.once('exit', () => running.delete(child))
+	const message = (): Promise<unknown> =>
+		new Promise((resolve, reject) => {
+			child.once('message', resolve)
+			child.once('exit', () => reject(new Error(`${id} has ended`)))
+		})
+	await message()
+	return {
+		id,
+		child,
+		figures() {
+			const answer = message()
+			child.send('figures')
+			return answer as Promise<Figures>
+		},
+		stop() {
+			const answer = message()
+			child.send('stop')
+			return answer as Promise<Figures>
+		},
+	}
+}
