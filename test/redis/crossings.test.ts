@@ -95,6 +95,22 @@ test('a command that fails ends the session; it is asked again in the next, and 
 	await vi.waitFor(() => expect(redis.count('join')).toBe(3))
 	expect(redis.count('acquire')).toBe(3)
 	expect(limiter.available).toBe(true)
+	// Two fail at once: that is one session, not two.
+	redis.answers.acquire = () => {
+		redis.answers.acquire = () => {
+			redis.answers.acquire = acquire as () => unknown
+			throw new Error('lost')
+		}
+		throw new Error('lost')
+	}
+	await Promise.all([limiter.acquire(), limiter.acquire()])
+	expect(redis.count('join')).toBe(4)
+	redis.answers.acquire = () => sleep(5, ['full', 2, 0])
+	const gone = new AbortController()
+	const full = limiter.acquire({ signal: gone.signal })
+	gone.abort('gone')
+	await expect(full).rejects.toBe('gone')
+	await sleep(10)
 })
 
 test('a command that fails before it is sent is asked again, by the loop that joins already', async () => {
@@ -121,7 +137,7 @@ test('a Redis that never answered: one permit alone, until it does', async () =>
 	expect(alone.token).toBe(0)
 	expect(limiter.available).toBe(false)
 	const second = limiter.acquire()
-	await sleep(20)
+	await sleep(200)
 	expect(limiter).toMatchObject({ active: 1, queued: 1 })
 	redis.answers.join = join as () => unknown
 	expect((await second).token).toBeGreaterThan(0)
@@ -237,8 +253,10 @@ test('closed before it could subscribe: Redis is asked for nothing', async () =>
 test('capacities that cross: the last one counts', async () => {
 	const redis = scripted()
 	const limiter = redis.make()
+	const { join } = redis.answers
+	redis.answers.join = (args) => sleep(20, join?.(args))
 	limiter.resize(3)
-	await sleep(0)
+	await sleep(10)
 	await Promise.all([limiter.resize(4), limiter.acquire()])
 	await vi.waitFor(() => expect(redis.calls.find(([name]) => name === 'resize')?.[3]).toBe('4'))
 	await Promise.all([limiter.resize(5), limiter.resize(6)])
@@ -265,11 +283,11 @@ test('as many whose messages were lost as one renewal asks after: it goes on wit
 
 test('a process that was blocked itself gives Redis its time again', async () => {
 	const redis = scripted()
-	const limiter = redis.make({ redisTimeout: 100 })
+	const limiter = redis.make()
 	const { join } = redis.answers
-	redis.answers.join = async (args) => {
-		await sleep(20)
-		return join?.(args)
+	redis.answers.join = () => {
+		redis.answers.join = join as () => unknown
+		return never
 	}
 	const first = limiter.acquire()
 	await sleep(5)
