@@ -17,7 +17,10 @@ const server = createServer((req, res) => {
 		res.end(`waited ${Math.round(admission(req)?.waited ?? 0)} ms\n`)
 	})
 })
-server.listen(Number(process.env.PORT ?? 3000), () => console.log('listening'))
+server.listen(Number(process.env.PORT ?? 3000), '127.0.0.1', () => {
+	const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+	console.log(`http://127.0.0.1:${port}/`)
+})
 
 process.once('SIGTERM', async () => {
 	renders.close()

@@ -2,8 +2,9 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { afterEach, expect, test } from 'vitest'
+import { afterAll, afterEach, expect, test } from 'vitest'
 import { request, until } from './support/clients.js'
+import { describeRedis, endAll, startServer } from './support/redis.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const running: ChildProcess[] = []
@@ -16,10 +17,11 @@ afterEach(() => {
 async function start(
 	name: string,
 	servers = 1,
+	env: NodeJS.ProcessEnv = {},
 ): Promise<{ ports: number[]; child: ChildProcess; lines: string[] }> {
 	const child = spawn(process.execPath, [`examples/${name}.js`], {
 		cwd: root,
-		env: { ...process.env, PORT: '0' },
+		env: { ...process.env, PORT: '0', ...env },
 		stdio: ['ignore', 'pipe', 'inherit'],
 	})
 	running.push(child)
@@ -140,6 +142,32 @@ test('overload serves all that come in time', async () => {
 	expect(lines.slice(1).toSorted()).toEqual(customers.map((customer) => `served ${customer}`).toSorted())
 })
 
+describeRedis('with a Redis', () => {
+	afterAll(endAll)
+
+	test('fleet-limit is one limit for two processes, and leaves when it is told to end', async () => {
+		const redis = await startServer()
+		const env = { REDIS_URL: `redis://127.0.0.1:${redis.port}` }
+		const started = await Promise.all([start('fleet-limit', 1, env), start('fleet-limit', 1, env)])
+		const [one, other] = started.map(({ ports }) => ports[0] as number) as [number, number]
+		// A Redis that has just started lets nobody in until all processes may be back.
+		await request(one)
+		const begin = performance.now()
+		const answers = await Promise.all([one, other, one, other, one, other].map((port) => request(port)))
+		for (const { status, body } of answers) {
+			expect(status).toBe(200)
+			expect(body).toMatch(/^waited \d+ ms\n$/)
+		}
+		// Six at two a time are three rounds of 200 ms.
+		expect(performance.now() - begin).toBeGreaterThan(580)
+		for (const { child } of started) {
+			const ended = new Promise((resolve) => child.once('exit', resolve))
+			child.kill('SIGTERM')
+			expect(await ended).toBe(0)
+		}
+	})
+})
+
 test('there is no example without a test', () => {
 	expect(readdirSync(`${root}/examples`).sort()).toEqual(
 		[
@@ -147,6 +175,7 @@ test('there is no example without a test', () => {
 			'adaptive-capacity.js',
 			'expensive-route.js',
 			'express-app.js',
+			'fleet-limit.js',
 			'graceful-shutdown.js',
 			// Tested by grafana.test.ts.
 			'grafana',

@@ -144,6 +144,7 @@ class Caller implements FleetPermit, Linked<Caller>, Held {
 	leased = false
 	lost = false
 	settle!: (error?: unknown) => void
+	release!: () => void
 	timer: NodeJS.Timeout | undefined = undefined
 	cancel: AbortSignalLike | undefined = undefined
 	readonly #limiter: RedisLimiter
@@ -170,10 +171,6 @@ class Caller implements FleetPermit, Linked<Caller>, Held {
 		this.#controller?.abort(
 			new LeaseLostError('The permit was lost: its process could not renew its lease in time'),
 		)
-	}
-
-	release(): void {
-		this.#limiter.giveBack(this)
 	}
 
 	[Symbol.dispose](): void {
@@ -412,7 +409,7 @@ export class RedisLimiter {
 		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
-			this.giveBack(caller)
+			this.#giveBack(caller)
 			this.#figures.released(waited, performance.now() - since, outcome, undefined, this)
 		}
 		return { leave }
@@ -425,7 +422,7 @@ export class RedisLimiter {
 			const caller = await this.#wait(weight, signal, maxWait)
 			// The client can leave after the permit was handed over and before this line runs.
 			if (signal?.aborted) {
-				this.giveBack(caller)
+				this.#giveBack(caller)
 				throw signal.reason
 			}
 			return caller
@@ -505,7 +502,7 @@ export class RedisLimiter {
 		// A permit that its message brought before this answer is in use already.
 		if (caller.state === 'held') return
 		if (caller.state === 'over') {
-			if (caller.asked === 'asking') this.#release({ id, weight })
+			this.#release({ id, weight })
 			return
 		}
 		if (first === 'queued') {
@@ -556,9 +553,7 @@ export class RedisLimiter {
 		clearTimeout(caller.timer)
 	}
 
-	/** @internal The end of a permit. Only the first counts. */
-	giveBack(caller: Caller): void {
-		if (caller.state !== 'held') return
+	#giveBack(caller: Caller): void {
 		caller.state = 'over'
 		this.#held.delete(caller.id)
 		this.#active -= caller.weight

@@ -29,7 +29,8 @@ import { createHash } from 'node:crypto'
  *   changes nothing.
  * - A Redis that lost its memory, by a restart or by a failover. It has another `run` id, nothing, or not even the script; in
  *   each case the next command starts a new *generation*. Processes join again with what they hold. For one lease, while some
- *   may be missing, room counts as taken: permits only pass from who releases to who waits (`grace`).
+ *   may be missing, room counts as taken: permits only pass from who releases to who waits (`grace`), and all
+ *   of the capacity is said to be taken: a share of what only seems free would be one too many, should Redis go away again.
  * - A Redis that was away, with all its memory. Nobody could renew, so nobody is taken for dead: all leases begin again.
  */
 
@@ -44,6 +45,12 @@ local capacity, active, queued, token, grace, blind
 
 local function read(packed)
   capacity, active, queued, token, grace, blind = struct.unpack('dddddd', packed)
+end
+
+-- What a process is told is held: while some may be missing, what seems free is nobody's, neither here nor in the shares
+-- that are taken should Redis go away again.
+local function taken()
+  return grace > 0 and math.max(capacity, active) or active
 end
 
 -- The two that matter come first, as short as can be: all is well, and nobody waits.
@@ -69,7 +76,7 @@ elseif op == 'release' then
     active = active - weight
     if queued == 0 then
       call('HSET', S, 'head', struct.pack('dddddd', capacity, active, 0, token, grace, blind))
-      return {'ok', active}
+      return {'ok', taken()}
     end
   elseif call('HGET', S, P) ~= n then
     return {'rejoin'}
@@ -157,7 +164,7 @@ local function fleet(answer)
     if leases[k] ~= P and (soon < 0 or left < soon) then soon = left end
   end
   if grace > 0 and (soon < 0 or grace - now() < soon) then soon = math.max(grace - now(), 0) end
-  for _, value in ipairs({capacity, active, queued, #leases / 2, rank, soon}) do table.insert(answer, value) end
+  for _, value in ipairs({capacity, taken(), queued, #leases / 2, rank, soon}) do table.insert(answer, value) end
   return answer
 end
 
@@ -169,7 +176,7 @@ end
 
 if op == 'acquire' then
   -- longest queue, ttl of the queue, ticket of one who comes back or 0
-  if s[3] then return {token, active} end
+  if s[3] then return {token, taken()} end
   local most = limit(0)
   if queued == 0 and active + weight <= most then
     active, token = active + weight, token + 1
@@ -177,7 +184,7 @@ if op == 'acquire' then
     save()
     return {token, active}
   end
-  if queued >= tonumber(ARGV[6]) then return {'full', active, queued} end
+  if queued >= tonumber(ARGV[6]) then return {'full', taken(), queued} end
   local last, ticket, ahead = tonumber(call('HGET', S, 'ticket')), tonumber(ARGV[8]), queued
   if ticket == 0 then ticket = last + 1 end
   if ticket > last then call('HSET', S, 'ticket', ticket) end
@@ -185,7 +192,7 @@ if op == 'acquire' then
   if ahead == 0 then call('PEXPIRE', Q, ARGV[7]) end
   grant(most)
   save()
-  return {'queued', active, ahead, ticket}
+  return {'queued', taken(), ahead, ticket}
 end
 
 if op == 'release' then
@@ -197,7 +204,7 @@ if op == 'release' then
     grant(limit(0))
   end
   save()
-  return {'ok', active}
+  return {'ok', taken()}
 end
 
 if op == 'join' then
@@ -209,7 +216,8 @@ if op == 'join' then
   if not gen or run ~= s[3] then
     call('DEL', S, Q, L)
     grace = 0
-    local young = math.min(lease, ${RECONNECTED}) - uptime * 1000
+    -- The uptime is in whole seconds, and up to one too long.
+    local young = math.min(lease, math.min(lease + 1000, ${RECONNECTED}) - uptime * 1000)
     if gen then grace = now() + ttl elseif young > 0 then grace = now() + young end
     if was ~= '' or not capacity then capacity = tonumber(ARGV[11]) end
     -- Not from 0: whoever compares tokens compares them across generations too.

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { SCRIPT } from '../../adapters/redis/script.js'
 import {
 	describeRedis,
 	endAll,
@@ -81,6 +82,11 @@ describeRedis('a fleet of eight processes', () => {
 		return (await probe.llen('log')) - before
 	}
 
+	/** Until Redis has answered each: one that it never did may take one permit all the same. */
+	async function known(workers: Worker[]): Promise<void> {
+		for (const worker of workers) while ((await worker.figures()).stats.fleet.processes < 2) await sleep(20)
+	}
+
 	async function stop(): Promise<Figures[]> {
 		const all = await Promise.all(fleet.map((worker) => worker.stop()))
 		fleet = []
@@ -106,6 +112,18 @@ describeRedis('a fleet of eight processes', () => {
 		expect(found.count).toBeGreaterThan(200)
 		const client = new Redis(server.port)
 		expect(await client.keys('*')).toEqual([])
+		client.disconnect()
+	})
+
+	test('while some may be missing after a loss of memory, who is back is told of no room to take a share of', async () => {
+		const client = new Redis(server.port)
+		const key = 'inflight:{told}'
+		const keys = [key, `${key}:queue`, `${key}:leases`]
+		// lease, ttl, an older generation, not blind, capacity, no other capacity, token, capacity; one permit of weight 1
+		const join = ['join', 'p', '1', 2_000, 1_800, 'older', 0, 6, '', 0, 6, 'p:1:a', 1]
+		const [state, , capacity, active] = (await client.eval(SCRIPT, 3, ...keys, ...join)) as unknown[]
+		expect([state, capacity, active]).toEqual(['ok', 6, 6])
+		await client.del(...keys)
 		client.disconnect()
 	})
 
@@ -220,6 +238,8 @@ describeRedis('a fleet of eight processes', () => {
 	// For the whole 25 s: TORTURE=25000 npx vitest run test/redis/fleet.test.ts
 	test('connections and processes killed, and Redis restarted, at random; then the whole capacity is back', async () => {
 		await start()
+		await known(fleet)
+		await probe.del('most', 'over')
 		const options = { name: `fleet ${names}`, capacity: 6, lease: LEASE, redisTimeout: 200 }
 		const killer = (): Redis => new Redis(server.port, { retryStrategy: null, lazyConnect: true })
 		const until = performance.now() + Number(process.env.TORTURE ?? 10_000)
@@ -239,6 +259,7 @@ describeRedis('a fleet of eight processes', () => {
 			} else if (dice < 0.8) {
 				await kill(fleet[Math.floor(Math.random() * fleet.length)] as Worker)
 				await start({ options }, 1)
+				await known(fleet.slice(-1))
 				names--
 				done.processes++
 			} else {
@@ -253,8 +274,7 @@ describeRedis('a fleet of eight processes', () => {
 		const working = (await probe.hvals('working')).reduce((sum, count) => sum + Number(count), 0)
 		const found = await seen()
 		print('torture', { ...done, ...found, rate, working })
-		// KNOWN TO FALL SHORT: in 25 s, one too many was seen at work for a while (`most` 7 of 6). Not yet understood.
-		expect(found.most).toBeLessThanOrEqual(7)
+		expect(found.most).toBeLessThanOrEqual(6)
 		expect(rate).toBeGreaterThan(40)
 	})
 })
