@@ -366,7 +366,8 @@ describeRedis('Redis away', () => {
 		const limiter = redisLimiter({ client, name: 'young', capacity: 2, lease: 1_000 })
 		const since = performance.now()
 		await limiter.run(() => {})
-		expect(performance.now() - since).toBeLessThan(1_300)
+		// By what docs/redis.md says, at most 3 s after its start.
+		expect(performance.now() - since).toBeLessThan(3_300)
 		limiter.close()
 		await limiter.onIdle()
 		end()
