@@ -68,8 +68,9 @@ export interface RedisLimiterOptions<Request = object> {
 	/** How long Redis may take to answer before it counts as unavailable, in ms, from 10 to a quarter of `lease`. Default: `200`. */
 	redisTimeout?: number | undefined
 	/**
-	 * What becomes of requests while Redis is unavailable: `'local'` admits as many as this process’s share, `'reject'`
-	 * turns them away with `unavailable`, `'admit'` lets all in. Default: `'local'`.
+	 * What becomes of requests while Redis is unavailable: `'local'` admits as many as this process’s share (none, as with
+	 * `'reject'`, before Redis has ever answered it, unless there is a `localCapacity`), `'reject'` turns them away with
+	 * `unavailable`, `'admit'` lets all in. Default: `'local'`.
 	 */
 	whenUnavailable?: 'local' | 'reject' | 'admit' | undefined
 	/**
@@ -312,8 +313,8 @@ export class RedisLimiter {
 	/**
 	 * Takes a permit, after waiting for one if need be.
 	 *
-	 * @returns a promise of the permit. It rejects as that of a semaphore does, and with `unavailable` where
-	 * `whenUnavailable` is `'reject'`.
+	 * @returns a promise of the permit. It rejects as that of a semaphore does, and with `unavailable` as
+	 * `whenUnavailable` has it.
 	 */
 	async acquire(options: AcquireOptions = {}): Promise<FleetPermit> {
 		checkOptions(options, ACQUIRE_OPTIONS)
@@ -439,7 +440,7 @@ export class RedisLimiter {
 		fleet.check()
 		if (fleet.state !== 'in') {
 			fleet.use()
-			if (!fleet.available && this.#whenUnavailable === 'reject') throw this.#rejection('unavailable')
+			if (!fleet.available && this.#rule() === 'reject') throw this.#rejection('unavailable')
 			// Of the queue, too, a process has its share. While nothing is decided yet, some of them will find room.
 			const bound = fleet.available
 				? this.#maxQueue + this.capacity
@@ -582,11 +583,17 @@ export class RedisLimiter {
 		this.#fleet.check()
 	}
 
+	/** What becomes of requests while Redis is unavailable. */
+	#rule(): 'local' | 'reject' | 'admit' {
+		// A process that Redis has never answered knows of no share: whatever it took could be one too many.
+		const unknown = this.#localCapacity === undefined && !this.#fleet.known
+		return this.#whenUnavailable === 'local' && unknown ? 'reject' : this.#whenUnavailable
+	}
+
 	/** What this process may hold while Redis is unavailable. */
 	#share(): number {
-		const { capacity, active, processes, rank, known } = this.#fleet
+		const { capacity, active, processes, rank } = this.#fleet
 		if (this.#localCapacity !== undefined) return this.#localCapacity
-		if (!known) return 1
 		const lapsed = this.#fleet.check()
 		const shared = lapsed ? capacity : Math.max(0, capacity - active)
 		const share = Math.floor(shared / processes) + (rank < shared % processes ? 1 : 0)
@@ -598,7 +605,8 @@ export class RedisLimiter {
 
 	#roomAlone(weight: number): boolean {
 		if (this.#fleet.state === 'in' || this.#fleet.available || this.#fleet.asking) return false
-		if (this.#whenUnavailable !== 'local') return this.#whenUnavailable === 'admit'
+		const rule = this.#rule()
+		if (rule !== 'local') return rule === 'admit'
 		const share = this.#share()
 		// Who is too heavy for the share goes alone, if there is any.
 		return this.#active + weight <= share || (this.#active === 0 && share > 0 && this.#fleet.check())
@@ -661,15 +669,17 @@ export class RedisLimiter {
 
 	#availability(available: boolean, reason: unknown): void {
 		const said = reason instanceof Error ? reason.message : String(reason ?? 'no answer')
-		const rule = {
+		const rule = this.#rule()
+		const meant = {
 			local: 'a local share of it is used',
 			reject: 'requests are rejected',
 			admit: 'all are let in',
-		}
+		}[rule]
+		const why = rule === this.#whenUnavailable ? '' : ', as no share is known before it has answered once'
 		process.emitWarning(
 			available
 				? `The limiter ${this.name} is the fleet's again: Redis is back`
-				: `Redis is unavailable to the limiter ${this.name} (${said}): ${rule[this.#whenUnavailable]}`,
+				: `Redis is unavailable to the limiter ${this.name} (${said}): ${meant}${why}`,
 			{
 				type: 'InflightLimitWarning',
 				code: available ? 'INFLIGHT_REDIS_BACK' : 'INFLIGHT_REDIS_UNAVAILABLE',
@@ -677,7 +687,7 @@ export class RedisLimiter {
 		)
 		this.#figures.availability(available)
 		if (available) return
-		if (this.#whenUnavailable === 'reject') {
+		if (rule === 'reject') {
 			for (let caller = this.#waiting.head; caller !== undefined; caller = this.#waiting.head) {
 				this.drop(caller, this.#rejection('unavailable'))
 			}

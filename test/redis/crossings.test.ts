@@ -10,7 +10,7 @@ import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../
  * What crosses on its way, or does not come at all: a scripted client, as no real Redis can be made to do it at will.
  */
 
-vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
 type Answers = Record<string, (args: string[]) => unknown>
 
@@ -124,7 +124,7 @@ test('a command that fails before it is sent is asked again, by the loop that jo
 	expect((await redis.make().acquire()).token).toBe(7)
 })
 
-test('a Redis that never answered: one permit alone, until it does', async () => {
+test('a Redis that never answered: nobody knows a share, so nobody gets in until it does', async () => {
 	const redis = scripted()
 	const { join } = redis.answers
 	let attempts = 0
@@ -133,15 +133,28 @@ test('a Redis that never answered: one permit alone, until it does', async () =>
 		return never
 	}
 	const limiter = redis.make({ redisTimeout: 50 })
-	const alone = await limiter.acquire()
-	expect(alone.token).toBe(0)
-	expect(limiter.available).toBe(false)
-	const second = limiter.acquire()
-	await sleep(200)
-	expect(limiter).toMatchObject({ active: 1, queued: 1 })
+	const own = redis.make({ redisTimeout: 50, localCapacity: 1 })
+	warned.mockClear()
+	const since = performance.now()
+	const alone = await Promise.allSettled([limiter.acquire(), limiter.acquire(), own.acquire()])
+	expect(performance.now() - since).toBeLessThan(150)
+	expect(alone).toMatchObject([
+		{ reason: { reason: 'unavailable' } },
+		{ reason: { reason: 'unavailable' } },
+		{ value: { token: 0 } },
+	])
+	await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
+	expect(limiter).toMatchObject({ available: false, active: 0, queued: 0 })
+	expect(warned.mock.calls.map(([text]) => text)).toEqual([
+		expect.stringMatching(/: requests are rejected, as no share is known before it has answered once$/),
+		expect.stringMatching(/: a local share of it is used$/),
+	])
 	redis.answers.join = join as () => unknown
-	expect((await second).token).toBeGreaterThan(0)
-	expect(limiter.available).toBe(true)
+	await vi.waitFor(() => expect(limiter.available && own.available).toBe(true))
+	expect((await limiter.acquire()).token).toBeGreaterThan(0)
+	// From now on it has a share.
+	for (const name of ['join', 'probe', 'acquire']) redis.answers[name] = () => never
+	expect((await limiter.acquire()).token).toBe(0)
 })
 
 test('messages: of an older session, before the answer, with an older token, after the end', async () => {

@@ -341,7 +341,10 @@ describeRedis('Redis away', () => {
 			await expect(own.acquire({ maxWait: 20 })).rejects.toMatchObject({ reason: 'timeout' })
 			expect(only.token).toBe(0)
 			expect(limiters.local.available).toBe(false)
-			expect(warned).toHaveBeenCalledTimes(4)
+			// What it can't know of the fleet, it doesn't guess.
+			const newcomer = make('local', { name: `${kind} local` })
+			await expect(newcomer.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
+			expect(warned).toHaveBeenCalledTimes(5)
 			server.resume()
 			await vi.waitFor(() => expect(limiters.local.available && limiters.admit.available).toBe(true), 2_000)
 			expect(told).toEqual([
@@ -352,7 +355,8 @@ describeRedis('Redis away', () => {
 			await expect(limiters.local.acquire({ maxWait: 200 })).rejects.toMatchObject({ reason: 'timeout' })
 			for (const permit of [...local, ...all, only]) permit.release()
 			await limiters.local.run(() => {}, { weight: 2 })
-			for (const limiter of [...Object.values(limiters), own]) {
+			await newcomer.run(() => {})
+			for (const limiter of [...Object.values(limiters), own, newcomer]) {
 				limiter.close()
 				await limiter.onIdle()
 			}
