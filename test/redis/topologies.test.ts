@@ -1,14 +1,25 @@
 import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis } from 'ioredis'
-import { createCluster } from 'redis'
+import { createClient, createCluster, createSentinel } from 'redis'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type RedisClient, redisLimiter } from '../../adapters/redis.js'
-import { describeRedis, endAll, type Server, startServer } from '../support/redis.js'
+import {
+	describeRedis,
+	endAll,
+	freePort,
+	newFolder,
+	type Server,
+	servers,
+	startSentinel,
+	startServer,
+} from '../support/redis.js'
 
 vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
-/** More at work than one limiter alone would see, first come, first served across both. */
+/** Never more at work than the capacity, though all clients want more, and nobody is refused. */
 async function check(clients: RedisClient[], name: string): Promise<void> {
 	const limiters = clients.map((client) => redisLimiter({ client, name, capacity: 2, lease: 2_000 }))
 	let active = 0
@@ -29,44 +40,154 @@ async function check(clients: RedisClient[], name: string): Promise<void> {
 	}
 }
 
-describeRedis('a cluster of three nodes', () => {
+/** Through a failover shorter than the lease: who holds a permit counts, who waits keeps its place, and then all goes on. */
+async function checkFailover(
+	clients: RedisClient[],
+	name: string,
+	failOver: () => Promise<unknown>,
+): Promise<void> {
+	const limiters = clients.map((client) => redisLimiter({ client, name, capacity: 2, lease: 8_000 }))
+	const held = await Promise.all(limiters.map((limiter) => limiter.acquire()))
+	await vi.waitFor(() => expect(limiters.every((one) => one.stats().fleet.processes === 2)).toBe(true), 5_000)
+	let active = held.length
+	let most = 0
+	const waiting = limiters.map(async (limiter) => {
+		const permit = await limiter.acquire()
+		most = Math.max(most, ++active)
+		return permit
+	})
+	await sleep(100)
+	await failOver()
+	await vi.waitFor(() => expect(limiters.some(({ available }) => !available)).toBe(true), 5_000)
+	await vi.waitFor(() => expect(limiters.every(({ available }) => available)).toBe(true), 15_000)
+	await sleep(500)
+	expect(most).toBe(0)
+	expect(limiters.map(({ queued }) => queued)).toEqual(limiters.map(() => 1))
+	for (const permit of held) {
+		active--
+		expect(permit.signal.aborted).toBe(false)
+		permit.release()
+	}
+	for (const permit of await Promise.all(waiting)) {
+		expect(permit.token).toBeGreaterThan(Math.max(...held.map(({ token }) => token)))
+		active--
+		permit.release()
+	}
+	expect(most).toBe(2)
+	for (const limiter of limiters) {
+		limiter.close()
+		await limiter.onIdle()
+	}
+	await check(clients, name)
+}
+
+describeRedis.each(servers)('%s, a cluster of three nodes', (binary) => {
 	let nodes: Server[] = []
+	let replica: Server
+	let one: Cluster
+	let other: ReturnType<typeof createCluster>
+	const cli = (...args: string[]): string =>
+		execFileSync(binary.replace('-server', '-cli'), args, { encoding: 'utf8' })
 
 	beforeAll(async () => {
-		const options = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000']
-		nodes = await Promise.all([1, 2, 3].map(() => startServer(options)))
+		const options = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '1000']
+		nodes = await Promise.all([1, 2, 3].map(() => startServer(options, binary)))
 		const ports = nodes.map(({ port }) => `127.0.0.1:${port}`)
-		execFileSync('redis-cli', ['--cluster', 'create', ...ports, '--cluster-yes'])
+		cli('--cluster', 'create', ...ports, '--cluster-yes')
+		replica = await startServer(options, binary)
 		await sleep(3_000)
-	})
-	afterAll(endAll)
-
-	test.each(['renders', 'a}b{c', 'partner'])('%s, through both clients at once', async (name) => {
 		const port = nodes[0]?.port as number
-		const one = new Cluster([{ host: '127.0.0.1', port }])
-		const other = createCluster({ rootNodes: [{ url: `redis://127.0.0.1:${port}` }] })
+		one = new Cluster([{ host: '127.0.0.1', port }])
+		one.on('error', () => {})
+		other = createCluster({ rootNodes: nodes.map(({ port }) => ({ url: `redis://127.0.0.1:${port}` })) })
 		other.on('error', () => {})
 		await other.connect()
-		await check([one, other], name)
+	})
+	afterAll(() => {
+		one.disconnect()
+		other.destroy()
+		endAll()
+	})
+
+	test.each(['renders', 'a}b{c', 'partner'])('%s, through both clients at once', (name) =>
+		check([one, other], name),
+	)
+
+	test('its node is killed, and the replica takes over', async () => {
+		const slot = Number(await one.cluster('KEYSLOT', 'inflight:{moved}'))
+		const slots = (await one.call('CLUSTER', 'SLOTS')) as [number, number, [string, number, string]][]
+		const [, , [, port, id]] = slots.find(([from, to]) => from <= slot && slot <= to) as (typeof slots)[0]
+		const added = [`127.0.0.1:${replica.port}`, `127.0.0.1:${port}`]
+		cli('--cluster', 'add-node', ...added, '--cluster-slave', '--cluster-master-id', id)
+		await vi.waitFor(
+			() => expect(cli('-p', String(replica.port), 'info', 'replication')).toMatch(/link_status:up/),
+			5_000,
+		)
+		await checkFailover(
+			[one, other],
+			'moved',
+			() => nodes.find((node) => node.port === port)?.kill() as Promise<void>,
+		)
+	})
+})
+
+describeRedis.each(servers)('%s, watched over by a sentinel', (binary) => {
+	afterAll(endAll)
+
+	test('its master is killed, and the replica takes over', async () => {
+		const master = await startServer([], binary)
+		const replica = await startServer(['--replicaof', '127.0.0.1', String(master.port)], binary)
+		await sleep(3_100)
+		const { port } = await startSentinel(master, binary)
+		const sentinels = [{ host: '127.0.0.1', port }]
+		const one = new Redis({ sentinels, name: 'main' })
+		one.on('error', () => {})
+		const other = createSentinel({ name: 'main', sentinelRootNodes: sentinels })
+		other.on('error', () => {})
+		await other.connect()
+		await check([one, other], 'before')
+		await checkFailover([one, other], 'failover', () => master.kill())
+		expect(await one.info('server')).toContain(`tcp_port:${replica.port}`)
+		one.disconnect()
+		await other.destroy()
+	})
+})
+
+describeRedis.each(servers)('%s, through TLS', (binary) => {
+	afterAll(endAll)
+
+	test('both clients at once', async () => {
+		const folder = newFolder()
+		const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
+		const made = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', cert]
+		const names = ['-subj', '/CN=redis', '-addext', 'subjectAltName=IP:127.0.0.1']
+		execFileSync('openssl', [...made, ...names], { stdio: 'ignore' })
+		const port = await freePort()
+		const files = ['--tls-key-file', key, '--tls-cert-file', cert, '--tls-ca-cert-file', cert]
+		await startServer(['--tls-port', String(port), '--tls-auth-clients', 'no', ...files], binary)
+		const ca = readFileSync(cert)
+		const one = new Redis({ host: '127.0.0.1', port, tls: { ca } })
+		const other = createClient({ socket: { host: '127.0.0.1', port, tls: true, ca } })
+		other.on('error', () => {})
+		await other.connect()
+		await check([one, other], 'secret')
 		one.disconnect()
 		other.destroy()
 	})
 })
 
-describeRedis('a replica takes over', () => {
+describeRedis.each(servers)('%s, and a replica that takes over by hand', (binary) => {
 	afterAll(endAll)
 
 	test('who holds a permit counts before newcomers get in', async () => {
-		const master = await startServer()
-		const replica = await startServer()
+		const master = await startServer([], binary)
+		const replica = await startServer([], binary)
 		const direct = new Redis(replica.port)
 		await direct.replicaof('127.0.0.1', master.port)
 		await sleep(1_500)
-		const at = { port: master.port }
 		const client = new Redis({
-			sentinels: undefined as never,
 			host: '127.0.0.1',
-			port: at.port,
+			port: master.port,
 			retryStrategy: () => {
 				client.options.port = replica.port
 				return 20

@@ -1,5 +1,5 @@
 import { type ChildProcess, execFileSync, fork, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import net, { type AddressInfo, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -38,7 +38,7 @@ export const describeRedis: typeof describe | typeof describe.skip = (() => {
 	return describe.skip
 })()
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
 	const server = net.createServer()
 	await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
 	const { port } = server.address() as AddressInfo
@@ -80,19 +80,19 @@ export function endAll(): void {
 }
 process.once('exit', endAll)
 
-export async function startServer(
-	args: string[] = [],
-	binary: string = servers[0] as string,
-): Promise<Server> {
-	const port = await freePort()
+/** A folder that goes with the servers. */
+export function newFolder(): string {
 	const folder = mkdtempSync(join(tmpdir(), 'inflight-limit-redis-'))
 	folders.add(folder)
+	return folder
+}
+
+async function launch(binary: string, port: number, args: string[]): Promise<Server> {
 	let child: ChildProcess | undefined
 	const server: Server = {
 		port,
 		async start() {
-			const own = ['--port', String(port), '--dir', folder, '--bind', '127.0.0.1']
-			child = spawn(binary, [...own, '--save', '', '--appendonly', 'no', ...args], { stdio: 'ignore' })
+			child = spawn(binary, args, { stdio: 'ignore' })
 			running.add(child)
 			for (let i = 0; i < 500 && !(await answers(port)); i++) await sleep(20)
 		},
@@ -111,6 +111,32 @@ export async function startServer(
 	}
 	await server.start()
 	return server
+}
+
+export async function startServer(
+	args: string[] = [],
+	binary: string = servers[0] as string,
+): Promise<Server> {
+	const port = await freePort()
+	const own = ['--port', String(port), '--dir', newFolder(), '--bind', '127.0.0.1']
+	return launch(binary, port, [...own, '--save', '', '--appendonly', 'no', ...args])
+}
+
+/** A sentinel that watches over a master, which it calls `main`, and fails over by itself. */
+export async function startSentinel(master: Server, binary: string): Promise<Server> {
+	const port = await freePort()
+	const folder = newFolder()
+	const file = join(folder, 'sentinel.conf')
+	const lines = [
+		`port ${port}`,
+		'bind 127.0.0.1',
+		`dir ${folder}`,
+		`sentinel monitor main 127.0.0.1 ${master.port} 1`,
+		'sentinel down-after-milliseconds main 500',
+		'sentinel failover-timeout main 5000',
+	]
+	writeFileSync(file, lines.join('\n'))
+	return launch(binary, port, [file, '--sentinel'])
 }
 
 /** A server that has been up for so long that it can't be one that lost its memory a moment ago. */
