@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { REDIS_LIMITER_OPTIONS } from '../adapters/redis/limiter.js'
 import { LIMITER_OPTIONS } from '../src/limiter.js'
 import { node, scratch } from './support/packed.js'
 
@@ -89,21 +90,26 @@ test.each(['express', 'koa'])('the first program for %s serves requests', async 
 	expect(await node(folder, [`${name}.js`])).toEqual({ code: 0, output: 'the answer to 1\n' })
 })
 
-test('its table of options has each option with the default that its type documents', () => {
-	const rows = Array.from(readme.matchAll(/^\| `(\w+)` +\| (.+?) +\|/gm), ([, name = '', value = '']) => [
-		name,
-		value,
-	])
-	expect(rows.map(([name]) => name).sort()).toEqual([...LIMITER_OPTIONS, 'onReject'].sort())
-	const source = readFileSync(join(root, 'src/limiter.ts'), 'utf8')
-	for (const [name = '', value] of rows) {
-		const docs = new RegExp(`/\\*\\*((?:(?!\\*/).)*)\\*/\\s+${name}\\??[:(]`, 's').exec(source)?.[1]
-		const documented = /Default: (.*)\.\s*$/.exec(docs ?? '')?.[1]
-		if (name !== 'onReject') expect([name, documented ?? 'required']).toEqual([name, value])
-	}
-})
+test.each([
+	['README.md', 'src/limiter.ts', LIMITER_OPTIONS, ['onReject']],
+	['docs/redis.md', 'adapters/redis/limiter.ts', REDIS_LIMITER_OPTIONS, []],
+])(
+	'the table of options in %s has each option with the default that its type documents',
+	(page, code, options, ofAdapters) => {
+		const table = readFileSync(join(root, page), 'utf8').matchAll(/^\| `(\w+)` +\| (.+?) +\|/gm)
+		const rows = Array.from(table, ([, name = '', value = '']) => [name, value])
+		expect(rows.map(([name]) => name).sort()).toEqual([...options, ...ofAdapters].sort())
+		const source = readFileSync(join(root, code), 'utf8')
+		for (const [name = '', value] of rows) {
+			const docs = new RegExp(`/\\*\\*((?:(?!\\*/).)*)\\*/\\s+${name}\\??[:(]`, 's').exec(source)?.[1]
+			const documented = /Default: (.*)\.\s*$/.exec(docs ?? '')?.[1]
+			if (!(ofAdapters as string[]).includes(name))
+				expect([name, documented ?? 'required']).toEqual([name, value])
+		}
+	},
+)
 
-test.each(['README', 'docs/overload', 'CHANGELOG', 'CONTRIBUTING', 'SECURITY'])(
+test.each(['README', 'docs/overload', 'docs/redis', 'CHANGELOG', 'CONTRIBUTING', 'SECURITY'])(
 	'what %s links to is there',
 	(name) => {
 		const text = readFileSync(join(root, `${name}.md`), 'utf8')

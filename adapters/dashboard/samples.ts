@@ -14,7 +14,7 @@ const KEYS = 5
 /** The longest key shown, in characters: what clients send is as long as they like. */
 const LONGEST_KEY = 80
 
-const REASONS: RejectionReason[] = ['queue-full', 'timeout', 'evicted', 'closed', 'aborted']
+const REASONS: RejectionReason[] = ['queue-full', 'timeout', 'evicted', 'closed', 'aborted', 'unavailable']
 
 /**
  * What a sample is made of, in this order. Counts are since the start of the limiter; percentiles, in ms, are of what

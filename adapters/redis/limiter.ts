@@ -65,7 +65,7 @@ export interface RedisLimiterOptions<Request = object> {
 	 * fleet. Default: `10_000`.
 	 */
 	lease?: number | undefined
-	/** How long Redis may take to answer before it counts as unavailable, in ms, from 10 to a quarter of `lease`. Default: `200`. */
+	/** How long Redis may take to answer before it counts as unavailable, in ms, from 10 to a quarter of `lease`. Default: `200`, or a quarter of `lease`. */
 	redisTimeout?: number | undefined
 	/**
 	 * What becomes of requests while Redis is unavailable: `'local'` admits as many as this process’s share (none, as with
@@ -74,8 +74,8 @@ export interface RedisLimiterOptions<Request = object> {
 	 */
 	whenUnavailable?: 'local' | 'reject' | 'admit' | undefined
 	/**
-	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. Default: what it holds and its
-	 * share of what was free; after a lease, its share of the capacity.
+	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. Its share is what it held and its
+	 * part of what was free; once the leases have ended, its part of the capacity. Default: the share.
 	 */
 	localCapacity?: number | undefined
 }
@@ -99,7 +99,7 @@ export interface FleetPermit extends Permit {
 	readonly token: number
 }
 
-const REDIS_LIMITER_OPTIONS: readonly string[] = [
+export const REDIS_LIMITER_OPTIONS: readonly string[] = [
 	'client',
 	'name',
 	'capacity',
