@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events'
+import { type Deferred, deferred } from './deferred.js'
 import { RejectedError, type RejectionReason } from './errors.js'
 import {
 	checkCapacity,
@@ -181,7 +182,7 @@ export class Semaphore {
 	/** Since when there has been no room, as far as anyone noticed; and the permits that came back meanwhile. */
 	#fullSince = NEVER
 	#returned = 0
-	#idle: { promise: Promise<void>; resolve: () => void } | undefined = undefined
+	#idle: Deferred | undefined = undefined
 
 	/**
 	 * @param capacity - Permits there are: an integer from 0 (nobody gets in until `resize`), or `Infinity`.
@@ -295,13 +296,7 @@ export class Semaphore {
 	/** Resolves when nothing is active and nobody waits: at once if so now. */
 	onIdle(): Promise<void> {
 		if (this.#active === 0 && this.queue.size === 0) return Promise.resolve()
-		if (this.#idle === undefined) {
-			let resolve!: () => void
-			const promise = new Promise<void>((done) => {
-				resolve = done
-			})
-			this.#idle = { promise, resolve }
-		}
+		this.#idle ??= deferred()
 		return this.#idle.promise
 	}
 

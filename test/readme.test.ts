@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { REDIS_LIMITER_OPTIONS } from '../adapters/redis/limiter.js'
+import { REDIS_LIMITER_OPTIONS } from '../adapters/redis/options.js'
 import { LIMITER_OPTIONS } from '../src/limiter.js'
 import { node, scratch } from './support/packed.js'
 
@@ -92,7 +92,7 @@ test.each(['express', 'koa'])('the first program for %s serves requests', async 
 
 test.each([
 	['README.md', 'src/limiter.ts', LIMITER_OPTIONS, ['onReject']],
-	['docs/redis.md', 'adapters/redis/limiter.ts', REDIS_LIMITER_OPTIONS, []],
+	['docs/redis.md', 'adapters/redis/options.ts', REDIS_LIMITER_OPTIONS, []],
 ])(
 	'the table of options in %s has each option with the default that its type documents',
 	(page, code, options, ofAdapters) => {

@@ -232,8 +232,7 @@ export class Fleet implements User {
 	/** The oldest command has been under way for as long as it may, if this process was not late itself. */
 	losePatience(): void {
 		this.#patience = undefined
-		const [oldest] = this.#pending.values()
-		if (oldest === undefined) return
+		const oldest = this.#oldest() as number
 		const due = oldest + this.#redisTimeout
 		const now = performance.now()
 		if (now < due) {
@@ -245,13 +244,16 @@ export class Fleet implements User {
 		} else {
 			// What has arrived is read before this is called.
 			setImmediate(() => {
-				if (this.#pending.values().next().value !== oldest) {
-					this.#patience ??= setTimeout(losePatience, 1, this).unref()
-					return
-				}
-				this.#lose(new Error(`no answer within ${this.#redisTimeout} ms`), true)
+				const left = this.#oldest()
+				if (left === oldest) this.#lose(new Error(`no answer within ${this.#redisTimeout} ms`), true)
+				else if (left !== undefined) this.#patience ??= setTimeout(losePatience, 1, this).unref()
 			})
 		}
+	}
+
+	/** When the oldest command under way was sent; `undefined`: there is none. */
+	#oldest(): number | undefined {
+		return this.#pending.values().next().value
 	}
 
 	/** Has Redis forget a session of this process. */

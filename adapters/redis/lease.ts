@@ -42,3 +42,13 @@ export function watchedSignal(controller: AbortController, check: () => void): A
 		},
 	})
 }
+
+/** A signal that is aborted with the first of two, and looks at the clock when the second does. */
+export function either(client: AbortSignal, permit: AbortSignal): AbortSignal {
+	const controller = new AbortController()
+	for (const signal of [client, permit]) {
+		if (signal.aborted) controller.abort(signal.reason)
+		signal.addEventListener('abort', () => controller.abort(signal.reason), { once: true })
+	}
+	return watchedSignal(controller, () => permit.aborted)
+}

@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events'
+import { type Deferred, deferred } from '../../src/deferred.js'
 import { RejectedError, type RejectionReason } from '../../src/errors.js'
 import { Figures } from '../../src/figures.js'
 import { enter, type LimiterStats, type Stay } from '../../src/limiter.js'
@@ -15,17 +16,20 @@ import {
 	checkWeight,
 } from '../../src/options.js'
 import { Pace } from '../../src/pace.js'
-import type { AbortSignalLike, AcquireOptions, Permit } from '../../src/semaphore.js'
-import { type Linked, WaitQueue } from '../../src/wait-queue.js'
-import { connectionOf, type RedisClient } from './connection.js'
+import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore.js'
+import { WaitQueue } from '../../src/wait-queue.js'
+import { Caller, type FleetPermit } from './caller.js'
+import { connectionOf } from './connection.js'
 import { ASKED, Fleet, type Held, type Member } from './fleet.js'
-import { LeaseLostError, watchedSignal } from './lease.js'
+import { either } from './lease.js'
 import {
 	checkClient,
 	checkFleetCapacity,
 	checkLease,
 	checkRedisTimeout,
 	checkWhenUnavailable,
+	REDIS_LIMITER_OPTIONS,
+	type RedisLimiterOptions,
 } from './options.js'
 
 /*
@@ -35,51 +39,6 @@ import {
  * tickets that Redis once gave them.
  */
 
-/** Who may enter a limiter that a whole fleet shares. In Express the functions are given `req`, in Koa `ctx`. */
-export interface RedisLimiterOptions<Request = object> {
-	/** A client of `redis` or `ioredis`, 7 or newer of Redis behind it, or Valkey: single, Sentinel or Cluster. */
-	client: RedisClient
-	/** What the fleet calls the limiter, in Redis and in figures: 1 to 64 printable ASCII characters. */
-	name: string
-	/** Requests at work at once in the whole fleet: an integer from 1. */
-	capacity: number
-	/** Requests that may wait in the whole fleet: an integer from 0 (none waits), or `Infinity`. Default: `1000`. */
-	maxQueue?: number | undefined
-	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
-	maxWait?: number | undefined
-	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
-	weight?(request: Request): number
-	/** Lets a request through, uncounted. Default: none. */
-	skip?(request: Request): boolean
-	/**
-	 * How long a handler may go on holding its permit after its client left, in ms, from 0 (not at all) to 2^31 - 1;
-	 * `Infinity`: no bound. Default: `30_000`.
-	 */
-	abandonedTimeout?: number | undefined
-	/** Status of a refusal: an integer from 400 to 599. Default: `503`. */
-	statusCode?: number | undefined
-	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
-	serverTiming?: boolean | undefined
-	/**
-	 * Within this time a process that died gives back what it held, in ms, from 500 to 3_600_000. The same in the whole
-	 * fleet. Default: `10_000`.
-	 */
-	lease?: number | undefined
-	/** How long Redis may take to answer before it counts as unavailable, in ms, from 10 to a quarter of `lease`. Default: `200`, or a quarter of `lease`. */
-	redisTimeout?: number | undefined
-	/**
-	 * What becomes of requests while Redis is unavailable: `'local'` admits as many as this process’s share (none, as with
-	 * `'reject'`, before Redis has ever answered it, unless there is a `localCapacity`), `'reject'` turns them away with
-	 * `unavailable`, `'admit'` lets all in. Default: `'local'`.
-	 */
-	whenUnavailable?: 'local' | 'reject' | 'admit' | undefined
-	/**
-	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. Its share is what it held and its
-	 * part of what was free; once the leases have ended, its part of the capacity. Default: the share.
-	 */
-	localCapacity?: number | undefined
-}
-
 /** The figures of a limiter in one process, and of its fleet, at one moment: a plain object, fit for JSON. */
 export interface RedisLimiterStats extends LimiterStats {
 	/** Whether Redis answers. */
@@ -88,34 +47,6 @@ export interface RedisLimiterStats extends LimiterStats {
 	fleet: { processes: number; active: number; queued: number }
 }
 
-/** A permit of the fleet. */
-export interface FleetPermit extends Permit {
-	/** Is aborted with a {@link LeaseLostError} when the permit was lost. It looks at the clock whenever it is looked at. */
-	readonly signal: AbortSignal
-	/**
-	 * The fencing token: a safe integer, higher than that of each permit given before it. 0 for a permit that Redis does not know
-	 * of, as it was unavailable.
-	 */
-	readonly token: number
-}
-
-export const REDIS_LIMITER_OPTIONS: readonly string[] = [
-	'client',
-	'name',
-	'capacity',
-	'maxQueue',
-	'maxWait',
-	'weight',
-	'skip',
-	'abandonedTimeout',
-	'statusCode',
-	'serverTiming',
-	'lease',
-	'redisTimeout',
-	'whenUnavailable',
-	'localCapacity',
-]
-
 const ACQUIRE_OPTIONS = ['weight', 'signal', 'maxWait']
 
 /** One object for all listeners. */
@@ -123,67 +54,6 @@ const ONCE = { once: true } as const
 
 /** For Redis, which knows no other infinity. */
 const UNBOUNDED = Number.MAX_SAFE_INTEGER
-
-/** One who waits, and the permit that it is given. It is itself the listener on its signal. */
-class Caller implements FleetPermit, Linked<Caller>, Held {
-	previous: Caller | undefined = undefined
-	next: Caller | undefined = undefined
-	readonly id: string
-	readonly weight: number
-	readonly maxWait: number
-	readonly since: number = performance.now()
-	/** What Redis has of it in the present session. */
-	asked: 'no' | 'asking' | 'queued' = 'no'
-	state: 'waiting' | 'held' | 'over' = 'waiting'
-	/** Its place in the queue at Redis, to come back to; 0: none. */
-	ticket = 0
-	token = 0
-	waited = 0
-	/** Requests that were waiting ahead of it. */
-	ahead = 0
-	/** Redis knows of it: it can be lost. */
-	leased = false
-	lost = false
-	settle!: (error?: unknown) => void
-	release!: () => void
-	timer: NodeJS.Timeout | undefined = undefined
-	cancel: AbortSignalLike | undefined = undefined
-	readonly #limiter: RedisLimiter
-	#controller: AbortController | undefined = undefined
-
-	constructor(limiter: RedisLimiter, id: string, weight: number, maxWait: number) {
-		this.#limiter = limiter
-		this.id = id
-		this.weight = weight
-		this.maxWait = maxWait
-	}
-
-	get signal(): AbortSignal {
-		if (this.#controller === undefined) {
-			this.#controller = new AbortController()
-			watchedSignal(this.#controller, () => this.#limiter.check())
-			if (this.lost) this.lose()
-		}
-		return this.#controller.signal
-	}
-
-	lose(): void {
-		this.lost = true
-		this.#controller?.abort(
-			new LeaseLostError('The permit was lost: its process could not renew its lease in time'),
-		)
-	}
-
-	[Symbol.dispose](): void {
-		this.release()
-	}
-
-	handleEvent(): void {
-		const { cancel } = this
-		this.cancel = undefined
-		this.#limiter.drop(this, cancel?.reason)
-	}
-}
 
 /**
  * One limit for a whole fleet of processes, kept by Redis. Made by {@link redisLimiter}; used like a `Limiter`:
@@ -217,7 +87,7 @@ export class RedisLimiter {
 	#kept = 0
 	#ids = 0
 	#closed = false
-	#idle: { promise: Promise<void>; resolve: () => void } | undefined = undefined
+	#idle: Deferred | undefined = undefined
 	/** The token, and when, of the last one here who had waited: how fast the fleet's tokens rise is its pace. */
 	#last = { token: 0, at: 0 }
 
@@ -355,13 +225,7 @@ export class RedisLimiter {
 	/** Resolves when nothing is at work and nothing waits in this process, and Redis knows of it (if it answers). */
 	async onIdle(): Promise<void> {
 		while (this.#active > 0 || this.#waiting.size > 0) {
-			if (this.#idle === undefined) {
-				let resolve!: () => void
-				const promise = new Promise<void>((done) => {
-					resolve = done
-				})
-				this.#idle = { promise, resolve }
-			}
+			this.#idle ??= deferred()
 			await this.#idle.promise
 		}
 		await this.#fleet.quiet()
@@ -718,16 +582,6 @@ export class RedisLimiter {
 		this.#idle?.resolve()
 		this.#idle = undefined
 	}
-}
-
-/** A signal that is aborted with the first of two, and looks at the clock when the second does. */
-function either(client: AbortSignal, permit: AbortSignal): AbortSignal {
-	const controller = new AbortController()
-	for (const signal of [client, permit]) {
-		if (signal.aborted) controller.abort(signal.reason)
-		signal.addEventListener('abort', () => controller.abort(signal.reason), ONCE)
-	}
-	return watchedSignal(controller, () => permit.aborted)
 }
 
 /**

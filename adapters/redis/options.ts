@@ -1,6 +1,68 @@
 import { checkInteger, wrongType } from '../../src/options.js'
 import type { RedisClient } from './connection.js'
 
+/** Who may enter a limiter that a whole fleet shares. In Express the functions are given `req`, in Koa `ctx`. */
+export interface RedisLimiterOptions<Request = object> {
+	/** A client of `redis` or `ioredis`, 7 or newer of Redis behind it, or Valkey: single, Sentinel or Cluster. */
+	client: RedisClient
+	/** What the fleet calls the limiter, in Redis and in figures: 1 to 64 printable ASCII characters. */
+	name: string
+	/** Requests at work at once in the whole fleet: an integer from 1. */
+	capacity: number
+	/** Requests that may wait in the whole fleet: an integer from 0 (none waits), or `Infinity`. Default: `1000`. */
+	maxQueue?: number | undefined
+	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
+	maxWait?: number | undefined
+	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
+	weight?(request: Request): number
+	/** Lets a request through, uncounted. Default: none. */
+	skip?(request: Request): boolean
+	/**
+	 * How long a handler may go on holding its permit after its client left, in ms, from 0 (not at all) to 2^31 - 1;
+	 * `Infinity`: no bound. Default: `30_000`.
+	 */
+	abandonedTimeout?: number | undefined
+	/** Status of a refusal: an integer from 400 to 599. Default: `503`. */
+	statusCode?: number | undefined
+	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
+	serverTiming?: boolean | undefined
+	/**
+	 * Within this time a process that died gives back what it held, in ms, from 500 to 3_600_000. The same in the whole
+	 * fleet. Default: `10_000`.
+	 */
+	lease?: number | undefined
+	/** How long Redis may take to answer before it counts as unavailable, in ms, from 10 to a quarter of `lease`. Default: `200`, or a quarter of `lease`. */
+	redisTimeout?: number | undefined
+	/**
+	 * What becomes of requests while Redis is unavailable: `'local'` admits as many as this process’s share (none, as with
+	 * `'reject'`, before Redis has ever answered it, unless there is a `localCapacity`), `'reject'` turns them away with
+	 * `unavailable`, `'admit'` lets all in. Default: `'local'`.
+	 */
+	whenUnavailable?: 'local' | 'reject' | 'admit' | undefined
+	/**
+	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. Its share is what it held and its
+	 * part of what was free; once the leases have ended, its part of the capacity. Default: the share.
+	 */
+	localCapacity?: number | undefined
+}
+
+export const REDIS_LIMITER_OPTIONS: readonly string[] = [
+	'client',
+	'name',
+	'capacity',
+	'maxQueue',
+	'maxWait',
+	'weight',
+	'skip',
+	'abandonedTimeout',
+	'statusCode',
+	'serverTiming',
+	'lease',
+	'redisTimeout',
+	'whenUnavailable',
+	'localCapacity',
+]
+
 export function checkClient(value: unknown): RedisClient {
 	const client = value as
 		| Partial<Record<'evalSha' | 'evalsha' | 'subscribe' | 'on', unknown>>

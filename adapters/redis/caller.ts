@@ -1,0 +1,84 @@
+import type { AbortSignalLike, Permit } from '../../src/semaphore.js'
+import type { Linked } from '../../src/wait-queue.js'
+import type { Held } from './fleet.js'
+import { LeaseLostError, watchedSignal } from './lease.js'
+
+/** A permit of the fleet. */
+export interface FleetPermit extends Permit {
+	/** Is aborted with a {@link LeaseLostError} when the permit was lost. It looks at the clock whenever it is looked at. */
+	readonly signal: AbortSignal
+	/**
+	 * The fencing token: a safe integer, higher than that of each permit given before it. 0 for a permit that Redis does not know
+	 * of, as it was unavailable.
+	 */
+	readonly token: number
+}
+
+/** Whose callers they are. */
+export interface Owner {
+	/** The end of a wait without a permit. */
+	drop(caller: Caller, error: unknown): void
+	/** Looks at the clock. */
+	check(): void
+}
+
+/** One who waits, and the permit that it is given. It is itself the listener on its signal. */
+export class Caller implements FleetPermit, Linked<Caller>, Held {
+	previous: Caller | undefined = undefined
+	next: Caller | undefined = undefined
+	readonly id: string
+	readonly weight: number
+	readonly maxWait: number
+	readonly since: number = performance.now()
+	/** What Redis has of it in the present session. */
+	asked: 'no' | 'asking' | 'queued' = 'no'
+	state: 'waiting' | 'held' | 'over' = 'waiting'
+	/** Its place in the queue at Redis, to come back to; 0: none. */
+	ticket = 0
+	token = 0
+	waited = 0
+	/** Requests that were waiting ahead of it. */
+	ahead = 0
+	/** Redis knows of it: it can be lost. */
+	leased = false
+	lost = false
+	settle!: (error?: unknown) => void
+	release!: () => void
+	timer: NodeJS.Timeout | undefined = undefined
+	cancel: AbortSignalLike | undefined = undefined
+	readonly #owner: Owner
+	#controller: AbortController | undefined = undefined
+
+	constructor(owner: Owner, id: string, weight: number, maxWait: number) {
+		this.#owner = owner
+		this.id = id
+		this.weight = weight
+		this.maxWait = maxWait
+	}
+
+	get signal(): AbortSignal {
+		if (this.#controller === undefined) {
+			this.#controller = new AbortController()
+			watchedSignal(this.#controller, () => this.#owner.check())
+			if (this.lost) this.lose()
+		}
+		return this.#controller.signal
+	}
+
+	lose(): void {
+		this.lost = true
+		this.#controller?.abort(
+			new LeaseLostError('The permit was lost: its process could not renew its lease in time'),
+		)
+	}
+
+	[Symbol.dispose](): void {
+		this.release()
+	}
+
+	handleEvent(): void {
+		const { cancel } = this
+		this.cancel = undefined
+		this.#owner.drop(this, cancel?.reason)
+	}
+}
