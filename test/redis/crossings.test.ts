@@ -317,33 +317,6 @@ test('a process that was blocked itself gives Redis its time again', async () =>
 	await vi.waitFor(() => expect(redis.count('acquire')).toBeGreaterThan(3), 1_000)
 })
 
-test.each([0, 1])(
-	'an answer that is read just when patience ends is in time, with %i more under way',
-	async (more) => {
-		const redis = scripted()
-		const limiter = redis.make({ redisTimeout: 200 })
-		await limiter.run(() => {})
-		await limiter.onIdle()
-		const since = performance.now()
-		redis.answers.acquire = async () => {
-			await sleep(190)
-			await new Promise(setImmediate)
-			return [5, 1]
-		}
-		const asked = [limiter.acquire()]
-		await sleep(50)
-		redis.answers.acquire = () => sleep(180, [6, 2])
-		if (more > 0) asked.push(limiter.acquire())
-		await sleep(130)
-		// Both timers are due, and the one of the answer is first.
-		block(since + 205 - performance.now())
-		expect((await Promise.all(asked)).map(({ token }) => token)).toEqual([5, 6].slice(0, 1 + more))
-		await sleep(5)
-		expect(redis.count('join')).toBe(1)
-		expect(limiter.available).toBe(true)
-	},
-)
-
 test('while it joins, no more wait than can; when its lease has ended, it keeps to its share', async () => {
 	const redis = scripted({ capacity: 3, processes: 2 })
 	const limiter = redis.make({ lease: 500, redisTimeout: 50, capacity: 3, maxQueue: 0 })
