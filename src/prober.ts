@@ -3,55 +3,83 @@ import type { Sample } from './controller.js'
 /*
  * How it works: what is wanted is the capacity at which most requests are answered in a second. Past a knee more work at
  * once means fewer answers; before it, more. So the prober counts good answers while the limit is full, for a moment
- * with a little more allowed and for a moment with a little less, right after each other, and moves to the better side
- * once the evidence of several such pairs is beyond chance. It compares neighbours in time only and remembers no latency,
- * so there is no baseline that could drift, and none that must be measured at an empty server.
+ * with a little more allowed and for a moment with a little less, right after each other, and moves a little towards the
+ * better side. With each pair the sides come closer, so that it settles and costs little.
  *
- * When the answers change beyond chance at an unchanged limit, or a direction pays clearly, it does not creep: it searches,
- * doubling or halving as long as that pays.
+ * Such pairs see a slope, not what lies further away. So from time to time it scouts: half as much again, and when
+ * answers have become fewer, 0.6 of the limit. Where that pays it goes, and on in that direction.
+ *
+ * Only neighbours in time are compared and no latency is remembered: there is no baseline that could drift, and none that
+ * must be measured at an empty server.
  */
 
-/** Good answers counted at each of two neighbouring limits. */
-const PAIR = 32
+/** Good answers counted at the limit itself, and at each side of a pair; and for how long at least, in ms. */
+const ANSWERS = 40
+const MOMENT = 25
 
-/** Good answers counted between pairs, at most, and for how long, in ms: at the limit itself, which serves best. */
-const HOLD = 400
-const HOLD_TIME = 260
+/** How far the sides of a pair are from the limit, as a part of it: of the first, and of all in the end. */
+const WIDEST = 0.3
+const NARROWEST = 0.02
 
-/** How far a pair is from the limit on either side, where `HOLD` answers come in a hold; further where fewer come. */
-const REACH = 0.13
-const [SHORTEST, LONGEST] = [0.12, 0.3]
+/** After so many pairs they are half as far. */
+const HALVED = 5
+
+/** How far the limit moves, in reaches of the pair, for each unit of log gain. */
+const STEP = 2
 
 /** A limit must bring at least this share of the answers it would without a knee: what keeps it short of the knee's top. */
 const WORTH = 0.2
 
-/** How many standard deviations are evidence, and how much of the evidence of earlier pairs remains at each. */
-const EVIDENCE = 2
-const MEMORY = 0.87
+/** The same for scouts, who are dearer, and where they look. */
+const SCOUT_WORTH = 0.3
+const UP = 1.5
+const DOWN = 0.6
 
-/** How far the limit moves on evidence, and from which slope on it searches instead. */
-const STEP = 0.2
-const STEEP = 0.6
+/** Scouts look up when the last look is so many ms and answers ago. */
+const SCOUT_TIME = 2_000
+const SCOUT_ANSWERS = 200
 
-/** Answers counted at each limit of a search, the steps of it, and how many ms it waits for them. */
-const SEARCH = 40
-const UP = 1.7
-const DOWN = 0.5
+/** A scout is believed after so many answers at least, when they are so many standard deviations better, or worse. */
+const FEW = 12
+const BETTER = 1.8
+const WORSE = -1.5
+
+/** After so many answers it returns, in doubt; upwards it must then be better by a standard deviation. */
+const MANY = 100
+
+/** For how long nothing at all may be answered, in ms; longer where requests take longer. */
 const PATIENCE = 600
+
+/** How much of what was counted before at the limit still counts at each new count. */
+const MEMORY = 0.75
+
+/** That answers have become fewer or more at an unchanged limit: by how much, and beyond how many standard deviations. */
+const FELL = 0.6
+const ROSE = 1.25
+const CHANCE = 3.5
 
 /** A limit that nobody reached for so long, in ms, comes down to what is used (as in RFC 7661 for TCP), and a fifth more. */
 const UNUSED = 1_000
 
-/** Answers counted at one limit. */
+/** What was counted at one limit. */
 interface Count {
 	readonly limit: number
+	/** Answers that are right, or wrong by the client's own fault. */
 	good: number
+	/** Requests done when their clients had left. */
+	late: number
 	/** In ms. */
 	time: number
 }
 
-function rateOf({ good, time }: Count): number {
-	return time === 0 ? 0 : good / time
+function countAt(limit: number): Count {
+	return { limit, good: 0, late: 0, time: 0 }
+}
+
+/** By how many standard deviations the rate of `good` in `time` is better than that before, if it may be so much worth less. */
+function evidence(good: number, time: number, goodBefore: number, timeBefore: number, worth: number): number {
+	const ratio = ((good + 0.5) * timeBefore) / ((goodBefore + 0.5) * time)
+	return (Math.log(ratio) - worth) / Math.sqrt(1 / (good + 0.5) + 1 / (goodBefore + 0.5))
 }
 
 export class Prober {
@@ -60,28 +88,27 @@ export class Prober {
 	readonly #initial: number
 	/** Where it believes the best to be; what it allows now is `#count.limit`. */
 	#limit: number
-	#doing: 'search' | 'hold' | 'pair' = 'search'
+	#doing: 'hold' | 'pair' | 'scout' = 'hold'
 	#count: Count
+	/** What was counted at the limit itself lately. */
+	#base = countAt(0)
 	/** The first half of a pair. */
 	#half: Count | undefined = undefined
 	#upFirst = true
-	/** Answers a ms in the last hold; 0: not known. */
-	#rate = 0
-	#hold = PAIR
-	#reach = 0.2
-	/** The sums over the pairs so far of log ratios of rates, of their variances, and of the log ratios of limits. */
-	#evidence = 0
-	#variance = 0
-	#span = 0
-	/** In a search: the best so far, whether up or down, and whether it has been the other way already. */
-	#best: Count | undefined = undefined
-	#factor = UP
-	#turned = false
+	/** Pairs since it began, or moved far. */
+	#pairs = 0
+	/** Where a scout looks, or is to look next. It begins downwards: at the start, too much is worse than too little. */
+	#factor = DOWN
+	#due = true
+	#moved = false
+	#scoutedAt = 0
+	#answers = 0
 	/** After a change, nothing is counted until the work has followed it. */
 	#settling = true
 	#settledAt = 0
 	#now = 0
 	#wasFull = false
+	/** How long requests take, in ms, on average. */
 	#held = 0
 	/** The most at work since `#peakSince`, and whether the limit was reached. */
 	#peak = 0
@@ -93,7 +120,7 @@ export class Prober {
 		this.#max = max
 		this.#initial = initial
 		this.#limit = initial
-		this.#count = { limit: initial, good: 0, time: 0 }
+		this.#count = countAt(initial)
 	}
 
 	sample({ active, queued, outcome, now, held }: Sample): number {
@@ -106,45 +133,40 @@ export class Prober {
 		this.#held += 0.1 * (held - this.#held)
 		this.#peak = Math.max(this.#peak, active)
 		this.#reached ||= full
-		if (now - this.#peakSince > UNUSED) this.#shrinkToUse(now)
-		else if (full && this.#settling) this.#settle(active)
-		else if (full && fullSince) {
+		if (now - this.#peakSince > UNUSED) {
+			this.#shrinkToUse(now)
+		} else if (full && this.#settling) {
+			this.#settling = active > count.limit || now < this.#settledAt
+		} else if (full && fullSince) {
 			// Only what came while the limit was full the whole time tells of the limit, and not of the traffic.
 			count.time += time
-			if (outcome === 'ok' || outcome === 'client-error') count.good++
+			if (outcome === 'ok' || outcome === 'client-error') {
+				count.good++
+				this.#answers++
+			} else if (outcome === 'abandoned') {
+				count.late++
+			}
 			this.#decide()
 		}
 		return this.#count.limit
 	}
 
-	#settle(active: number): void {
-		if (active > this.#count.limit || this.#now < this.#settledAt) return
-		this.#settling = false
-	}
-
 	#decide(): void {
-		const { good, time } = this.#count
-		if (this.#doing === 'search') {
-			if (this.#searchedEnough()) this.#searched()
+		if (this.#doing === 'scout') {
+			this.#judgeScout()
 			return
 		}
-		if (this.#rate > 0) {
-			const expected = time * this.#rate
-			const fell = expected >= 20 && good < expected / 3
-			const rose = good >= 20 && good > 2.5 * expected
-			if (fell || rose) {
-				this.#search(fell ? DOWN : UP)
-				return
-			}
-		}
-		if (this.#doing === 'pair') {
-			if (good >= PAIR || time > 1_000) this.#halfDone()
-		} else if (good >= this.#hold || (time > HOLD_TIME && good >= PAIR)) {
-			this.#rate = good / time
-			this.#reach = Math.min(LONGEST, Math.max(SHORTEST, REACH * Math.sqrt(HOLD / good)))
-			this.#upFirst = !this.#upFirst
-			this.#try(this.#upFirst)
-		}
+		if (this.#noticeChange()) return
+		const { good, time } = this.#count
+		// What was allowed shows after a request's time only.
+		const enough = good >= ANSWERS && time >= Math.max(MOMENT, this.#doing === 'pair' ? this.#held : 0)
+		if (!enough && time < this.#patience) return
+		if (this.#doing === 'pair') this.#endHalf()
+		else this.#endHold()
+	}
+
+	get #patience(): number {
+		return Math.max(PATIENCE, this.#held)
 	}
 
 	#allow(limit: number): void {
@@ -152,96 +174,127 @@ export class Prober {
 		this.#settling = true
 		this.#settledAt = this.#now + (clipped > this.#count.limit ? Math.min(this.#held, 100) : 0)
 		this.#wasFull = false
-		this.#count = { limit: clipped, good: 0, time: 0 }
+		this.#count = countAt(clipped)
 	}
 
-	#try(up: boolean): void {
-		this.#doing = 'pair'
-		const reach = Math.max(1, this.#reach * this.#limit)
-		this.#allow(this.#limit + (up ? reach : -reach))
-	}
-
-	#halfDone(): void {
-		if (this.#half === undefined) {
-			this.#half = this.#count
-			this.#try(!this.#upFirst)
-			return
-		}
-		const [up, down] = this.#upFirst ? [this.#half, this.#count] : [this.#count, this.#half]
-		const span = Math.log(up.limit / down.limit)
-		if (span > 0 && up.good > 0 && down.good > 0) {
-			const gain = Math.log(rateOf(up) / rateOf(down)) - WORTH * span
-			this.#evidence = MEMORY * this.#evidence + gain
-			this.#variance = MEMORY ** 2 * this.#variance + 1 / up.good + 1 / down.good
-			this.#span = MEMORY * this.#span + span
-			if (Math.abs(this.#evidence) > EVIDENCE * Math.sqrt(this.#variance)) {
-				this.#move()
-				return
-			}
-			this.#hold = Math.min(HOLD, this.#hold * 1.5)
-		}
-		this.#settleFor(this.#limit)
-	}
-
-	#move(): void {
-		const slope = Math.max(-1, Math.min(1, this.#evidence / this.#span))
-		this.#forget()
-		if (slope > STEEP) this.#search(UP)
-		else this.#settleFor(this.#limit * Math.exp(STEP * slope))
-	}
-
-	#forget(): void {
-		this.#evidence = 0
-		this.#variance = 0
-		this.#span = 0
-		this.#hold = PAIR
-	}
-
-	/** Holds a limit, until the next pair. */
-	#settleFor(limit: number): void {
+	#hold(limit: number): void {
 		this.#limit = Math.min(this.#max, Math.max(this.#min, limit))
 		this.#half = undefined
 		this.#doing = 'hold'
 		this.#allow(this.#limit)
 	}
 
-	#search(factor: number): void {
-		this.#half = undefined
-		this.#best = undefined
-		this.#factor = factor
-		this.#turned = false
-		this.#doing = 'search'
-		this.#allow(this.#limit)
-	}
-
-	/** By how much this limit of a search is better than the best so far: half of what it would bring without a knee counts as none. */
-	#gainOver(best: Count): number {
-		return Math.log(rateOf(this.#count) / rateOf(best)) - 0.5 * Math.log(this.#count.limit / best.limit)
-	}
-
-	#searchedEnough(): boolean {
-		const { good, time } = this.#count
-		if (good >= SEARCH || time > PATIENCE) return true
-		if (this.#best === undefined || good < 10) return false
-		return Math.abs(this.#gainOver(this.#best)) > 2.5 * Math.sqrt(1 / good + 1 / SEARCH)
-	}
-
-	#searched(): void {
-		const best = this.#best
-		const here = this.#count
-		if (best === undefined || (here.limit !== best.limit && this.#gainOver(best) > 0)) {
-			this.#turned = best !== undefined
-			this.#best = here
-			this.#allow(here.limit * this.#factor)
-		} else if (!this.#turned) {
-			this.#turned = true
-			this.#factor = this.#factor === UP ? DOWN : UP
-			this.#allow(best.limit * this.#factor)
-		} else {
-			this.#rate = 0
-			this.#forget()
-			this.#settleFor(best.limit)
+	#endHold(): void {
+		const { limit, good, late, time } = this.#count
+		const base = this.#base
+		this.#base = {
+			limit,
+			good: MEMORY * base.good + good,
+			late: MEMORY * base.late + late,
+			time: MEMORY * base.time + time,
 		}
+		if (this.#due) this.#scout(this.#factor)
+		else if (this.#now - this.#scoutedAt > SCOUT_TIME && this.#answers > SCOUT_ANSWERS) this.#scout(UP)
+		else {
+			this.#upFirst = !this.#upFirst
+			this.#try(this.#upFirst)
+		}
+	}
+
+	/** How far the sides of the next pair are from the limit, as a part of it. */
+	get #reach(): number {
+		return Math.max(NARROWEST, WIDEST / (1 + this.#pairs / HALVED))
+	}
+
+	#try(up: boolean): void {
+		this.#doing = 'pair'
+		const reach = Math.max(0.5, this.#reach * this.#limit)
+		const down = Math.round(this.#limit - reach)
+		this.#allow(up ? Math.max(down + 1, Math.round(this.#limit + reach)) : down)
+	}
+
+	#endHalf(): void {
+		if (this.#half === undefined) {
+			this.#half = this.#count
+			this.#try(!this.#upFirst)
+			return
+		}
+		const [up, down] = this.#upFirst ? [this.#half, this.#count] : [this.#count, this.#half]
+		const answers = up.good + down.good
+		if (answers > 0 && up.limit > down.limit) {
+			const ratio = ((up.good + 0.5) * down.time) / ((down.good + 0.5) * up.time)
+			const gain = Math.log(ratio) - WORTH * Math.log(up.limit / down.limit)
+			// Where answers are few, each tells little.
+			const step = STEP * this.#reach * gain * Math.min(1, answers / (2 * ANSWERS))
+			this.#limit *= Math.exp(Math.max(-this.#reach, Math.min(this.#reach, step)))
+			this.#pairs++
+		}
+		this.#hold(this.#limit)
+	}
+
+	/** Whether answers have become fewer or more at much the same limit: then a scout is due. */
+	#noticeChange(): boolean {
+		const { good, time } = this.#count
+		const base = this.#base
+		const expected = base.good < FEW ? 0 : (time * base.good) / base.time
+		const chance = CHANCE * Math.sqrt(expected * (1 + expected / base.good))
+		const fell = good < Math.min(FELL * expected, expected - chance)
+		const rose = good >= 30 && good > Math.max(ROSE * expected, expected + chance)
+		if (expected === 0 || !(fell || rose)) return false
+		this.#base = countAt(0)
+		this.#factor = fell ? DOWN : UP
+		this.#due = true
+		this.#pairs *= 0.3
+		this.#hold(this.#limit)
+		return true
+	}
+
+	#scout(factor: number): void {
+		this.#factor = factor
+		this.#due = false
+		this.#moved = false
+		this.#doing = 'scout'
+		this.#lookFurther()
+	}
+
+	#lookFurther(): void {
+		const { limit } = this.#base
+		this.#allow(limit * this.#factor)
+		if (this.#count.limit === limit) this.#endScout()
+	}
+
+	#judgeScout(): void {
+		const here = this.#count
+		const { good, late, time, limit } = here
+		if (good + late < FEW && time < this.#patience) return
+		const enough = good >= MANY || time > this.#patience
+		const base = this.#base
+		const down = this.#factor === DOWN
+		const worth = SCOUT_WORTH * Math.log(limit / base.limit)
+		let better = evidence(good, time, base.good, base.time, worth)
+		if (down) {
+			// Those at work are late already; that they get done faster counts too. In doubt it goes down.
+			better = Math.max(better, evidence(good + late, time, base.good + base.late, base.time, worth))
+		}
+		if (better > BETTER || (enough && (down ? better > 0 : better > 1 && good >= 30))) {
+			this.#moved = true
+			this.#base = here
+			this.#limit = limit
+			this.#lookFurther()
+		} else if (better < WORSE || enough) {
+			this.#endScout()
+		}
+	}
+
+	#endScout(): void {
+		this.#scoutedAt = this.#now
+		this.#answers = 0
+		if (this.#moved) this.#pairs = 0
+		else if (this.#factor === DOWN) {
+			this.#factor = UP
+			this.#due = true
+		}
+		this.#hold(this.#limit)
 	}
 
 	/** A limit that is not used says nothing, and would let a burst in that nobody has tried. */
@@ -252,6 +305,6 @@ export class Prober {
 		this.#peak = 0
 		this.#peakSince = now
 		this.#reached = false
-		if (unused) this.#settleFor(Math.floor(0.7 * limit + 0.3 * used))
+		if (unused) this.#hold(Math.floor(0.7 * limit + 0.3 * used))
 	}
 }
