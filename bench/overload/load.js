@@ -103,7 +103,7 @@ export async function load(port, { rate, seconds, warmup, deadline, seed, kept }
 		const giveUp = connections.send(`/?work=${random.exponential(1).toFixed(4)}`, (status) => {
 			clearTimeout(timer)
 			if (status !== 200) fail()
-			else if (counted) latencies.push(performance.now() - due)
+			else if (counted && performance.now() - due <= deadline) latencies.push(performance.now() - due)
 		})
 		if (giveUp === undefined) return fail()
 		if (counted) offered++
