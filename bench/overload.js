@@ -200,16 +200,15 @@ const REAL = [
 ]
 
 async function real() {
-	const time = quick ? { seconds: 1.5, warmup: 1 } : { seconds: 2, warmup: 1.5 }
+	const time = quick ? { seconds: 1, warmup: 1 } : { seconds: 2, warmup: 1 }
 	for (const { kind, loads, against, aim } of REAL) {
 		const own = quick ? [5] : loads
-		const rounds = quick || kind === 'io' ? 1 : 2
 		// With nothing to wait for there is no knee, and any limit is as good.
-		const capacity = kind.startsWith('cpu') ? 4 : await tuneReal(kind, { seconds: 1, warmup: 0.5 })
+		const computes = kind.startsWith('cpu')
+		const capacity = computes ? 4 : quick ? 20 : await tuneReal(kind, { seconds: 1, warmup: 0.5 })
+		const rounds = computes && !quick ? 2 : 1
 		// No limit on concurrency, and so no queue either, bounds what only computes.
-		const policies = kind.startsWith('cpu')
-			? ['no limiter', ...LAG_SHEDDERS, TUNED, OURS]
-			: [...PEERS, TUNED, OURS]
+		const policies = computes ? ['no limiter', ...LAG_SHEDDERS, TUNED, OURS] : [...PEERS, TUNED, OURS]
 		const results = await measure(kind, policies, capacity, own, { ...time, rounds })
 		console.log(
 			`\nreal server, ${kind}: goodput a second / p99 in ms; tuned: ${capacity} at work\n${' '.repeat(44)}${own.map((load) => `${load} x`.padStart(12)).join('')}`,

@@ -129,8 +129,8 @@ export async function load(port, { rate, seconds, warmup, deadline, seed, kept }
 		}
 		await new Promise((resolve) => setTimeout(resolve, 1))
 	}
-	// Until the last one has given up for the second time.
-	await new Promise((resolve) => setTimeout(resolve, 2 * deadline + 150))
+	// Until the last one has given up.
+	await new Promise((resolve) => setTimeout(resolve, deadline + 150))
 	connections.close()
 	latencies.sort((a, b) => a - b)
 	return {
