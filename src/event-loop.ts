@@ -2,37 +2,30 @@ import { performance } from 'node:perf_hooks'
 
 /*
  * When handlers compute more than they wait, requests queue where no limit on concurrency sees them: in their sockets,
- * until the event loop reads them, and in the loop, behind what it read before. In one turn the loop reads all that had
- * come and runs the handlers one after the other; so whoever is seen late in a turn has waited that long already, and
- * is the oldest. Those are refused, cheaply, until the turn is over; the next turn begins with the newest.
+ * until the event loop reads them. In one turn the loop reads all that had come on open connections, in the order in
+ * which it came, and runs the handlers one after the other; under overload each has waited longer than the one before.
+ * So those seen late in a turn are refused, cheaply, until it is over: that keeps the next turn short as well.
  */
 
 /** How long the loop may have been at work in one turn, in ms, when it lets another request in. */
 const TURN = 50
 
-/** What part of a turn the loop must have been at work for it to be late: less is waiting for events. */
-const BUSY = 0.9
-
-// None has begun: what was computed before the first request is no turn.
-let turnBegan = Number.POSITIVE_INFINITY
+/** Whether the present turn has seen a request, and the loop's time at work when it saw the first one, in ms. */
+let seen = false
 let activeThen = 0
-let marked = false
 
-/** The check phase follows the one that reads the sockets: after it, a new turn begins. */
+/** The check phase follows the one that reads the sockets: it ends the turn. */
 function endTurn(): void {
-	turnBegan = performance.now()
-	activeThen = performance.eventLoopUtilization().active
-	marked = false
+	seen = false
 }
 
 /** Whether a request that is seen now comes late in a turn of the event loop. To be asked at each arrival. */
 export function loopIsLate(): boolean {
-	if (!marked) {
-		marked = true
-		setImmediate(endTurn).unref()
-	}
-	const elapsed = performance.now() - turnBegan
-	if (elapsed < TURN) return false
-	const active = performance.eventLoopUtilization().active - activeThen
-	return active > TURN && active > BUSY * elapsed
+	// Time at work, and not on the clock: what the loop waits for events is no delay.
+	const { active } = performance.eventLoopUtilization()
+	if (seen) return active - activeThen > TURN
+	seen = true
+	activeThen = active
+	setImmediate(endTurn).unref()
+	return false
 }

@@ -1,13 +1,14 @@
 /**
- * The servers of the benchmark on real sockets. `tuned` is a fixed limit at the knee, chosen by hand.
+ * The servers of the benchmark on real sockets.
  *
  * @typedef {object} Kind
  * @property {string} title
  * @property {import('./downstream.js').Knee} downstream
  * @property {boolean} waits whether its handlers wait for the downstream
  * @property {number} cpu what each request computes, in ms
- * @property {number} tuned
  * @property {number} rate what it can do at most, in requests a second
+ * @property {boolean} kept whether its clients use their connections again, or open one for each request, as nginx does
+ * unless told otherwise
  */
 
 /** @type {import('./downstream.js').Knee} */
@@ -15,7 +16,29 @@ const database = { name: 'database', service: 40, knee: 20, slowdown: (ratio) =>
 
 /** @type {Record<string, Kind>} */
 export const kinds = {
-	io: { title: 'waits for a downstream', downstream: database, waits: true, cpu: 0, tuned: 20, rate: 250 },
-	cpu: { title: 'computes', downstream: database, waits: false, cpu: 4, tuned: 4, rate: 220 },
-	mixed: { title: 'computes, then waits', downstream: database, waits: true, cpu: 4, tuned: 20, rate: 200 },
+	io: { title: 'waits for a downstream', downstream: database, waits: true, cpu: 0, rate: 250, kept: true },
+	cpu: {
+		title: 'computes, each request on a connection of its own',
+		downstream: database,
+		waits: false,
+		cpu: 10,
+		rate: 95,
+		kept: false,
+	},
+	'cpu, kept': {
+		title: 'computes, connections kept alive',
+		downstream: database,
+		waits: false,
+		cpu: 10,
+		rate: 95,
+		kept: true,
+	},
+	mixed: {
+		title: 'computes, then waits',
+		downstream: database,
+		waits: true,
+		cpu: 3,
+		rate: 230,
+		kept: true,
+	},
 }

@@ -1,4 +1,7 @@
-// A real Express server with one of the policies, for the benchmark: node bench/overload/server.js <policy> <kind>
+// A real Express server with one of the policies, for the benchmark:
+// node bench/overload/server.js <policy> <kind> <capacity> <file>
+// It adds a byte to the file for each request that it reads, as it is too busy to be asked.
+import { openSync, writeSync } from 'node:fs'
 import express from 'express'
 // @ts-expect-error - it has no types
 import expressQueue from 'express-queue'
@@ -12,10 +15,11 @@ import { Downstream } from './downstream.js'
 import { kinds } from './kinds.js'
 import { RealClock } from './real-clock.js'
 
-const [, , policy = '', kindName = ''] = process.argv
+const [, , policy = '', kindName = '', capacity = '', file = ''] = process.argv
 const kind = kinds[kindName]
 if (kind === undefined) throw new Error(`no kind of server named ${kindName}`)
-const { tuned } = kind
+const tuned = Number(capacity)
+const seen = openSync(file, 'w')
 
 /** @type {Record<string, () => import('express').RequestHandler>} */
 const policies = {
@@ -48,6 +52,7 @@ app.get('/', (req, res) => {
 	if (!kind.waits) return void res.send('ok')
 	downstream.start(work, () => void res.send('ok'))
 })
-const server = app.listen(0, '127.0.0.1', 4096, () => {
+const server = app.listen(0, '127.0.0.1', () => {
 	process.send?.(/** @type {import('node:net').AddressInfo} */ (server.address()).port)
 })
+server.prependListener('request', () => writeSync(seen, '.'))
