@@ -285,8 +285,12 @@ describeRedis('a fleet of eight processes', () => {
 		await start({ block: LEASE / 2, options }, 2)
 		await sleep(6_000)
 		const found = await seen()
-		print('clocks and blocked loops', found)
+		const figures = await Promise.all(fleet.map((worker) => worker.figures()))
+		const [done, lost] = [figures.map(({ done }) => done), figures.map(({ lost }) => lost)]
+		print('clocks and blocked loops', { ...found, done, lost })
 		expect(found.over).toBe(0)
+		expect(Math.min(...done)).toBeGreaterThan(0)
+		expect(Math.max(...lost)).toBe(0)
 	})
 
 	test('a network that is cut for one process, with whenUnavailable: reject', async () => {
@@ -306,6 +310,47 @@ describeRedis('a fleet of eight processes', () => {
 		print('network cut for two of six', { ...found, rejected })
 		expect(found.over).toBe(0)
 	})
+
+	test.each(['killed', 'asked to step down'])(
+		'a replica that takes over from a master that was %s',
+		async (how) => {
+			const master = new Redis(server.port)
+			master.on('error', () => {})
+			await master.config('SET', 'repl-diskless-sync-delay', '0')
+			const replica = await startServer(['--replicaof', '127.0.0.1', String(server.port)])
+			const other = new Redis(replica.port)
+			other.on('error', () => {})
+			while (!(await other.info('replication')).includes('master_link_status:up')) await sleep(20)
+			const relay = await startRelay(server.port)
+			relays.push(relay)
+			await start({ port: relay.port })
+			await known(fleet)
+			await sleep(500)
+			if (how === 'killed') {
+				await server.kill()
+				await other.replicaof('NO', 'ONE')
+			} else {
+				await master.call('FAILOVER')
+				while (!(await other.info('replication')).includes('role:master')) await sleep(5)
+			}
+			relay.leadTo(replica.port)
+			relay.cut()
+			await sleep(LEASE + 500)
+			const rate = await ongoing()
+			const found = await seen()
+			const answered = (await Promise.all(fleet.map((worker) => worker.figures()))).map(({ stats }) => stats)
+			// For the next test.
+			if (how === 'killed') await server.start()
+			else await master.replicaof('NO', 'ONE')
+			await replica.kill()
+			master.disconnect()
+			other.disconnect()
+			print(`replica, of a master that was ${how}`, { ...found, rate })
+			expect(found.over).toBe(0)
+			expect(rate).toBeGreaterThan(40)
+			for (const { available, fleet } of answered) expect([available, fleet.processes]).toEqual([true, 8])
+		},
+	)
 
 	// For the whole 25 s: TORTURE=25000 npx vitest run test/redis/fleet.test.ts
 	test('connections and processes killed, and Redis restarted, at random; then the whole capacity is back', async () => {

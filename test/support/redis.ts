@@ -128,10 +128,13 @@ export interface Relay {
 	flow(): void
 	/** Resets all connections. */
 	cut(): void
+	/** Those who connect from now on get to another server. */
+	leadTo(target: number): void
 	close(): void
 }
 
-export async function startRelay(target: number): Promise<Relay> {
+export async function startRelay(first: number): Promise<Relay> {
+	let target = first
 	const sockets = new Set<Socket>()
 	let stalled = false
 	const server = net.createServer((near) => {
@@ -163,6 +166,9 @@ export async function startRelay(target: number): Promise<Relay> {
 		},
 		cut() {
 			for (const socket of sockets) socket.resetAndDestroy()
+		},
+		leadTo(next) {
+			target = next
 		},
 		close() {
 			for (const socket of sockets) socket.destroy()
