@@ -203,7 +203,7 @@ export interface Figures {
 }
 
 /** What became of one permit: times are in ms, by a clock that all processes share. */
-export interface Taken {
+interface Taken {
 	token: number
 	/** When it was admitted. */
 	at: number
