@@ -13,7 +13,8 @@ import { Semaphore } from 'redis-semaphore'
  * @property {() => Promise<() => Promise<unknown>>} acquire - resolves to what gives the permit back, which resolves when
  * Redis has been told.
  * @property {() => Promise<unknown>} ping - is answered after all that was sent before it.
- * @property {(script: string, sha: string, keys: string[], args: string[]) => Promise<unknown>} evalsha - by the same client.
+ * @property {(sha: string, keys: string[], args: string[]) => Promise<unknown>} evalsha - by the same client.
+ * @property {() => unknown} close - ends its connections.
  *
  * @typedef {object} FleetOptions
  * @property {number} port
@@ -27,11 +28,12 @@ const LEASE = 10_000
 /** Longer than the bench. */
 const PATIENCE = 600_000
 
-/** @param {Redis | Redis5} client @returns {Pick<Fleet, 'ping' | 'evalsha'>} */
+/** @param {Redis | Redis5} client @returns {Omit<Fleet, 'acquire'>} */
 function byIoredis(client) {
 	return {
 		ping: () => client.ping(),
-		evalsha: (_, sha, keys, args) => client.evalsha(sha, keys.length, ...keys, ...args),
+		evalsha: (sha, keys, args) => client.evalsha(sha, keys.length, ...keys, ...args),
+		close: () => client.disconnect(),
 	}
 }
 
@@ -59,7 +61,8 @@ export const peers = {
 		return {
 			acquire: ours(/** @type {any} */ (client), options),
 			ping: () => client.ping(),
-			evalsha: (_, sha, keys, args) => client.evalSha(sha, { keys, arguments: args }),
+			evalsha: (sha, keys, args) => client.evalSha(sha, { keys, arguments: args }),
+			close: () => client.destroy(),
 		}
 	},
 
@@ -107,6 +110,7 @@ export const peers = {
 					over.catch(reject)
 				}),
 			...byIoredis(client),
+			close: () => limiter.disconnect(),
 		}
 	},
 }
