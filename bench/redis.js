@@ -186,6 +186,15 @@ async function take(child, place) {
 	await admitted
 }
 
+/** A process's first admission takes longer, as it joins the fleet: that is no part of what is measured. @param {ChildProcess[]} fleet */
+async function join(fleet) {
+	for (const child of fleet) {
+		await take(child, -1)
+		child.send({ release: -1 })
+		await told(child, 'released')
+	}
+}
+
 /**
  * All permits held, 1,000 waiting in eight processes. They arrive one after the other: each only when Redis knows of the one
  * before. Then one permit goes from hand to hand: it is released only when who got it has said so. So an admission is out
@@ -205,12 +214,7 @@ async function queue(peer) {
 		})
 	}
 	const of = (/** @type {number} */ place) => /** @type {ChildProcess} */ (fleet[place % PROCESSES])
-	// A process's first admission takes longer, as it joins the fleet: that is no part of the order.
-	for (const child of fleet) {
-		await take(child, -1)
-		child.send({ release: -1 })
-		await told(child, 'released')
-	}
+	await join(fleet)
 	await sleep(500)
 	for (let place = 0; place < CAPACITY; place++) await take(of(place), place)
 	for (let place = CAPACITY; place < CAPACITY + WAITING; place++) await arrive(of(place), place)
@@ -260,6 +264,7 @@ async function queue(peer) {
 async function fairness(peer) {
 	const options = { peer, name: `fairness ${peer}` }
 	const fleet = await Promise.all(Array.from({ length: PROCESSES }, () => start(options)))
+	await join(fleet)
 	const all = fleet.map((child) => told(child, 'waits'))
 	for (const child of fleet) child.send({ loop: { workers: 4, hold: 20, ms: 6_000 } })
 	const waits = (await Promise.all(all)).flatMap((found) => found.waits)

@@ -37,15 +37,22 @@ function byIoredis(client) {
 	}
 }
 
-/** @param {import('inflight-limit/redis').RedisClient} client @param {FleetOptions} options @returns {Fleet['acquire']} */
+/** @param {import('inflight-limit/redis').RedisClient & { quit(): Promise<unknown> }} client @param {FleetOptions} options @returns {Pick<Fleet, 'acquire' | 'close'>} */
 function ours(client, { name, capacity, lease = LEASE }) {
 	const limiter = redisLimiter({ client, name, capacity, lease, maxQueue: 5_000, maxWait: PATIENCE })
-	return async () => {
-		const permit = await limiter.acquire()
-		return () => {
-			permit.release()
-			return limiter.onIdle()
-		}
+	return {
+		acquire: async () => {
+			const permit = await limiter.acquire()
+			return () => {
+				permit.release()
+				return limiter.onIdle()
+			}
+		},
+		close: async () => {
+			limiter.close()
+			await limiter.onIdle()
+			await client.quit()
+		},
 	}
 }
 
@@ -53,16 +60,15 @@ function ours(client, { name, capacity, lease = LEASE }) {
 export const peers = {
 	'ours, ioredis': async (options) => {
 		const client = new Redis(options.port)
-		return { acquire: ours(client, options), ...byIoredis(client) }
+		return { ...byIoredis(client), ...ours(client, options) }
 	},
 
 	'ours, redis': async (options) => {
 		const client = await createClient({ socket: { port: options.port } }).connect()
 		return {
-			acquire: ours(/** @type {any} */ (client), options),
+			...ours(/** @type {any} */ (client), options),
 			ping: () => client.ping(),
 			evalsha: (sha, keys, args) => client.evalSha(sha, { keys, arguments: args }),
-			close: () => client.destroy(),
 		}
 	},
 
