@@ -266,11 +266,11 @@ async function fairness(peer) {
 	const fleet = await Promise.all(Array.from({ length: PROCESSES }, () => start(options)))
 	await join(fleet)
 	const all = fleet.map((child) => told(child, 'waits'))
-	for (const child of fleet) child.send({ loop: { workers: 4, hold: 20, ms: 6_000 } })
+	for (const child of fleet) child.send({ loop: { workers: 4, hold: 50, ms: 8_000 } })
 	const waits = (await Promise.all(all)).flatMap((found) => found.waits)
 	await Promise.all(fleet.map(kill))
 	return {
-		'admissions/s, held for 20 ms each': waits.length / 6,
+		'admissions/s, held for 50 ms each': waits.length / 8,
 		'ms of wait, median': median(waits),
 		'longest wait / median': Math.max(...waits) / median(waits),
 	}
