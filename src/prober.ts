@@ -17,6 +17,9 @@ import type { Sample } from './controller.js'
 const ANSWERS = 40
 const MOMENT = 25
 
+/** For how long at most nothing is counted after the limit was raised, in ms: until the work has followed it. */
+const SETTLING = 500
+
 /** How far the sides of a pair are from the limit, as a part of it: of the first, and of all in the end. */
 const WIDEST = 0.3
 const NARROWEST = 0.02
@@ -47,11 +50,14 @@ const WORSE = -1.5
 /** After so many answers it returns, in doubt; upwards it must then be better by a standard deviation. */
 const MANY = 100
 
-/** For how long nothing at all may be answered, in ms; longer where requests take longer. */
-const PATIENCE = 600
+/** For how long it waits for answers, in ms: as long as a request takes, but within these. */
+const [PATIENCE, LONGEST] = [600, 10_000]
 
 /** How much of what was counted before at the limit still counts at each new count. */
 const MEMORY = 0.75
+
+/** Answers vary so many times as much as by chance, at most, as far as it is measured. */
+const MOST_NOISE = 10
 
 /** That answers have become fewer or more at an unchanged limit: by how much, and beyond how many standard deviations. */
 const FELL = 0.6
@@ -78,6 +84,7 @@ function countAt(limit: number): Count {
 
 /** By how many standard deviations the rate of `good` in `time` is better than that before, if it may be so much worth less. */
 function evidence(good: number, time: number, goodBefore: number, timeBefore: number, worth: number): number {
+	if (good + goodBefore < FEW) return 0
 	const ratio = ((good + 0.5) * timeBefore) / ((goodBefore + 0.5) * time)
 	return (Math.log(ratio) - worth) / Math.sqrt(1 / (good + 0.5) + 1 / (goodBefore + 0.5))
 }
@@ -108,8 +115,14 @@ export class Prober {
 	#settledAt = 0
 	#now = 0
 	#wasFull = false
-	/** How long requests take, in ms, on average. */
+	/** How long requests take, in ms: lately, on average, and the average of the squares. */
 	#held = 0
+	#mean = 0
+	#square = 0
+	/** By how much counts at the limit differ from each other, as a multiple of what they would by chance. */
+	#noise = 1
+	/** A change was noticed, and it is not known yet if there was one. */
+	#alarmed = false
 	/** The most at work since `#peakSince`, and whether the limit was reached. */
 	#peak = 0
 	#peakSince = 0
@@ -130,7 +143,10 @@ export class Prober {
 		const time = now - this.#now
 		this.#wasFull = full
 		this.#now = now
-		this.#held += 0.1 * (held - this.#held)
+		this.#held += (this.#held === 0 ? 1 : 0.05) * (held - this.#held)
+		const weight = this.#mean === 0 ? 1 : 0.005
+		this.#mean += weight * (held - this.#mean)
+		this.#square += weight * (held ** 2 - this.#square)
 		this.#peak = Math.max(this.#peak, active)
 		this.#reached ||= full
 		if (now - this.#peakSince > UNUSED) {
@@ -159,20 +175,36 @@ export class Prober {
 		if (this.#noticeChange()) return
 		const { good, time } = this.#count
 		// What was allowed shows after a request's time only.
-		const enough = good >= ANSWERS && time >= Math.max(MOMENT, this.#doing === 'pair' ? this.#held : 0)
+		const spread = this.#spread
+		const moment = this.#doing === 'pair' ? this.#held * spread : 0
+		const enough = good >= ANSWERS * this.#variation && time >= Math.max(MOMENT, moment)
 		if (!enough && time < this.#patience) return
 		if (this.#doing === 'pair') this.#endHalf()
 		else this.#endHold()
 	}
 
+	/**
+	 * How much more fast and slow requests are mixed than in an exponential distribution, which is 1. When more are let in, the
+	 * fast ones among them are done first, so it takes that much longer until the rate is what it will be.
+	 */
+	get #spread(): number {
+		return this.#mean > 0 ? Math.max(1, this.#square / (2 * this.#mean ** 2)) : 1
+	}
+
+	/** How many times as much the answers vary as they would by chance: so much more of them are needed to tell as much. */
+	get #variation(): number {
+		return Math.max(this.#noise, this.#spread)
+	}
+
 	get #patience(): number {
-		return Math.max(PATIENCE, this.#held)
+		return Math.max(PATIENCE, Math.min(this.#held, LONGEST))
 	}
 
 	#allow(limit: number): void {
 		const clipped = Math.min(this.#max, Math.max(this.#min, Math.round(limit)))
 		this.#settling = true
-		this.#settledAt = this.#now + (clipped > this.#count.limit ? Math.min(this.#held, 100) : 0)
+		this.#settledAt =
+			this.#now + (clipped > this.#count.limit ? Math.min(this.#held * this.#spread ** 2, SETTLING) : 0)
 		this.#wasFull = false
 		this.#count = countAt(clipped)
 	}
@@ -187,11 +219,21 @@ export class Prober {
 	#endHold(): void {
 		const { limit, good, late, time } = this.#count
 		const base = this.#base
+		if (base.good >= FEW) {
+			const expected = (time * base.good) / base.time
+			const square = (good - expected) ** 2 / (expected * (1 + expected / base.good))
+			this.#noise += 0.1 * (Math.min(square, MOST_NOISE) - this.#noise)
+		}
 		this.#base = {
 			limit,
 			good: MEMORY * base.good + good,
 			late: MEMORY * base.late + late,
 			time: MEMORY * base.time + time,
+		}
+		// When nearly all are late, what is answered tells nothing any more.
+		if (late > 3 * good && !this.#due) {
+			this.#factor = DOWN
+			this.#due = true
 		}
 		if (this.#due) this.#scout(this.#factor)
 		else if (this.#now - this.#scoutedAt > SCOUT_TIME && this.#answers > SCOUT_ANSWERS) this.#scout(UP)
@@ -225,7 +267,7 @@ export class Prober {
 			const ratio = ((up.good + 0.5) * down.time) / ((down.good + 0.5) * up.time)
 			const gain = Math.log(ratio) - WORTH * Math.log(up.limit / down.limit)
 			// Where answers are few, each tells little.
-			const step = STEP * this.#reach * gain * Math.min(1, answers / (2 * ANSWERS))
+			const step = STEP * this.#reach * gain * Math.min(1, answers / (2 * ANSWERS * this.#variation))
 			this.#limit *= Math.exp(Math.max(-this.#reach, Math.min(this.#reach, step)))
 			this.#pairs++
 		}
@@ -237,13 +279,17 @@ export class Prober {
 		const { good, time } = this.#count
 		const base = this.#base
 		const expected = base.good < FEW ? 0 : (time * base.good) / base.time
-		const chance = CHANCE * Math.sqrt(expected * (1 + expected / base.good))
+		const chance = CHANCE * Math.sqrt(expected * (1 + expected / base.good) * this.#variation)
 		const fell = good < Math.min(FELL * expected, expected - chance)
 		const rose = good >= 30 && good > Math.max(ROSE * expected, expected + chance)
 		if (expected === 0 || !(fell || rose)) return false
 		this.#base = countAt(0)
 		this.#factor = fell ? DOWN : UP
 		this.#due = true
+		this.#alarmed = true
+		// Times from before and after would look like a mix.
+		this.#mean = this.#held
+		this.#square = 2 * this.#held ** 2
 		this.#pairs *= 0.3
 		this.#hold(this.#limit)
 		return true
@@ -266,8 +312,9 @@ export class Prober {
 	#judgeScout(): void {
 		const here = this.#count
 		const { good, late, time, limit } = here
-		if (good + late < FEW && time < this.#patience) return
-		const enough = good >= MANY || time > this.#patience
+		const variation = this.#variation
+		if ((good + late < FEW * variation || time < MOMENT) && time < this.#patience) return
+		const enough = good >= MANY * variation || time > this.#patience
 		const base = this.#base
 		const down = this.#factor === DOWN
 		const worth = SCOUT_WORTH * Math.log(limit / base.limit)
@@ -276,7 +323,8 @@ export class Prober {
 			// Those at work are late already; that they get done faster counts too. In doubt it goes down.
 			better = Math.max(better, evidence(good + late, time, base.good + base.late, base.time, worth))
 		}
-		if (better > BETTER || (enough && (down ? better > 0 : better > 1 && good >= 30))) {
+		better /= Math.sqrt(variation)
+		if (better > BETTER || (enough && (down ? better > (base.late > 0 ? 0 : 1) : better > 1 && good >= 30))) {
 			this.#moved = true
 			this.#base = here
 			this.#limit = limit
@@ -289,6 +337,9 @@ export class Prober {
 	#endScout(): void {
 		this.#scoutedAt = this.#now
 		this.#answers = 0
+		// A false alarm tells that such differences are nothing special.
+		if (this.#alarmed && !this.#moved) this.#noise = Math.min(1.5 * this.#noise, MOST_NOISE)
+		this.#alarmed = false
 		if (this.#moved) this.#pairs = 0
 		else if (this.#factor === DOWN) {
 			this.#factor = UP
