@@ -143,6 +143,17 @@ export interface Stay {
 	leave(outcome: Outcome): void
 }
 
+/** What a limiter keeps whose capacity is found by controllers. */
+interface Finding {
+	readonly factory: ControllerFactory
+	/** One for each semaphore. */
+	readonly controllers: WeakMap<Semaphore, Controller>
+	/** The heaviest that a request may be. */
+	readonly heaviest: number
+	/** How many may wait was not given. */
+	readonly shortQueue: boolean
+}
+
 /** How a request stands in a queue that asks for it. */
 interface Standing {
 	readonly queue: ScheduledQueue<RankedWaiter>
@@ -175,13 +186,8 @@ export class Limiter {
 	/** With `key`, those of the keys that have a request at work or waiting. */
 	readonly #keys = new Map<string, Semaphore>()
 	readonly #figures: Figures
-	/** What finds the capacity of each semaphore; none if it was given as a number. */
-	readonly #controllers: WeakMap<Semaphore, Controller> | undefined
-	readonly #factory: ControllerFactory | undefined
-	/** The heaviest that a request may be, when a controller finds the capacity. */
-	readonly #heaviest: number | undefined
-	/** The capacity is found, and how many may wait was not given. */
-	readonly #shortQueue: boolean
+	/** How the capacity is found; `undefined` if it was given as a number. */
+	readonly #finding: Finding | undefined
 	/** What was given, or what a controller begins with. */
 	#capacity: number
 	#closed = false
@@ -200,15 +206,17 @@ export class Limiter {
 			throw new TypeError('options must be a capacity or an object of options; got a Limiter')
 		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, name = 'default' } = given
 		if (typeof given.capacity === 'function') {
-			this.#factory = given.capacity
-			this.#controllers = new WeakMap()
 			const { initial, max = Number.POSITIVE_INFINITY } = checkController(given.capacity)
 			this.#capacity = initial
-			this.#heaviest = max
+			this.#finding = {
+				factory: given.capacity,
+				controllers: new WeakMap(),
+				heaviest: max,
+				shortQueue: given.maxQueue === undefined,
+			}
 		} else {
 			this.#capacity = checkCapacity(given.capacity, 1)
 		}
-		this.#shortQueue = this.#factory !== undefined && given.maxQueue === undefined
 		this.#bounds = { maxQueue: checkMaxQueue(maxQueue), maxWait: checkDuration('maxWait', maxWait) }
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
 		this.name = checkName(name)
@@ -265,7 +273,7 @@ export class Limiter {
 	 * @throws Error - a controller finds the capacity.
 	 */
 	resize(capacity: number): void {
-		if (this.#controllers !== undefined) throw new Error('resize: the capacity is found by a controller')
+		if (this.#finding !== undefined) throw new Error('resize: the capacity is found by a controller')
 		this.#capacity = checkCapacity(capacity, 1)
 		this.#semaphore.resize(capacity)
 		for (const semaphore of this.#keys.values()) semaphore.resize(capacity)
@@ -317,7 +325,7 @@ export class Limiter {
 			semaphore = this.#keys.get(checkKey(key)) ?? this.#newSemaphore()
 		}
 		const weight = options.weight === undefined ? 1 : this.#weigh(options.weight(request), semaphore)
-		if (this.#controllers?.get(semaphore)?.refuses?.()) {
+		if (this.#finding?.controllers.get(semaphore)?.refuses?.() && !this.#closed) {
 			this.#figures.rejected('queue-full', 0, key, semaphore)
 			return withoutStack(() => semaphore.rejection('queue-full', weight))
 		}
@@ -422,7 +430,7 @@ export class Limiter {
 		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
-			if (this.#controllers !== undefined) this.#adapt(semaphore, key, since, outcome)
+			if (this.#finding !== undefined) this.#adapt(semaphore, key, since, outcome)
 			this.#giveBack(permit, semaphore, key, standing)
 			this.#figures.released(waited, performance.now() - since, outcome, key, semaphore)
 		}
@@ -448,8 +456,8 @@ export class Limiter {
 
 	/** One that is heavier than the capacity that was found is no fault of its sender: it takes all there is. */
 	#weigh(weight: number, semaphore: Semaphore): number {
-		if (this.#heaviest === undefined) return checkWeight(weight, this.#capacity)
-		return Math.min(checkWeight(weight, this.#heaviest), semaphore.capacity)
+		if (this.#finding === undefined) return checkWeight(weight, this.#capacity)
+		return Math.min(checkWeight(weight, this.#finding.heaviest), semaphore.capacity)
 	}
 
 	/**
@@ -457,7 +465,7 @@ export class Limiter {
 	 * one would add to each wait, and nothing to what is served.
 	 */
 	#roomToWait(semaphore: Semaphore): number {
-		if (!this.#shortQueue) return Number.POSITIVE_INFINITY
+		if (!this.#finding?.shortQueue) return Number.POSITIVE_INFINITY
 		// To choose who goes next, there must be some to choose from.
 		return this.#scheduling === undefined
 			? Math.ceil(semaphore.capacity / 4)
@@ -469,7 +477,7 @@ export class Limiter {
 		const { active, queued } = semaphore
 		const now = performance.now()
 		try {
-			const controller = this.#controllers?.get(semaphore)
+			const controller = this.#finding?.controllers.get(semaphore)
 			const capacity = controller?.sample({ held: now - since, active, queued, outcome, now })
 			if (capacity === undefined || capacity === semaphore.capacity) return
 			semaphore.resize(checkCapacity(capacity, 1))
@@ -484,7 +492,8 @@ export class Limiter {
 	#newSemaphore(): Semaphore {
 		const queue = this.#scheduling?.newQueue<RankedWaiter>(this.#pace)
 		const semaphore = new Semaphore(this.#capacity, this.#bounds, this.#pace, queue)
-		if (this.#factory !== undefined) this.#controllers?.set(semaphore, checkController(this.#factory))
+		const finding = this.#finding
+		finding?.controllers.set(semaphore, checkController(finding.factory))
 		if (this.#closed) semaphore.close()
 		return semaphore
 	}

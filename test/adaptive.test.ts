@@ -86,6 +86,8 @@ test('a controller can refuse at once', async () => {
 	const limiter = new Limiter({ capacity: obeying(() => 2, { refuses: () => true }) })
 	expect(limiter[enter]({}, present)).toMatchObject({ reason: 'queue-full' })
 	expect(limiter.stats()).toMatchObject({ active: 0, rejected: { 'queue-full': 1 } })
+	limiter.close()
+	expect(limiter[enter]({}, present)).toMatchObject({ reason: 'closed' })
 })
 
 test('what is no controller is refused when the limiter is made', () => {
