@@ -104,8 +104,9 @@ export class Prober {
 	#upFirst = true
 	/** Pairs since it began, or moved far. */
 	#pairs = 0
-	/** Where a scout looks, or is to look next. It begins downwards: at the start, too much is worse than too little. */
-	#factor = DOWN
+	/** Where a scout looks, or is to look next, and whether another goes the other way when it doesn't pay. At the start both do. */
+	#factor = UP
+	#bothWays = true
 	#due = true
 	#moved = false
 	#scoutedAt = 0
@@ -119,8 +120,9 @@ export class Prober {
 	#held = 0
 	#mean = 0
 	#square = 0
+	#samples = 0
 	/** By how much counts at the limit differ from each other, as a multiple of what they would by chance. */
-	#noise = 1
+	#noise = 2
 	/** A change was noticed, and it is not known yet if there was one. */
 	#alarmed = false
 	/** The most at work since `#peakSince`, and whether the limit was reached. */
@@ -144,7 +146,7 @@ export class Prober {
 		this.#wasFull = full
 		this.#now = now
 		this.#held += (this.#held === 0 ? 1 : 0.05) * (held - this.#held)
-		const weight = this.#mean === 0 ? 1 : 0.005
+		const weight = Math.max(0.005, 1 / ++this.#samples)
 		this.#mean += weight * (held - this.#mean)
 		this.#square += weight * (held ** 2 - this.#square)
 		this.#peak = Math.max(this.#peak, active)
@@ -230,9 +232,10 @@ export class Prober {
 			late: MEMORY * base.late + late,
 			time: MEMORY * base.time + time,
 		}
-		// When nearly all are late, what is answered tells nothing any more.
-		if (late > 3 * good && !this.#due) {
+		// When most are late, what is answered tells nothing any more.
+		if (late > good) {
 			this.#factor = DOWN
+			this.#bothWays = false
 			this.#due = true
 		}
 		if (this.#due) this.#scout(this.#factor)
@@ -285,6 +288,7 @@ export class Prober {
 		if (expected === 0 || !(fell || rose)) return false
 		this.#base = countAt(0)
 		this.#factor = fell ? DOWN : UP
+		this.#bothWays = fell
 		this.#due = true
 		this.#alarmed = true
 		// Times from before and after would look like a mix.
@@ -341,10 +345,11 @@ export class Prober {
 		if (this.#alarmed && !this.#moved) this.#noise = Math.min(1.5 * this.#noise, MOST_NOISE)
 		this.#alarmed = false
 		if (this.#moved) this.#pairs = 0
-		else if (this.#factor === DOWN) {
-			this.#factor = UP
+		else if (this.#bothWays) {
+			this.#factor = this.#factor === UP ? DOWN : UP
 			this.#due = true
 		}
+		this.#bothWays = false
 		this.#hold(this.#limit)
 	}
 
