@@ -242,7 +242,7 @@ export class Fleet implements User {
 			for (const place of this.#pending.keys()) this.#pending.set(place, now)
 			this.#patience = setTimeout(losePatience, this.#redisTimeout, this).unref()
 		} else {
-			// What has arrived is read before this is called.
+			// Sockets are read between timers and immediates: what has arrived counts.
 			setImmediate(() => {
 				const left = this.#oldest()
 				if (left === oldest) this.#lose(new Error(`no answer within ${this.#redisTimeout} ms`), true)
@@ -313,7 +313,7 @@ export class Fleet implements User {
 	}
 
 	#unavailable(): void {
-		if (this.state !== 'joining' || !this.available) return
+		if (!this.available) return
 		this.available = false
 		this.#member.availability(false, this.#reason)
 	}

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { admission, limit } from '../../adapters/express.js'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../adapters/redis.js'
 
@@ -315,6 +315,113 @@ test('a process that was blocked itself gives Redis its time again', async () =>
 	redis.answers.acquire = () => never
 	limiter.acquire().catch(() => {})
 	await vi.waitFor(() => expect(redis.count('acquire')).toBeGreaterThan(3), 1_000)
+})
+
+describe('an answer that is read when patience has ended, before it is decided', () => {
+	// Immediates are real: as when a socket is read, a test comes before them.
+	beforeEach(() => {
+		vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+	})
+	afterEach(() => {
+		vi.useRealTimers()
+	})
+
+	/** Two at Redis, asked for 50 ms apart, whose answers the test gives; patience with the first has just ended. */
+	async function impatient() {
+		const redis = scripted()
+		const limiter = redis.make({ redisTimeout: 200 })
+		await limiter.run(() => {})
+		await limiter.onIdle()
+		const answer: ((answer: unknown[]) => void)[] = []
+		redis.answers.acquire = () => new Promise((resolve) => answer.push(resolve))
+		redis.answers.probe = () => never
+		const first = limiter.acquire()
+		vi.advanceTimersByTime(50)
+		const second = limiter.acquire()
+		vi.advanceTimersByTime(150)
+		return { redis, limiter, first, second, answer: answer as [(typeof answer)[0], (typeof answer)[0]] }
+	}
+
+	test('is in time, and so is another that is', async () => {
+		const { redis, limiter, first, second, answer } = await impatient()
+		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		await new Promise(setImmediate)
+		expect([(await first).token, (await second).token]).toEqual([5, 6])
+		expect(vi.getTimerCount()).toBe(2) // The renewal and the end of the lease.
+		expect(redis.count('join')).toBe(1)
+		expect(limiter.available).toBe(true)
+	})
+
+	test('is in time, and the next has its own time', async () => {
+		const { redis, limiter, first, second, answer } = await impatient()
+		answer[0]([5, 1])
+		await new Promise(setImmediate)
+		expect((await first).token).toBe(5)
+		vi.advanceTimersByTime(49)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(true)
+		vi.advanceTimersByTime(1)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(false)
+		expect(redis.count('join')).toBe(1)
+		expect((await second).token).toBe(0)
+	})
+
+	test('is in time, and so is what is asked because of it', async () => {
+		const { redis, limiter, first, second, answer } = await impatient()
+		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		redis.answers.release = () => never
+		;(await first).release()
+		;(await second).release()
+		await new Promise(setImmediate)
+		vi.advanceTimersByTime(199)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(true)
+		vi.advanceTimersByTime(1)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(false)
+	})
+
+	test('is too late when it is not read by then', async () => {
+		const { limiter, first, second, answer } = await impatient()
+		await new Promise(setImmediate)
+		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		expect(limiter.available).toBe(false)
+		expect([(await first).token, (await second).token]).toEqual([0, 0])
+	})
+})
+
+test('a command of an ended session that fails in the next ends nothing', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	await limiter.run(() => {})
+	let fail: (error: Error) => void = () => {}
+	const { acquire } = redis.answers
+	redis.answers.acquire = () =>
+		new Promise((_, reject) => {
+			fail = reject
+		})
+	const asked = limiter.acquire()
+	redis.answers.acquire = acquire as () => unknown
+	redis.client.emit('reconnecting')
+	await asked
+	fail(new Error('closed'))
+	await new Promise(setImmediate)
+	expect(redis.count('join')).toBe(2)
+	expect(limiter.available).toBe(true)
+})
+
+test('resized when it is closed, with Redis still away: nobody is told so again', async () => {
+	const redis = scripted()
+	for (const name of ['join', 'probe']) redis.answers[name] = () => never
+	const limiter = redis.make({ redisTimeout: 20 })
+	await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
+	limiter.close()
+	warned.mockClear()
+	limiter.resize(3)
+	await sleep(40)
+	expect(warned).not.toHaveBeenCalled()
+	expect(limiter.capacity).toBe(3)
 })
 
 test('while it joins, no more wait than can; when its lease has ended, it keeps to its share', async () => {
