@@ -1,151 +1,362 @@
-// One limit for many processes, beside redis-semaphore: npm run bench:redis (needs redis-server). With the argument
-// `bottleneck` beside that too, whose scripts fail on what ioredis 6 answers: it needs ioredis 5.
-import { spawn } from 'node:child_process'
+// One limit for many processes, beside redis-semaphore and bottleneck: npm run bench:redis (needs redis-server).
+import { fork, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import net from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import Bottleneck from 'bottleneck'
-import { redisLimiter } from 'inflight-limit/redis'
 import { Redis } from 'ioredis'
-import { Semaphore } from 'redis-semaphore'
+import { median, printMachine, printMissed, printRow, printTitle } from './harness.js'
+import { peers } from './redis/peers.js'
 
 const PORT = 7399
 const CAPACITY = 6
+const PROCESSES = 8
+const WAITING = 1_000
+/** In which the crashed are to be noticed, in ms. */
+const LEASE = 5_000
+/** After which a permit is taken to come never, in ms. */
+const PATIENCE = 4 * LEASE
+
+/** @typedef {import('./redis/peers.js').Fleet} Fleet @typedef {import('node:child_process').ChildProcess} ChildProcess */
+
 const server = spawn('redis-server', ['--port', String(PORT), '--save', '', '--appendonly', 'no'], {
 	stdio: 'ignore',
 })
-process.once('exit', () => server.kill())
+/** @type {Set<ChildProcess>} */
+const children = new Set([server])
+process.once('exit', () => {
+	for (const child of children) child.kill('SIGKILL')
+})
+// An empty Redis that has been up for less counts as one that lost its memory.
 await sleep(3_500)
 const admin = new Redis(PORT)
 
-/** @typedef {() => Promise<() => unknown>} Acquire */
-
-/** @param {string} name @returns {Promise<Acquire>} */
-async function ours(name) {
-	const limiter = redisLimiter({ client: new Redis(PORT), name, capacity: CAPACITY, maxQueue: 5_000 })
-	return async () => {
-		const permit = await limiter.acquire()
-		return () => permit.release()
-	}
-}
-
-/** @param {string} name @returns {Promise<Acquire>} */
-async function redisSemaphore(name) {
-	const client = new Redis(PORT)
-	return async () => {
-		const semaphore = new Semaphore(client, name, CAPACITY, { acquireTimeout: 60_000 })
-		await semaphore.acquire()
-		return () => semaphore.release()
-	}
-}
-
-/** @param {string} name @returns {Promise<Acquire>} */
-async function bottleneck(name) {
-	const limiter = new Bottleneck({
-		id: name,
-		maxConcurrent: CAPACITY,
-		datastore: 'ioredis',
-		clientOptions: { port: PORT },
-		clearDatastore: true,
+/** Listens to all that Redis is asked: @returns {Promise<() => { sent: number, inScripts: number, names: Set<string> }>} */
+async function listen() {
+	const found = { sent: 0, inScripts: 0, names: new Set() }
+	const socket = net.connect(PORT)
+	let rest = ''
+	socket.setEncoding('latin1').on('data', (data) => {
+		const lines = (rest + data).split('\r\n')
+		rest = /** @type {string} */ (lines.pop())
+		for (const line of lines) {
+			const [, source, name] = /^\+[\d.]+ \[\d+ (\S+)\] "(\w+)"/.exec(line) ?? []
+			if (name === undefined) continue
+			if (source === 'lua') {
+				found.inScripts++
+			} else {
+				found.sent++
+				found.names.add(name.toLowerCase())
+			}
+		}
 	})
-	await limiter.ready()
-	return () =>
-		new Promise((resolve, reject) => {
-			limiter.schedule(() => new Promise((done) => resolve(() => done(undefined)))).catch(reject)
-		})
+	socket.write('MONITOR\r\n')
+	await once(socket, 'data')
+	return () => {
+		socket.destroy()
+		return found
+	}
 }
 
-/** What Redis was asked, and how long it took, since the last reset. */
-async function spent() {
-	const stats = await admin.info('commandstats')
-	let calls = 0
+/** The µs that Redis has spent on commands since the last reset, with what is done in scripts. @param {Set<string>} names */
+async function spent(names) {
 	let usec = 0
-	for (const [, name, count, time] of stats.matchAll(/cmdstat_([\w|]+):calls=(\d+),usec=(\d+)/g)) {
-		if (!/^(evalsha|eval)$/.test(name ?? '')) continue
-		calls += Number(count)
-		usec += Number(time)
+	for (const [, name, time] of (await admin.info('commandstats')).matchAll(
+		/cmdstat_(\w+)[\w|]*:calls=\d+,usec=(\d+)/g,
+	)) {
+		if (names.has(/** @type {string} */ (name))) usec += Number(time)
 	}
-	return { calls, usec }
+	return usec
 }
 
-/** @param {number[]} values @param {number} percent */
-function percentile(values, percent) {
-	return values.toSorted((a, b) => a - b)[Math.floor((values.length * percent) / 100)] ?? Number.NaN
+/** @template T @param {Promise<T>} promise @param {number} ms @returns {Promise<T | undefined>} */
+async function within(promise, ms) {
+	const controller = new AbortController()
+	const late = sleep(ms, undefined, { signal: controller.signal }).catch(() => undefined)
+	const first = await Promise.race([promise, late])
+	controller.abort()
+	return first
 }
 
-const BARE = 'return 1'
-await admin.eval(BARE, 0)
-const sha = /** @type {string} */ (await admin.script('LOAD', BARE))
+const SCRIPT = 'return 1'
+const SHA = createHash('sha1').update(SCRIPT).digest('hex')
 
-/** @type {Record<string, Record<string, number>>} */
-const table = {}
-for (const [name, make] of Object.entries({
-	'inflight-limit': ours,
-	'redis-semaphore': redisSemaphore,
-	...(process.argv.includes('bottleneck') ? { bottleneck } : {}),
-})) {
-	const [acquire, other] = [await make(`b ${name}`), await make(`b ${name}`)]
-	for (let i = 0; i < 200; i++) await (await acquire())()
-	await sleep(100)
-
-	// Room available, one at a time, beside a bare pair of EVALSHA in the same loop.
-	/** @type {number[]} */
-	const pairs = []
-	/** @type {number[]} */
-	const bare = []
-	await admin.config('RESETSTAT')
-	for (let i = 0; i < 1_000; i++) {
-		const began = performance.now()
-		await (await acquire())()
-		pairs.push(performance.now() - began)
-	}
-	await sleep(100)
-	const { calls, usec } = await spent()
-	for (let i = 0; i < 1_000; i++) {
-		const began = performance.now()
-		await admin.evalsha(sha, 0)
-		await admin.evalsha(sha, 0)
-		bare.push(performance.now() - began)
+/** Room available, one at a time. @param {Fleet} fleet */
+async function pairs(fleet) {
+	const acquireAndRelease = async () => (await fleet.acquire())()
+	// As many keys, and as much to send, as ours.
+	const keys = ['inflight:{a name}', 'inflight:{a name}:queue', 'inflight:{a name}:leases']
+	const args = ['acquire', 'abcdefghijkl', '1', 'abcdefghijkl:1:abc', '1', '1000', '20000', '0']
+	await admin.eval(SCRIPT, 0)
+	const bare = () => fleet.evalsha(SHA, keys, args)
+	for (let i = 0; i < 500; i++) {
+		await acquireAndRelease()
+		await bare()
 	}
 
-	// Full, 1,000 waiting in two limiters, nothing released.
-	const held = await Promise.all(Array.from({ length: CAPACITY }, acquire))
+	const stop = await listen()
+	for (let i = 0; i < 500; i++) await acquireAndRelease()
+	await sleep(50)
+	const { sent, inScripts, names } = stop()
+	let [usec, bareUsec] = [0, 0]
+	for (let round = 0; round < 20; round++) {
+		await admin.config('RESETSTAT')
+		for (let i = 0; i < 100; i++) await acquireAndRelease()
+		usec += (await spent(names)) / 2_000
+		await admin.config('RESETSTAT')
+		for (let i = 0; i < 200; i++) await bare()
+		bareUsec += (await spent(new Set(['evalsha']))) / 2_000
+	}
+
+	/** @type {number[]} */
+	const admits = []
+	/** @type {number[]} */
+	const both = []
+	/** @type {number[]} */
+	const bares = []
+	const timedPair = async () => {
+		const began = performance.now()
+		const release = await fleet.acquire()
+		admits.push(performance.now() - began)
+		await release()
+		both.push(performance.now() - began)
+	}
+	const timedBare = async () => {
+		const began = performance.now()
+		await bare()
+		await bare()
+		bares.push(performance.now() - began)
+	}
+	for (let i = 0; i < 3_000; i++) {
+		for (const run of i % 2 ? [timedPair, timedBare] : [timedBare, timedPair]) await run()
+	}
+	await fleet.close()
+	return {
+		'round trips per pair': sent / 500,
+		'commands in their scripts': inScripts / 500,
+		'µs of Redis per pair': usec,
+		'  × that of a bare pair of EVALSHA': usec / bareUsec,
+		'ms to admit, p50': median(admits),
+		'ms per pair, p50': median(both),
+		'  × a bare pair of EVALSHA, p50': median(both) / median(bares),
+	}
+}
+
+/** @param {object} options @returns {Promise<ChildProcess>} */
+async function start(options) {
+	const child = fork(new URL('./redis/process.js', import.meta.url), [
+		JSON.stringify({ port: PORT, capacity: CAPACITY, ...options }),
+	])
+	children.add(child)
+	await once(child, 'message')
+	return child
+}
+
+/** @param {ChildProcess} child */
+async function kill(child) {
+	children.delete(child)
+	child.kill('SIGKILL')
+	await once(child, 'exit')
+}
+
+/** Waits for a message with `word`. @param {ChildProcess} child @param {string} word @returns {Promise<any>} */
+function told(child, word) {
+	return new Promise((resolve) => {
+		/** @param {any} message */
+		const listener = (message) => {
+			if (!(word in message)) return
+			child.off('message', listener)
+			resolve(message)
+		}
+		child.on('message', listener)
+	})
+}
+
+/** Has a process take a place, and waits until Redis knows of it. @param {ChildProcess} child @param {number} place */
+function arrive(child, place) {
+	const arrived = told(child, 'arrived')
+	child.send({ acquire: place })
+	return arrived
+}
+
+/** Has a process take a permit that is free. @param {ChildProcess} child @param {number} place */
+async function take(child, place) {
+	const admitted = told(child, 'admitted')
+	await arrive(child, place)
+	await admitted
+}
+
+/** A process's first admission takes longer, as it joins the fleet: that is no part of what is measured. @param {ChildProcess[]} fleet */
+async function join(fleet) {
+	for (const child of fleet) {
+		await take(child, -1)
+		child.send({ release: -1 })
+		await told(child, 'released')
+	}
+}
+
+/**
+ * All permits held, 1,000 waiting in eight processes. They arrive one after the other: each only when Redis knows of the one
+ * before. Then one permit goes from hand to hand: it is released only when who got it has said so. So an admission is out
+ * of order if anybody who arrived before is admitted after it: nothing can have crossed, and nothing is forgiven.
+ *
+ * @param {string} peer
+ */
+async function queue(peer) {
+	const options = { peer, name: `queue ${peer}` }
+	const fleet = await Promise.all(Array.from({ length: PROCESSES }, () => start(options)))
+	/** @type {(admission: { admitted: number, at: number }) => void} */
+	let onAdmission = () => {}
+	for (const child of fleet) {
+		child.setMaxListeners(0)
+		child.on('message', (/** @type {any} */ message) => {
+			if ('admitted' in message) onAdmission(message)
+		})
+	}
+	const of = (/** @type {number} */ place) => /** @type {ChildProcess} */ (fleet[place % PROCESSES])
+	await join(fleet)
+	await sleep(500)
+	for (let place = 0; place < CAPACITY; place++) await take(of(place), place)
+	for (let place = CAPACITY; place < CAPACITY + WAITING; place++) await arrive(of(place), place)
+
+	await sleep(500)
+	const stop = await listen()
+	await sleep(5_000)
+	const { sent } = stop()
+
 	/** @type {number[]} */
 	const order = []
 	/** @type {number[]} */
 	const wakes = []
-	let released = 0
-	const waiting = Array.from({ length: 1_000 }, async (_, i) => {
-		const release = await (i % 2 ? acquire : other)()
-		wakes.push(performance.now() - released)
-		order.push(i)
-		setTimeout(() => {
-			released = performance.now()
-			release()
-		}, 2)
-	})
-	await sleep(1_500)
-	await admin.config('RESETSTAT')
-	await sleep(3_000)
-	const idle = (await spent()).calls / 3
-	for (const release of held) {
-		released = performance.now()
-		release()
+	const until = performance.now() + 60_000
+	for (let place = 0; order.length < WAITING && performance.now() < until; ) {
+		/** @type {Promise<{ admitted: number, at: number }>} */
+		const admission = new Promise((resolve) => {
+			onAdmission = resolve
+		})
+		const released = told(of(place), 'released')
+		of(place).send({ release: place })
+		const { at } = await released
+		const next = await within(admission, PATIENCE)
+		if (next === undefined) break
+		order.push(next.admitted)
+		wakes.push(next.at - at)
+		place = next.admitted
 	}
-	await Promise.race([Promise.all(waiting), sleep(8_000)])
-	const inverted = order.filter((place, i) => i > 0 && place < (order[i - 1] ?? 0) - 2 * CAPACITY).length
+	await Promise.all(fleet.map(kill))
 
-	table[name] = {
-		'commands per pair': calls / 1_000,
-		'µs of Redis per pair': usec / 1_000,
-		'ms per pair, p50': percentile(pairs, 50),
-		'× a bare pair, p50': percentile(pairs, 50) / percentile(bare, 50),
-		'commands/s, 1,000 waiting': idle,
-		'ms to wake, p50': percentile(wakes, 50),
-		'% out of order': (100 * inverted) / order.length,
-		'served of 1,000': order.length,
+	let outOfOrder = 0
+	let first = Number.POSITIVE_INFINITY
+	for (const place of order.toReversed()) {
+		if (place > first) outOfOrder++
+		first = Math.min(first, place)
+	}
+	return {
+		'commands/s, 1,000 waiting': sent / 5,
+		'served of 1,000 in 60 s': order.length,
+		'ms to wake, p50': median(wakes),
+		'ms to wake, p99': wakes.toSorted((a, b) => a - b)[Math.floor(wakes.length * 0.99)] ?? Number.NaN,
+		'% out of order': (100 * outOfOrder) / order.length,
 	}
 }
-console.table(table)
+
+/** Eight processes, four callers in each that take a permit again and again. @param {string} peer */
+async function fairness(peer) {
+	const options = { peer, name: `fairness ${peer}` }
+	const fleet = await Promise.all(Array.from({ length: PROCESSES }, () => start(options)))
+	await join(fleet)
+	const all = fleet.map((child) => told(child, 'waits'))
+	for (const child of fleet) child.send({ loop: { workers: 4, hold: 50, ms: 8_000 } })
+	const waits = (await Promise.all(all)).flatMap((found) => found.waits)
+	await Promise.all(fleet.map(kill))
+	return {
+		'admissions/s, held for 50 ms each': waits.length / 8,
+		'ms of wait, median': median(waits),
+		'longest wait / median': Math.max(...waits) / median(waits),
+	}
+}
+
+/** @param {string} peer */
+async function crash(peer) {
+	const options = { peer, name: `crash ${peer}`, lease: LEASE }
+	const [holder, waiter] = await Promise.all([start(options), start(options)])
+	for (let place = 0; place < CAPACITY; place++) await take(holder, place)
+	const admitted = told(waiter, 'admitted')
+	await arrive(waiter, CAPACITY)
+	await sleep(LEASE / 2)
+	await kill(holder)
+	const since = performance.now()
+	const back = (await within(admitted, PATIENCE)) && performance.now() - since
+	await kill(waiter)
+
+	const others = { ...options, name: `crash of a waiter ${peer}` }
+	const [patient, dead, next] = await Promise.all([start(others), start(others), start(others)])
+	for (let place = 0; place < CAPACITY; place++) await take(patient, place)
+	await arrive(dead, CAPACITY)
+	const passed = told(next, 'admitted')
+	await arrive(next, CAPACITY + 1)
+	await kill(dead)
+	const released = told(patient, 'released')
+	patient.send({ release: 0 })
+	const { at } = await released
+	const past = await within(passed, PATIENCE)
+	await Promise.all([patient, next].map(kill))
+	return {
+		'ms until a dead one’s permit is back': back ?? 'never',
+		'  in leases': back === undefined ? 'never' : back / LEASE,
+		'ms to wake past a dead waiter': past === undefined ? 'never' : past.at - at,
+	}
+}
+
+/** @type {Record<string, number>} */
+const AIMS = {
+	'round trips per pair': 2,
+	'  × a bare pair of EVALSHA, p50': 2.5,
+	'commands/s, 1,000 waiting': 5,
+	'ms to wake, p50': 3,
+	'% out of order': 0.2,
+	'longest wait / median': 2,
+	'  in leases': 1,
+	'ms to wake past a dead waiter': 50,
+}
+
+printMachine()
+for (const [title, measure] of /** @type {const} */ ([
+	[
+		'room available, one at a time, each in turn with a bare pair by the same client',
+		async (/** @type {string} */ peer) =>
+			pairs(
+				await /** @type {any} */ (peers)[peer]({ port: PORT, name: `pairs ${peer}`, capacity: CAPACITY }),
+			),
+	],
+	[`${PROCESSES} processes, 1,000 waiting, one permit from hand to hand`, queue],
+	[`${PROCESSES} processes, four callers in each, ${CAPACITY} permits`, fairness],
+	[`killed with all ${CAPACITY} permits, after a lease of ${LEASE} ms`, crash],
+])) {
+	const names = Object.keys(peers)
+	/** @type {Record<string, number | string>[]} */
+	const found = []
+	for (const peer of names) {
+		const figures = /** @type {Promise<Record<string, number | string>>} */ (measure(peer))
+		found.push((await within(figures, 150_000)) ?? {})
+		// What has not come to an end by now never will.
+		for (const child of children) if (child !== server) await kill(child)
+	}
+	printTitle(
+		title,
+		names.map((name) => name.padStart(17)),
+	)
+	for (const row of Object.keys(Object.assign({}, ...found))) {
+		const cells = found.map((figures) => {
+			const figure = figures[row] ?? '-'
+			return (typeof figure === 'number' ? figure.toFixed(2) : figure).padStart(17)
+		})
+		printRow(row, cells, AIMS[row])
+	}
+}
 console.log(
-	'To reach: 2 commands a pair; at most 2.5 × a bare pair; at most 5 commands/s; wake under 3 ms; 0.2 % out of order.',
+	'\nOut of order: anybody who arrived before was admitted after it; each arrives only when Redis knows of the one before.',
 )
+console.log('A dead one’s permit: bottleneck has no lease; its jobs were given an expiration of as long.')
+printMissed()
 process.exit()

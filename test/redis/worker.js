@@ -4,7 +4,7 @@ import { redisLimiter } from 'inflight-limit/redis'
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 
-const { kind, port, probePort, id, concurrency, hold, block, clock, options } = JSON.parse(
+const { kind, port, probePort, id, concurrency, hold, even, block, clock, options } = JSON.parse(
 	/** @type {string} */ (process.argv[2]),
 )
 if (clock) {
@@ -39,6 +39,11 @@ if sum > tonumber(ARGV[2]) then redis.call('INCR', KEYS[3]) end
 return redis.call('RPUSH', KEYS[4], ARGV[3])
 `
 
+/** Not below 0: the test itself says of a process that it stopped that it is not at work. */
+const LEAVE = `
+if tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0) > 0 then redis.call('HINCRBY', KEYS[1], ARGV[1], -1) end
+`
+
 const limiter = redisLimiter({ client, ...options })
 let running = true
 const seen = { done: 0, rejected: 0, lost: 0, workAfterLoss: 0, available: true }
@@ -68,7 +73,7 @@ async function work() {
 			String(options.capacity),
 			String(permit.token),
 		)
-		const until = performance.now() + hold * (0.5 + Math.random())
+		const until = performance.now() + hold * (even ? 1 : 0.5 + Math.random())
 		let last = performance.now()
 		while (performance.now() < until) {
 			await sleep(Math.min(10, hold))
@@ -80,7 +85,7 @@ async function work() {
 			if (performance.now() - last > (options.lease ?? 10_000)) seen.workAfterLoss++
 			last = performance.now()
 		}
-		await probe.hincrby('working', id, -1)
+		await probe.eval(LEAVE, 1, 'working', id)
 		permit.release()
 		seen.done++
 	}
@@ -96,17 +101,46 @@ if (block) {
 	setTimeout(blocking, 200)
 }
 
+/** By a clock that all processes of a machine share, in ms. */
+const now = () => Number(process.hrtime.bigint()) / 1e6
+
+/** @type {Map<number, () => void>} */
+const taken = new Map()
+
+/**
+ * One permit, by its place in the order of arrival. Is told when Redis knows of it, when it is admitted, and when it is released:
+ * after `hold`, or by `give`.
+ *
+ * @param {number} place @param {number | undefined} hold
+ */
+async function take(place, hold) {
+	const admission = limiter.acquire()
+	const answered = /** @type {{ ping(): Promise<unknown> }} */ (client).ping()
+	answered.then(() => process.send?.({ arrived: place }))
+	const { token, release } = await admission
+	const at = now()
+	const give = () => {
+		process.send?.({ released: place, token, at, until: now() })
+		release()
+	}
+	process.send?.({ admitted: place, token, at })
+	if (hold === undefined) taken.set(place, give)
+	else setTimeout(give, hold)
+}
+
 const workers = Array.from({ length: concurrency }, work)
-process.on('message', async (message) => {
-	if (message === 'figures') process.send?.({ ...seen, stats: limiter.stats(), waits })
-	if (message === 'stop') {
+process.on('message', async (/** @type {any} */ message) => {
+	if ('take' in message) take(message.take, message.hold)
+	if ('give' in message) taken.get(message.give)?.()
+	if ('figures' in message) process.send?.({ figures: { ...seen, stats: limiter.stats(), waits } })
+	if ('stop' in message) {
 		running = false
 		await Promise.all(workers)
 		limiter.close()
 		await limiter.onIdle()
-		process.send?.({ ...seen, stats: limiter.stats(), waits })
+		process.send?.({ figures: { ...seen, stats: limiter.stats(), waits } })
 		process.exit()
 	}
 })
 process.on('disconnect', () => process.exit())
-process.send?.('ready')
+process.send?.({ ready: true })

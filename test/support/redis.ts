@@ -154,10 +154,13 @@ export interface Relay {
 	flow(): void
 	/** Resets all connections. */
 	cut(): void
+	/** Those who connect from now on get to another server. */
+	leadTo(target: number): void
 	close(): void
 }
 
-export async function startRelay(target: number): Promise<Relay> {
+export async function startRelay(first: number): Promise<Relay> {
+	let target = first
 	const sockets = new Set<Socket>()
 	let stalled = false
 	const server = net.createServer((near) => {
@@ -190,6 +193,9 @@ export async function startRelay(target: number): Promise<Relay> {
 		cut() {
 			for (const socket of sockets) socket.resetAndDestroy()
 		},
+		leadTo(next) {
+			target = next
+		},
 		close() {
 			for (const socket of sockets) socket.destroy()
 			server.close()
@@ -204,6 +210,8 @@ export interface WorkerOptions {
 	concurrency?: number
 	/** How long a permit is held, in ms: from half of it to one and a half. */
 	hold?: number
+	/** All are held for just as long. */
+	even?: boolean
 	/** For how long its event loop is blocked, again and again, in ms. */
 	block?: number
 	/** How wrong its clock is, in ms. */
@@ -220,10 +228,25 @@ export interface Figures {
 	stats: { admitted: number; available: boolean; fleet: { processes: number } }
 }
 
+/** What became of one permit: times are in ms, by a clock that all processes share. */
+interface Taken {
+	token: number
+	/** When it was admitted. */
+	at: number
+	/** When it was released. */
+	until: number
+}
+
 /** A process of a fleet. */
 export interface Worker {
 	readonly id: string
 	readonly child: ChildProcess
+	/** Has it take one permit, and release it after `hold` ms, or when told. Resolves when Redis knows of it. */
+	take(place: number, hold?: number): Promise<void>
+	/** Resolves when the permit was admitted, or has been. */
+	admitted(place: number): Promise<Taken>
+	released(place: number): Promise<Taken>
+	give(place: number): void
 	figures(): Promise<Figures>
 	/** Lets it finish, and leave. */
 	stop(): Promise<Figures>
@@ -246,24 +269,44 @@ export async function startWorker(given: WorkerOptions): Promise<Worker> {
 	})
 	running.add(child)
 	child.once('exit', () => running.delete(child))
-	const message = (): Promise<unknown> =>
-		new Promise((resolve, reject) => {
-			child.once('message', resolve)
-			child.once('exit', () => reject(new Error(`${id} has ended`)))
-		})
-	await message()
+	const told = new Map<string, unknown>()
+	child.on('message', (message: object) => {
+		const [[word, value]] = Object.entries(message) as [[string, unknown]]
+		told.set(typeof value === 'number' ? `${word} ${value}` : word, message)
+		child.emit('told')
+	})
+	/** What it has said, or will. */
+	const hear = async (what: string): Promise<unknown> => {
+		while (!told.has(what)) {
+			if (child.exitCode !== null || child.signalCode !== null) throw new Error(`${id} has ended`)
+			await new Promise<void>((resolve) => {
+				const on = (): void => {
+					child.off('told', on).off('exit', on)
+					resolve()
+				}
+				child.on('told', on).on('exit', on)
+			})
+		}
+		return told.get(what)
+	}
+	const ask = async (what: string): Promise<Figures> => {
+		told.delete('figures')
+		if (child.connected) child.send({ [what]: true })
+		return ((await hear('figures')) as { figures: Figures }).figures
+	}
+	child.setMaxListeners(0)
+	await hear('ready')
 	return {
 		id,
 		child,
-		figures() {
-			const answer = message()
-			child.send('figures')
-			return answer as Promise<Figures>
+		async take(place, hold) {
+			child.send({ take: place, hold })
+			await hear(`arrived ${place}`)
 		},
-		stop() {
-			const answer = message()
-			child.send('stop')
-			return answer as Promise<Figures>
-		},
+		admitted: (place) => hear(`admitted ${place}`) as Promise<Taken>,
+		released: (place) => hear(`released ${place}`) as Promise<Taken>,
+		give: (place) => child.send({ give: place }),
+		figures: () => ask('figures'),
+		stop: () => ask('stop'),
 	}
 }
