@@ -104,6 +104,11 @@ local function limit(freed)
   return capacity
 end
 
+-- Of a process. A client that puts a prefix before its keys puts none before its channels.
+local function channel(process)
+  return string.match(S, 'inflight:{[^{]*$') .. ':' .. process
+end
+
 -- Hands what is free of \`most\` to the head of the queue, and to the next, until one must wait on.
 local function grant(most)
   while queued > 0 do
@@ -119,7 +124,7 @@ local function grant(most)
     call('ZREM', Q, head)
     queued, token = queued - 1, token + 1
     local message = session .. ':' .. id .. ':' .. string.format('%.0f', token)
-    if call('PUBLISH', S .. ':' .. process, message) > 0 or blind == 1 then
+    if call('PUBLISH', channel(process), message) > 0 or blind == 1 then
       active = active + w
       call('HSET', S, its, w)
     end
@@ -286,7 +291,7 @@ if op == 'resize' then
   capacity = tonumber(ARGV[4])
   grant(limit(0))
   save()
-  for _, process in ipairs(call('ZRANGE', L, 0, -1)) do call('PUBLISH', S .. ':' .. process, 'capacity:' .. capacity) end
+  for _, process in ipairs(call('ZRANGE', L, 0, -1)) do call('PUBLISH', channel(process), 'capacity:' .. capacity) end
   return {'ok'}
 end
 
