@@ -276,7 +276,7 @@ test('capacities that cross: the last one counts', async () => {
 	expect(limiter.capacity).toBe(6)
 	redis.answers.resize = () => ['rejoin']
 	await limiter.resize(7)
-	await vi.waitFor(() => expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.[8]).toBe('7'))
+	await vi.waitFor(() => expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.[7]).toBe('7'))
 })
 
 test('as many whose messages were lost as one renewal asks after: it goes on with the rest', async () => {
@@ -509,6 +509,73 @@ test('a connection for messages that can not be made is tried again; it ends wit
 	expect(attempts).toBe(2)
 	redis.client.emit('end')
 	expect(destroy).toHaveBeenCalled()
+})
+
+/** The same client as one of a cluster, with channels of shards. */
+function inCluster(redis: ReturnType<typeof scripted>) {
+	const sSubscribe = vi.fn(redis.client.subscribe)
+	const sUnsubscribe = vi.fn(redis.client.unsubscribe)
+	Object.assign(redis.client, { slots: [], sSubscribe, sUnsubscribe })
+	return { sSubscribe, sUnsubscribe }
+}
+
+test('in a cluster: nobody joins whom the shard does not see listen; in the end the client is told to subscribe again', async () => {
+	const redis = scripted()
+	const { sSubscribe, sUnsubscribe } = inCluster(redis)
+	const { join } = redis.answers
+	redis.answers.join = (args) => (sSubscribe.mock.calls.length < 2 ? ['unheard'] : join?.(args))
+	sUnsubscribe.mockRejectedValueOnce(new Error('no such shard'))
+	const limiter = redis.make({ redisTimeout: 2_000 })
+	expect((await limiter.acquire()).token).toBe(1)
+	expect(redis.count('join')).toBe(11)
+	expect([sSubscribe.mock.calls.length, sUnsubscribe.mock.calls.length]).toEqual([2, 2])
+	expect(redis.calls[0]?.[1]).toMatch(/^s/)
+})
+
+test('in a cluster: closed while the client subscribes again', async () => {
+	const redis = scripted()
+	const { sSubscribe, sUnsubscribe } = inCluster(redis)
+	redis.answers.join = () => ['unheard']
+	let subscribed: () => void = () => {}
+	const limiter = redis.make({ redisTimeout: 2_000 })
+	const waiting = limiter.acquire()
+	await vi.waitFor(() => expect(sSubscribe).toHaveBeenCalledOnce())
+	sSubscribe.mockImplementation(
+		() =>
+			new Promise((resolve) => {
+				subscribed = resolve
+			}),
+	)
+	await vi.waitFor(() => expect(sSubscribe).toHaveBeenCalledTimes(2), 2_000)
+	const asked = redis.count('join')
+	await vi.waitFor(() => expect(redis.count('join')).toBeGreaterThan(asked + 5), 2_000)
+	expect(sSubscribe).toHaveBeenCalledTimes(2)
+	limiter.close()
+	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
+	await vi.waitFor(() => expect(sUnsubscribe).toHaveBeenCalledTimes(2))
+	subscribed()
+	await vi.waitFor(() => expect(sUnsubscribe).toHaveBeenCalledTimes(3))
+})
+
+test('a channel that could not be left is left later, if it can be at all', async () => {
+	vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+	try {
+		const redis = scripted()
+		const unsubscribe = vi.spyOn(redis.client, 'unsubscribe')
+		unsubscribe.mockRejectedValueOnce(new Error('lost')).mockRejectedValueOnce(new Error('lost'))
+		for (const times of [3, 13]) {
+			const limiter = redis.make()
+			await limiter.run(() => {})
+			limiter.close()
+			await limiter.onIdle()
+			await vi.advanceTimersByTimeAsync(60_000)
+			expect(unsubscribe).toHaveBeenCalledTimes(times)
+			unsubscribe.mockRejectedValue(new Error('closed'))
+		}
+		expect(vi.getTimerCount()).toBe(0)
+	} finally {
+		vi.useRealTimers()
+	}
 })
 
 test('a signal that goes on calling who listens no longer takes no permit away', async () => {
