@@ -44,7 +44,7 @@ export interface Member {
 const RETRY = 100
 
 /** After how many attempts in vain the client is told to subscribe again. */
-const UNHEARD = 5
+const UNHEARD = 3
 
 /** How many of those who wait are asked after with a renewal. */
 export const ASKED = 100

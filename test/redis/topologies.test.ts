@@ -169,6 +169,34 @@ describeRedis.each(servers)('%s, a cluster of three nodes', (binary) => {
 		await limiter.onIdle()
 	})
 
+	test.each(['redis', 'ioredis'] as const)(
+		'%s: a channel that the client lost is subscribed to again',
+		async (kind) => {
+			const client = (kind === 'redis' ? other : sharded) as RedisClient
+			const options = { name: `lost-${kind}`, capacity: 1, lease: 4_000, redisTimeout: 1_000 }
+			const limiter = redisLimiter({ client: one, ...options })
+			const held = await limiter.acquire()
+			const loser = redisLimiter({ client, ...options })
+			const waiting = loser.acquire()
+			const key = `inflight:{lost-${kind}}`
+			await vi.waitFor(async () => expect(await one.zcard(`${key}:queue`)).toBe(1), 5_000)
+			const found = await Promise.all(
+				one.nodes('master').map((node) => node.pubsub('SHARDCHANNELS', `${key}:*`)),
+			)
+			const [channel] = found.flat() as [string]
+			await (kind === 'redis' ? other.sUnsubscribe(channel) : sharded.sunsubscribe(channel))
+			held.release()
+			const { token, release } = await waiting
+			// Not alone: Redis gave it.
+			expect(token).toBeGreaterThan(held.token)
+			release()
+			for (const each of [limiter, loser]) {
+				each.close()
+				await each.onIdle()
+			}
+		},
+	)
+
 	test('its node is killed, and the replica takes over', async () => {
 		const slot = Number(await one.cluster('KEYSLOT', 'inflight:{moved}'))
 		const slots = (await one.call('CLUSTER', 'SLOTS')) as [number, number, [string, number, string]][]
