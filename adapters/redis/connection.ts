@@ -72,7 +72,7 @@ export interface User {
  * How a client listens to its channels, and whether Redis can see that it does: `p`: to channels, which a single Redis sees;
  * `s`: to channels of their shard in a cluster, which that shard sees; `b`: to channels in a cluster, which can't be seen.
  */
-export type Listening = 'p' | 's' | 'b'
+type Listening = 'p' | 's' | 'b'
 
 /** A client, with one connection more for messages: shared by all limiters that were given this client. */
 export interface Connection {
