@@ -11,6 +11,9 @@ export interface NodeRedisClient {
 	eval(script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
 	subscribe(channel: string, listener: (message: string) => void): Promise<unknown>
 	unsubscribe(channel: string): Promise<unknown>
+	/** Cluster */
+	sSubscribe?(channel: string, listener: (message: string) => void): Promise<unknown>
+	sUnsubscribe?(channel: string): Promise<unknown>
 }
 
 /** What is needed of a client of `ioredis`: single, Sentinel or Cluster. */
@@ -20,6 +23,9 @@ export interface IoredisClient {
 	eval(script: string, numkeys: number, ...args: string[]): Promise<unknown>
 	subscribe(...channels: string[]): Promise<unknown>
 	unsubscribe(...channels: string[]): Promise<unknown>
+	/** Cluster */
+	ssubscribe?(...channels: string[]): Promise<unknown>
+	sunsubscribe?(...channels: string[]): Promise<unknown>
 }
 
 export type RedisClient = NodeRedisClient | IoredisClient
@@ -62,16 +68,23 @@ export interface User {
 	resubscribed(): void
 }
 
+/**
+ * How a client listens to its channels, and whether Redis can see that it does: `p`: to channels, which a single Redis sees;
+ * `s`: to channels of their shard in a cluster, which that shard sees; `b`: to channels in a cluster, which can't be seen.
+ */
+type Listening = 'p' | 's' | 'b'
+
 /** A client, with one connection more for messages: shared by all limiters that were given this client. */
 export interface Connection {
-	/** It can't be seen whether anybody listens to a channel. */
-	readonly blind: boolean
+	readonly listening: Listening
 	run(keys: string[], args: string[]): Promise<unknown>
 	/** The same, on a Redis that may not know the script. */
 	load(keys: string[], args: string[]): Promise<unknown>
 	/** Is answered when Redis answers. */
 	probe(key: string): Promise<unknown>
 	subscribe(channel: string, user: User): Promise<void>
+	/** Redis does not see that the client listens to a channel of a shard. Never rejects. */
+	resubscribe(channel: string): Promise<void>
 	unsubscribe(channel: string): void
 }
 
@@ -99,15 +112,52 @@ function tend(client: RedisClient, duplicate: Duplicate, onReady: () => void): v
 	})
 }
 
+/** How often, and after how long each, in ms, it is tried again to leave a channel. */
+const ATTEMPTS = 10
+const PAUSE = 1_000
+
+/** A channel that is left behind would be subscribed to again with each new connection. */
+async function insist(leave: () => Promise<unknown>): Promise<void> {
+	for (let i = 0; i < ATTEMPTS; i++) {
+		try {
+			await leave()
+			return
+		} catch {
+			await new Promise((resolve) => setTimeout(resolve, PAUSE).unref())
+		}
+	}
+}
+
+/** Subscribes again, if it is still wanted. */
+async function mend(
+	leave: () => Promise<unknown>,
+	listen: () => Promise<unknown>,
+	wanted: () => boolean,
+): Promise<void> {
+	try {
+		await leave()
+		if (wanted()) await listen()
+		if (!wanted()) insist(leave)
+	} catch {
+		// Its user asks again.
+	}
+}
+
+/** ioredis puts the prefix of its keys before channels of a shard, too, and only before those. */
+function hasShards(client: IoredisClient): boolean {
+	const { options } = client as { options?: { shardedSubscribers?: boolean; keyPrefix?: string } }
+	return options?.shardedSubscribers === true && !options.keyPrefix
+}
+
 class IoredisConnection implements Connection {
-	readonly blind: boolean
+	readonly listening: Listening
 	readonly #client: IoredisClient
 	readonly #users = new Map<string, User>()
 	#subscriber: IoredisClient | undefined = undefined
 
 	constructor(client: IoredisClient) {
 		this.#client = client
-		this.blind = client.isCluster
+		this.listening = !client.isCluster ? 'p' : hasShards(client) ? 's' : 'b'
 		watch(client, this.#users)
 	}
 
@@ -125,13 +175,31 @@ class IoredisConnection implements Connection {
 
 	async subscribe(channel: string, user: User): Promise<void> {
 		if (this.#users.has(channel)) return
-		this.#subscriber ??= this.#subscribing()
-		await this.#subscriber.subscribe(channel)
+		await this.#listen(channel)
 		this.#users.set(channel, user)
 	}
 
+	resubscribe(channel: string): Promise<void> {
+		return mend(
+			() => this.#leave(channel),
+			() => this.#listen(channel),
+			() => this.#users.has(channel),
+		)
+	}
+
 	unsubscribe(channel: string): void {
-		if (this.#users.delete(channel)) this.#subscriber?.unsubscribe(channel).catch(() => {})
+		if (this.#users.delete(channel)) insist(() => this.#leave(channel))
+	}
+
+	async #listen(channel: string): Promise<unknown> {
+		this.#subscriber ??= this.#subscribing()
+		return this.listening === 's' ? this.#client.ssubscribe?.(channel) : this.#subscriber.subscribe(channel)
+	}
+
+	async #leave(channel: string): Promise<unknown> {
+		return this.listening === 's'
+			? this.#client.sunsubscribe?.(channel)
+			: this.#subscriber?.unsubscribe(channel)
 	}
 
 	#subscribing(): IoredisClient {
@@ -141,7 +209,9 @@ class IoredisConnection implements Connection {
 			? client
 			: client.duplicate({ enableOfflineQueue: true, lazyConnect: false, maxRetriesPerRequest: null })
 		const emitter = subscriber as unknown as Emitter
-		emitter.on('message', (channel: string, text: string) => this.#users.get(channel)?.message(text))
+		emitter.on(this.listening === 's' ? 'smessage' : 'message', (channel: string, text: string) =>
+			this.#users.get(channel)?.message(text),
+		)
 		if (!client.isCluster) {
 			// It subscribes again by itself, but does not say when that is done.
 			tend(client, emitter, () => {
@@ -160,14 +230,16 @@ class IoredisConnection implements Connection {
 }
 
 class NodeRedisConnection implements Connection {
-	readonly blind: boolean
+	readonly listening: Listening
 	readonly #client: NodeRedisClient
 	readonly #users = new Map<string, User>()
 	#subscriber: Promise<NodeRedisClient> | undefined = undefined
 
 	constructor(client: NodeRedisClient) {
 		this.#client = client
-		this.blind = 'slots' in client
+		// Channels of a shard have no prefix, by which the keys could be of another shard.
+		const prefixed = Boolean((client as { _keyPrefix?: unknown })._keyPrefix)
+		this.listening = !('slots' in client) ? 'p' : prefixed ? 'b' : 's'
 		watch(client, this.#users)
 	}
 
@@ -185,14 +257,33 @@ class NodeRedisConnection implements Connection {
 
 	async subscribe(channel: string, user: User): Promise<void> {
 		if (this.#users.has(channel)) return
-		this.#subscriber ??= this.#subscribing()
-		await (await this.#subscriber).subscribe(channel, (text) => user.message(text))
+		await this.#listen(channel, user)
 		this.#users.set(channel, user)
 	}
 
+	resubscribe(channel: string): Promise<void> {
+		const user = this.#users.get(channel)
+		return mend(
+			() => this.#leave(channel),
+			async () => user && this.#listen(channel, user),
+			() => this.#users.has(channel),
+		)
+	}
+
 	unsubscribe(channel: string): void {
-		if (!this.#users.delete(channel)) return
-		this.#subscriber?.then((subscriber) => subscriber.unsubscribe(channel)).catch(() => {})
+		if (this.#users.delete(channel)) insist(() => this.#leave(channel))
+	}
+
+	async #listen(channel: string, user: User): Promise<unknown> {
+		const listener = (text: string): void => user.message(text)
+		if (this.listening === 's') return this.#client.sSubscribe?.(channel, listener)
+		this.#subscriber ??= this.#subscribing()
+		return (await this.#subscriber).subscribe(channel, listener)
+	}
+
+	async #leave(channel: string): Promise<unknown> {
+		if (this.listening === 's') return this.#client.sUnsubscribe?.(channel)
+		return (await this.#subscriber)?.unsubscribe(channel)
 	}
 
 	async #subscribing(): Promise<NodeRedisClient> {

@@ -43,6 +43,9 @@ export interface Member {
 /** How long a pause between two attempts to join, in ms. */
 const RETRY = 100
 
+/** After how many attempts in vain the client is told to subscribe again. */
+const UNHEARD = 3
+
 /** How many of those who wait are asked after with a renewal. */
 export const ASKED = 100
 
@@ -79,7 +82,7 @@ export class Fleet implements User {
 	/** How long Redis keeps what is not renewed: shorter than the lease, so that with the time to notice it is at most that. */
 	readonly #ttl: number
 	readonly #redisTimeout: number
-	readonly #process = randomBytes(9).toString('base64url')
+	readonly #process: string
 	readonly #keys: string[]
 	readonly #channel: string
 	#session = 0
@@ -89,6 +92,9 @@ export class Fleet implements User {
 	/** When the last renewal was sent that was answered: the lease counts from there. */
 	#renewed = Number.NEGATIVE_INFINITY
 	#lapsed = true
+	/** How often in a row Redis has said that it does not see it listen. */
+	#unheard = 0
+	#mending = false
 	#usedAt = 0
 	#looping = false
 	#reason: unknown = undefined
@@ -108,6 +114,7 @@ export class Fleet implements User {
 		this.#ttl = Math.floor(lease * 0.9)
 		this.#redisTimeout = redisTimeout
 		// Braces would end the tag, and a colon could make one name the beginning of another's key.
+		this.#process = connection.listening + randomBytes(9).toString('base64url')
 		const key = `inflight:{${encodeURIComponent(name)}}`
 		this.#keys = [key, `${key}:queue`, `${key}:leases`]
 		this.#channel = `${key}:${this.#process}`
@@ -242,7 +249,7 @@ export class Fleet implements User {
 			for (const place of this.#pending.keys()) this.#pending.set(place, now)
 			this.#patience = setTimeout(losePatience, this.#redisTimeout, this).unref()
 		} else {
-			// What has arrived is read before this is called.
+			// Sockets are read between timers and immediates: what has arrived counts.
 			setImmediate(() => {
 				const left = this.#oldest()
 				if (left === oldest) this.#lose(new Error(`no answer within ${this.#redisTimeout} ms`), true)
@@ -313,7 +320,7 @@ export class Fleet implements User {
 	}
 
 	#unavailable(): void {
-		if (this.state !== 'joining' || !this.available) return
+		if (!this.available) return
 		this.available = false
 		this.#member.availability(false, this.#reason)
 	}
@@ -344,7 +351,6 @@ export class Fleet implements User {
 			this.lease,
 			this.#ttl,
 			this.#generation,
-			this.#connection.blind ? 1 : 0,
 			this.#configured,
 			this.#resizing ?? '',
 			this.token,
@@ -359,6 +365,11 @@ export class Fleet implements User {
 				this.#connection.load(this.#keys, ['join', this.#process, String(session), ...args.map(String)]),
 			)
 			if (this.state === 'out') this.#forget(session)
+			if ((answer as unknown[])[0] === 'unheard') {
+				this.#mend()
+				throw new Error('Redis does not see that its channel is subscribed to')
+			}
+			this.#unheard = 0
 			if (this.state !== 'joining' || (answer as unknown[])[0] !== 'ok') return
 			if (this.#resizing === resizing) this.#resizing = undefined
 			clearTimeout(this.#decision)
@@ -376,6 +387,14 @@ export class Fleet implements User {
 			this.asking = false
 			if (this.state === 'joining') this.#member.resume()
 		}
+	}
+
+	/** A client follows its channels to another shard by itself, but may fail to, and then does not try again. */
+	async #mend(): Promise<void> {
+		if (++this.#unheard % UNHEARD > 0 || this.#mending) return
+		this.#mending = true
+		await this.#connection.resubscribe(this.#channel)
+		this.#mending = false
 	}
 
 	async #renew(): Promise<void> {

@@ -5,12 +5,13 @@ import { createHash } from 'node:crypto'
  *
  * What Redis keeps of a limiter, all in one hash slot by the tag {name}, all with an expiry that renewals push on:
  *
- *   inflight:{name}            a hash: `head` → capacity, active, queued, token, grace and blind, packed into one field, as
+ *   inflight:{name}            a hash: `head` → capacity, active, queued, token and grace, packed into one field, as
  *                              each field that is looked at has its price; `<process>` → the number of its present session;
  *                              `<process>:<session>:<id>` → the weight of a permit; `run`, `gen`, …: of this generation
  *   inflight:{name}:queue      a sorted set of those who wait: `<process>:<session>:<id>:<weight>` by ticket
  *   inflight:{name}:leases     a sorted set: process → when its lease ends, by the clock of Redis
- *   inflight:{name}:<process>  a channel: `<session>:<id>:<token>` tells a process that its waiter was given a permit
+ *   inflight:{name}:<process>  a channel: `<session>:<id>:<token>` tells a process that its waiter was given a permit. How
+ *                              is in the first letter of what the process is called, see `Listening`
  *
  * A lease is a process's, not a permit's. It renews it each quarter of a lease; the same command takes back what belongs to
  * processes whose leases have ended. It is also how a process learns of permits whose message was lost.
@@ -23,8 +24,9 @@ import { createHash } from 'node:crypto'
  * - A cancel and a grant. To cancel is to release: it frees the permit if there is one, else takes the waiter out of the
  *   queue. It is sent only once the acquire was answered, so that no redirect can let it arrive first.
  * - A command that the client sends twice, after a reconnection. Each is known by process, session and id, and done once.
- * - A message and a lost subscription. Who publishes sees that nobody listens, and passes over that waiter (not in a
- *   cluster, where it can't be seen). One that lives finds out when it subscribes again, and returns with its old ticket.
+ * - A message and a lost subscription. Who publishes sees that nobody listens, and passes over that waiter (in a cluster
+ *   only with channels of its shard; else that can't be seen there). One that lives finds out when it subscribes again, or
+ *   renews, and returns with its old ticket.
  * - A dead holder, or one that was paused. Its lease ends, its permits go to others, and its session is gone: its late release
  *   changes nothing.
  * - A Redis that lost its memory, by a restart or by a failover. It has another `run` id, nothing, or not even the script; in
@@ -40,7 +42,7 @@ const RECONNECTED = 3_000
 export const SCRIPT: string = `
 local S, op, P, n = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
-local capacity, active, queued, token, grace, blind
+local capacity, active, queued, token, grace
 
 -- The two that matter come first, as short as can be: all is well, and nobody waits. Not even the functions below are made
 -- for them: that would be a fifth of their time.
@@ -49,10 +51,10 @@ if op == 'acquire' then
   field, weight = ARGV[4], tonumber(ARGV[5])
   s = call('HMGET', S, 'head', P, field)
   if s[2] ~= n then return {'rejoin'} end
-  capacity, active, queued, token, grace, blind = unpack('dddddd', s[1])
+  capacity, active, queued, token, grace = unpack('ddddd', s[1])
   if queued == 0 and active + weight <= capacity and grace == 0 and not s[3] then
     active, token = active + weight, token + 1
-    call('HSET', S, 'head', pack('dddddd', capacity, active, 0, token, 0, blind), field, ARGV[5])
+    call('HSET', S, 'head', pack('ddddd', capacity, active, 0, token, 0), field, ARGV[5])
     return {token, active}
   end
 elseif op == 'release' then
@@ -61,11 +63,11 @@ elseif op == 'release' then
   s = call('HDEL', S, field)
   local head = call('HGET', S, 'head')
   if not head then return {'rejoin'} end
-  capacity, active, queued, token, grace, blind = unpack('dddddd', head)
+  capacity, active, queued, token, grace = unpack('ddddd', head)
   if s == 1 then
     active = active - weight
     if queued == 0 and grace == 0 then
-      call('HSET', S, 'head', pack('dddddd', capacity, active, 0, token, 0, blind))
+      call('HSET', S, 'head', pack('ddddd', capacity, active, 0, token, 0))
       return {'ok', active}
     end
   elseif call('HGET', S, P) ~= n then
@@ -73,7 +75,7 @@ elseif op == 'release' then
   end
 else
   s = call('HMGET', S, 'head', P, 'run', 'gen', 'seen', 'configured')
-  if s[1] then capacity, active, queued, token, grace, blind = unpack('dddddd', s[1]) end
+  if s[1] then capacity, active, queued, token, grace = unpack('ddddd', s[1]) end
 end
 
 local Q, L = KEYS[2], KEYS[3]
@@ -85,7 +87,7 @@ local function taken()
 end
 
 local function save()
-  call('HSET', S, 'head', pack('dddddd', capacity, active, queued, token, grace, blind))
+  call('HSET', S, 'head', pack('ddddd', capacity, active, queued, token, grace))
 end
 
 local clock
@@ -104,6 +106,29 @@ local function limit(freed)
   return capacity
 end
 
+-- A client that puts a prefix before its keys puts none before its channels.
+local function channel(process)
+  return string.match(S, 'inflight:{[^{]*$') .. ':' .. process
+end
+
+local function sharded(process)
+  return string.sub(process, 1, 1) == 's'
+end
+
+-- Whether it listens to a channel of its shard.
+local function listens(process)
+  return call('PUBSUB', 'SHARDNUMSUB', channel(process))[2] > 0
+end
+
+-- Returns whether it listens, as far as can be seen. In a cluster, who is not counted may be told all the same, by a replica:
+-- so it is asked first.
+local function tell(process, message)
+  if not sharded(process) then return call('PUBLISH', channel(process), message) > 0 or string.sub(process, 1, 1) == 'b' end
+  if not listens(process) then return false end
+  call('SPUBLISH', channel(process), message)
+  return true
+end
+
 -- Hands what is free of \`most\` to the head of the queue, and to the next, until one must wait on.
 local function grant(most)
   while queued > 0 do
@@ -119,7 +144,7 @@ local function grant(most)
     call('ZREM', Q, head)
     queued, token = queued - 1, token + 1
     local message = session .. ':' .. id .. ':' .. string.format('%.0f', token)
-    if call('PUBLISH', S .. ':' .. process, message) > 0 or blind == 1 then
+    if tell(process, message) then
       active = active + w
       call('HSET', S, its, w)
     end
@@ -206,9 +231,10 @@ if op == 'release' then
 end
 
 if op == 'join' then
-  -- lease, ttl, generation it was in or '', blind, configured capacity, capacity to be from now on or '', highest token,
+  -- lease, ttl, generation it was in or '', configured capacity, capacity to be from now on or '', highest token,
   -- last known capacity, then the permits that it holds: field, weight, …
-  local lease, ttl, was, configured = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[8]
+  if sharded(P) and not listens(P) then return {'unheard'} end
+  local lease, ttl, was, configured = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
   local run, uptime = server()
   local known, gen = s[2], s[4]
   if not gen or run ~= s[3] then
@@ -217,7 +243,7 @@ if op == 'join' then
     -- The uptime is in whole seconds, and up to one too long.
     local young = math.min(lease, math.min(lease + 1000, ${RECONNECTED}) - uptime * 1000)
     if gen then grace = now() + ttl elseif young > 0 then grace = now() + young end
-    if was ~= '' or not capacity then capacity = tonumber(ARGV[11]) end
+    if was ~= '' or not capacity then capacity = tonumber(ARGV[10]) end
     -- Not from 0: whoever compares tokens compares them across generations too.
     active, queued, token, known = 0, 0, math.max(now() * 1000, token or 0), false
     gen, configured = string.format('%.0f', now()), s[6] or configured
@@ -230,14 +256,14 @@ if op == 'join' then
   end
   -- It comes from before this generation, and others may too.
   if was ~= '' and was ~= gen then grace = math.max(grace, tonumber(gen) + ttl) end
-  if was == '' and configured ~= ARGV[8] then
-    capacity = tonumber(ARGV[8])
-    call('HSET', S, 'configured', ARGV[8])
+  if was == '' and configured ~= ARGV[7] then
+    capacity = tonumber(ARGV[7])
+    call('HSET', S, 'configured', ARGV[7])
   end
-  if ARGV[9] ~= '' then capacity = tonumber(ARGV[9]) end
-  blind, token = tonumber(ARGV[7]), math.max(token, tonumber(ARGV[10]))
+  if ARGV[8] ~= '' then capacity = tonumber(ARGV[8]) end
+  token = math.max(token, tonumber(ARGV[9]))
   if known then drop(P) end
-  for k = 12, #ARGV, 2 do
+  for k = 11, #ARGV, 2 do
     call('HSET', S, ARGV[k], ARGV[k + 1])
     active = active + ARGV[k + 1]
   end
@@ -286,7 +312,7 @@ if op == 'resize' then
   capacity = tonumber(ARGV[4])
   grant(limit(0))
   save()
-  for _, process in ipairs(call('ZRANGE', L, 0, -1)) do call('PUBLISH', S .. ':' .. process, 'capacity:' .. capacity) end
+  for _, process in ipairs(call('ZRANGE', L, 0, -1)) do tell(process, 'capacity:' .. capacity) end
   return {'ok'}
 end
 

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { admission, limit } from '../../adapters/express.js'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../adapters/redis.js'
 
@@ -276,7 +276,7 @@ test('capacities that cross: the last one counts', async () => {
 	expect(limiter.capacity).toBe(6)
 	redis.answers.resize = () => ['rejoin']
 	await limiter.resize(7)
-	await vi.waitFor(() => expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.[8]).toBe('7'))
+	await vi.waitFor(() => expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.[7]).toBe('7'))
 })
 
 test('as many whose messages were lost as one renewal asks after: it goes on with the rest', async () => {
@@ -315,6 +315,113 @@ test('a process that was blocked itself gives Redis its time again', async () =>
 	redis.answers.acquire = () => never
 	limiter.acquire().catch(() => {})
 	await vi.waitFor(() => expect(redis.count('acquire')).toBeGreaterThan(3), 1_000)
+})
+
+describe('an answer that is read when patience has ended, before it is decided', () => {
+	// Immediates are real: as when a socket is read, a test comes before them.
+	beforeEach(() => {
+		vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+	})
+	afterEach(() => {
+		vi.useRealTimers()
+	})
+
+	/** Two at Redis, asked for 50 ms apart, whose answers the test gives; patience with the first has just ended. */
+	async function impatient() {
+		const redis = scripted()
+		const limiter = redis.make({ redisTimeout: 200 })
+		await limiter.run(() => {})
+		await limiter.onIdle()
+		const answer: ((answer: unknown[]) => void)[] = []
+		redis.answers.acquire = () => new Promise((resolve) => answer.push(resolve))
+		redis.answers.probe = () => never
+		const first = limiter.acquire()
+		vi.advanceTimersByTime(50)
+		const second = limiter.acquire()
+		vi.advanceTimersByTime(150)
+		return { redis, limiter, first, second, answer: answer as [(typeof answer)[0], (typeof answer)[0]] }
+	}
+
+	test('is in time, and so is another that is', async () => {
+		const { redis, limiter, first, second, answer } = await impatient()
+		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		await new Promise(setImmediate)
+		expect([(await first).token, (await second).token]).toEqual([5, 6])
+		expect(vi.getTimerCount()).toBe(2) // The renewal and the end of the lease.
+		expect(redis.count('join')).toBe(1)
+		expect(limiter.available).toBe(true)
+	})
+
+	test('is in time, and the next has its own time', async () => {
+		const { redis, limiter, first, second, answer } = await impatient()
+		answer[0]([5, 1])
+		await new Promise(setImmediate)
+		expect((await first).token).toBe(5)
+		vi.advanceTimersByTime(49)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(true)
+		vi.advanceTimersByTime(1)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(false)
+		expect(redis.count('join')).toBe(1)
+		expect((await second).token).toBe(0)
+	})
+
+	test('is in time, and so is what is asked because of it', async () => {
+		const { redis, limiter, first, second, answer } = await impatient()
+		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		redis.answers.release = () => never
+		;(await first).release()
+		;(await second).release()
+		await new Promise(setImmediate)
+		vi.advanceTimersByTime(199)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(true)
+		vi.advanceTimersByTime(1)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(false)
+	})
+
+	test('is too late when it is not read by then', async () => {
+		const { limiter, first, second, answer } = await impatient()
+		await new Promise(setImmediate)
+		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		expect(limiter.available).toBe(false)
+		expect([(await first).token, (await second).token]).toEqual([0, 0])
+	})
+})
+
+test('a command of an ended session that fails in the next ends nothing', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	await limiter.run(() => {})
+	let fail: (error: Error) => void = () => {}
+	const { acquire } = redis.answers
+	redis.answers.acquire = () =>
+		new Promise((_, reject) => {
+			fail = reject
+		})
+	const asked = limiter.acquire()
+	redis.answers.acquire = acquire as () => unknown
+	redis.client.emit('reconnecting')
+	await asked
+	fail(new Error('closed'))
+	await new Promise(setImmediate)
+	expect(redis.count('join')).toBe(2)
+	expect(limiter.available).toBe(true)
+})
+
+test('resized when it is closed, with Redis still away: nobody is told so again', async () => {
+	const redis = scripted()
+	for (const name of ['join', 'probe']) redis.answers[name] = () => never
+	const limiter = redis.make({ redisTimeout: 20 })
+	await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
+	limiter.close()
+	warned.mockClear()
+	limiter.resize(3)
+	await sleep(40)
+	expect(warned).not.toHaveBeenCalled()
+	expect(limiter.capacity).toBe(3)
 })
 
 test('while it joins, no more wait than can; when its lease has ended, it keeps to its share', async () => {
@@ -402,6 +509,73 @@ test('a connection for messages that can not be made is tried again; it ends wit
 	expect(attempts).toBe(2)
 	redis.client.emit('end')
 	expect(destroy).toHaveBeenCalled()
+})
+
+/** The same client as one of a cluster, with channels of shards. */
+function inCluster(redis: ReturnType<typeof scripted>) {
+	const sSubscribe = vi.fn(redis.client.subscribe)
+	const sUnsubscribe = vi.fn(redis.client.unsubscribe)
+	Object.assign(redis.client, { slots: [], sSubscribe, sUnsubscribe })
+	return { sSubscribe, sUnsubscribe }
+}
+
+test('in a cluster: nobody joins whom the shard does not see listen; in the end the client is told to subscribe again', async () => {
+	const redis = scripted()
+	const { sSubscribe, sUnsubscribe } = inCluster(redis)
+	const { join } = redis.answers
+	redis.answers.join = (args) => (sSubscribe.mock.calls.length < 2 ? ['unheard'] : join?.(args))
+	sUnsubscribe.mockRejectedValueOnce(new Error('no such shard'))
+	const limiter = redis.make({ redisTimeout: 2_000 })
+	expect((await limiter.acquire()).token).toBe(1)
+	expect(redis.count('join')).toBe(7)
+	expect([sSubscribe.mock.calls.length, sUnsubscribe.mock.calls.length]).toEqual([2, 2])
+	expect(redis.calls[0]?.[1]).toMatch(/^s/)
+})
+
+test('in a cluster: closed while the client subscribes again', async () => {
+	const redis = scripted()
+	const { sSubscribe, sUnsubscribe } = inCluster(redis)
+	redis.answers.join = () => ['unheard']
+	let subscribed: () => void = () => {}
+	const limiter = redis.make({ redisTimeout: 2_000 })
+	const waiting = limiter.acquire()
+	await vi.waitFor(() => expect(sSubscribe).toHaveBeenCalledOnce())
+	sSubscribe.mockImplementation(
+		() =>
+			new Promise((resolve) => {
+				subscribed = resolve
+			}),
+	)
+	await vi.waitFor(() => expect(sSubscribe).toHaveBeenCalledTimes(2), 2_000)
+	const asked = redis.count('join')
+	await vi.waitFor(() => expect(redis.count('join')).toBeGreaterThan(asked + 5), 2_000)
+	expect(sSubscribe).toHaveBeenCalledTimes(2)
+	limiter.close()
+	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
+	await vi.waitFor(() => expect(sUnsubscribe).toHaveBeenCalledTimes(2))
+	subscribed()
+	await vi.waitFor(() => expect(sUnsubscribe).toHaveBeenCalledTimes(3))
+})
+
+test('a channel that could not be left is left later, if it can be at all', async () => {
+	vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+	try {
+		const redis = scripted()
+		const unsubscribe = vi.spyOn(redis.client, 'unsubscribe')
+		unsubscribe.mockRejectedValueOnce(new Error('lost')).mockRejectedValueOnce(new Error('lost'))
+		for (const times of [3, 13]) {
+			const limiter = redis.make()
+			await limiter.run(() => {})
+			limiter.close()
+			await limiter.onIdle()
+			await vi.advanceTimersByTimeAsync(60_000)
+			expect(unsubscribe).toHaveBeenCalledTimes(times)
+			unsubscribe.mockRejectedValue(new Error('closed'))
+		}
+		expect(vi.getTimerCount()).toBe(0)
+	} finally {
+		vi.useRealTimers()
+	}
 })
 
 test('a signal that goes on calling who listens no longer takes no permit away', async () => {

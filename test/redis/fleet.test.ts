@@ -171,8 +171,8 @@ describeRedis('a fleet of eight processes', () => {
 		const client = new Redis(server.port)
 		const key = 'inflight:{told}'
 		const keys = [key, `${key}:queue`, `${key}:leases`]
-		// lease, ttl, an older generation, not blind, capacity, no other capacity, token, capacity; one permit of weight 1
-		const join = ['join', 'p', '1', 2_000, 1_800, 'older', 0, 6, '', 0, 6, 'p:1:a', 1]
+		// lease, ttl, an older generation, capacity, no other capacity, token, capacity; one permit of weight 1
+		const join = ['join', 'p', '1', 2_000, 1_800, 'older', 6, '', 0, 6, 'p:1:a', 1]
 		const [state, , capacity, active] = (await client.eval(SCRIPT, 3, ...keys, ...join)) as unknown[]
 		expect([state, capacity, active]).toEqual(['ok', 6, 6])
 		await client.del(...keys)

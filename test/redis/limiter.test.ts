@@ -15,14 +15,14 @@ import { describeRedis, endAll, type Server, servers, startOldServer, startServe
 const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
 const clients = {
-	redis: async (port: number) => {
-		const client = createClient({ socket: { host: '127.0.0.1', port } })
+	redis: async (port: number, keyPrefix = '') => {
+		const client = createClient({ socket: { host: '127.0.0.1', port }, keyPrefix })
 		client.on('error', () => {})
 		await client.connect()
 		return { client: client as unknown as RedisClient, end: () => client.destroy() }
 	},
-	ioredis: async (port: number) => {
-		const client = new Redis(port, '127.0.0.1')
+	ioredis: async (port: number, keyPrefix = '') => {
+		const client = new Redis(port, '127.0.0.1', { keyPrefix })
 		client.on('error', () => {})
 		return { client: client as RedisClient, end: () => client.disconnect() }
 	},
@@ -92,6 +92,32 @@ describeRedis.each(
 		e?.release()
 		await finish(limiter)
 		expect(limiter.stats()).toMatchObject({ admitted: 5, completed: 5, active: 0, queued: 0, keys: 0 })
+	})
+
+	test('a client that puts a prefix before its keys: who waits is woken by a message', async () => {
+		const prefixed = await clients[kind](server.port, '{app}:')
+		const limiter = redisLimiter({ client: prefixed.client, name: `prefixed ${kind}`, capacity: 1 })
+		const permit = await limiter.acquire()
+		const waiting = limiter.acquire()
+		const resized = redisLimiter({ client: prefixed.client, name: limiter.name, capacity: 1 })
+		await sleep(50)
+		const since = performance.now()
+		permit.release()
+		const next = await waiting
+		expect(performance.now() - since).toBeLessThan(1_000)
+		const third = resized.acquire()
+		await vi.waitFor(() => expect(resized.stats().fleet.processes).toBe(2))
+		await resized.resize(2)
+		;(await third).release()
+		await vi.waitFor(() => expect(limiter.capacity).toBe(2))
+		expect(await raw.keys('{app}:*')).not.toEqual([])
+		next.release()
+		for (const one of [limiter, resized]) {
+			one.close()
+			await one.onIdle()
+		}
+		prefixed.end()
+		expect(await raw.keys('{app}:*')).toEqual([])
 	})
 
 	test('one command to admit, one to release', async () => {

@@ -1,10 +1,10 @@
 // One process of a fleet: takes permits, and tells a probe, which is another Redis, of each beginning and end of work.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { redisLimiter } from 'inflight-limit/redis'
-import { Redis } from 'ioredis'
-import { createClient } from 'redis'
+import { Cluster, Redis } from 'ioredis'
+import { createClient, createCluster } from 'redis'
 
-const { kind, port, probePort, id, concurrency, hold, even, block, clock, options } = JSON.parse(
+const { kind, port, cluster, probePort, id, concurrency, hold, even, block, clock, options } = JSON.parse(
 	/** @type {string} */ (process.argv[2]),
 )
 if (clock) {
@@ -12,15 +12,25 @@ if (clock) {
 	Date.now = () => now() + clock
 }
 
+/** @type {number[] | undefined} */
+const ports = cluster
+
 const connect = {
 	redis: async () => {
-		const client = createClient({ socket: { host: '127.0.0.1', port } })
+		const client = ports
+			? createCluster({ rootNodes: ports.map((each) => ({ url: `redis://127.0.0.1:${each}` })) })
+			: createClient({ socket: { host: '127.0.0.1', port } })
 		client.on('error', () => {})
 		await client.connect()
 		return client
 	},
 	ioredis: async () => {
-		const client = new Redis(port, '127.0.0.1')
+		const client = ports
+			? new Cluster(
+					ports.map((each) => ({ host: '127.0.0.1', port: each })),
+					{ shardedSubscribers: true },
+				)
+			: new Redis(port, '127.0.0.1')
 		client.on('error', () => {})
 		return client
 	},

@@ -205,7 +205,9 @@ export async function startRelay(first: number): Promise<Relay> {
 
 export interface WorkerOptions {
 	kind?: 'redis' | 'ioredis'
-	port: number
+	port?: number
+	/** The ports of a cluster, in place of `port`. */
+	cluster?: number[]
 	probePort: number
 	concurrency?: number
 	/** How long a permit is held, in ms: from half of it to one and a half. */
