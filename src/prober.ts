@@ -149,9 +149,8 @@ export class Prober {
 		this.#square += weight * (held ** 2 - this.#square)
 		this.#peak = Math.max(this.#peak, active)
 		this.#reached ||= full
-		if (now - this.#peakSince > UNUSED) {
-			this.#shrinkToUse(now)
-		} else if (full && this.#settling) {
+		if (now - this.#peakSince > UNUSED) this.#shrinkToUse(now)
+		if (full && this.#settling) {
 			this.#settling = active > count.limit || now < this.#settledAt
 		} else if (full && fullSince) {
 			// Only what came while the limit was full the whole time tells of the limit, and not of the traffic.
@@ -188,7 +187,8 @@ export class Prober {
 	 * fast ones among them are done first, so it takes that much longer until the rate is what it will be.
 	 */
 	get #spread(): number {
-		return this.#mean > 0 ? Math.max(1, this.#square / (2 * this.#mean ** 2)) : 1
+		// Where none took a time that can be measured, it is 0 / 0.
+		return Math.max(1, this.#square / (2 * this.#mean ** 2) || 1)
 	}
 
 	/** How many times as much the answers vary as they would by chance: so much more of them are needed to tell as much. */
@@ -356,6 +356,7 @@ export class Prober {
 		this.#peak = 0
 		this.#peakSince = now
 		this.#reached = false
-		if (unused) this.#hold(Math.floor(0.7 * limit + 0.3 * used))
+		// When more was only tried, that nobody came for it is no reason to believe in it.
+		if (unused) this.#hold(Math.min(this.#limit, Math.floor(0.7 * limit + 0.3 * used)))
 	}
 }
