@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import type { Sample } from '../src/adaptive.js'
+import { adaptive, aimd, type Sample } from '../src/adaptive.js'
 import { Prober } from '../src/prober.js'
 
 /** A prober, and the requests that end under it: at the full limit, unless something else is said. */
@@ -118,4 +118,17 @@ test('it learns from requests of which fewer than one ends in a second', () => {
 	}
 	expect(capacity).toBeLessThanOrEqual(30)
 	expect(seconds()).toBeLessThan(600)
+})
+
+test.each([
+	['adaptive', adaptive],
+	['aimd', aimd],
+])('%s refuses to begin without a bound, or to have none below', (_name, make) => {
+	const max = Number.POSITIVE_INFINITY
+	expect(() => make({ max, initial: Number.POSITIVE_INFINITY })).toThrow(
+		'initial must be an integer from 1; got Infinity',
+	)
+	expect(() => make({ max, min: Number.POSITIVE_INFINITY })).toThrow(
+		'min must be an integer from 1; got Infinity',
+	)
 })
