@@ -1,7 +1,7 @@
 import { aimd } from './aimd.js'
 import type { Controller, ControllerFactory } from './controller.js'
 import { loopIsLate } from './event-loop.js'
-import { checkCapacity, checkOptions } from './options.js'
+import { checkCapacity, checkInteger, checkOptions } from './options.js'
 import { Prober } from './prober.js'
 
 export type { AimdOptions } from './aimd.js'
@@ -36,10 +36,10 @@ const OPTIONS = ['min', 'max', 'initial']
 export function adaptive(options: AdaptiveOptions = {}): ControllerFactory {
 	checkOptions(options, OPTIONS)
 	const { min = 1, max = 1000 } = options
-	checkCapacity(min, 1, 'min')
+	checkInteger('min', min, 1, false)
 	checkCapacity(max, min, 'max')
 	const { initial = Math.min(max, Math.max(min, 64)) } = options
-	checkCapacity(initial, min, 'initial')
+	checkInteger('initial', initial, min, false)
 	if (initial > max) throw new RangeError(`initial must be at most max, ${max}; got ${initial}`)
 	return (): Controller => {
 		const prober = new Prober(min, max, initial)

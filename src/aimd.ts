@@ -1,5 +1,5 @@
 import type { Controller, ControllerFactory } from './controller.js'
-import { checkCapacity, checkDuration, checkOptions, wrongType } from './options.js'
+import { checkCapacity, checkDuration, checkInteger, checkOptions, wrongType } from './options.js'
 
 export interface AimdOptions {
 	/** A request that held its permit for longer, in ms, is a sign of overload: from 0 to 2^31 - 1. Default: `Infinity`. */
@@ -36,10 +36,10 @@ export function aimd(options: AimdOptions = {}): ControllerFactory {
 	const { latency = Number.POSITIVE_INFINITY, errors = true, min = 1, max = 1000 } = options
 	checkDuration('latency', latency)
 	if (typeof errors !== 'boolean') throw wrongType('errors', 'a boolean', errors)
-	checkCapacity(min, 1, 'min')
+	checkInteger('min', min, 1, false)
 	checkCapacity(max, min, 'max')
 	const { initial = Math.min(max, Math.max(min, 20)) } = options
-	checkCapacity(initial, min, 'initial')
+	checkInteger('initial', initial, min, false)
 	if (initial > max) throw new RangeError(`initial must be at most max, ${max}; got ${initial}`)
 	return (): Controller => {
 		let limit = initial

@@ -6,8 +6,9 @@ import type { Sample } from './controller.js'
  * with a little more allowed and for a moment with a little less, right after each other, and moves a little towards the
  * better side. With each pair the sides come closer, so that it settles and costs little.
  *
- * Such pairs see a slope, not what lies further away. So from time to time it scouts: half as much again, and when
- * answers have become fewer, 0.6 of the limit. Where that pays it goes, and on in that direction.
+ * Such pairs see a slope, not what lies further away. So from time to time it scouts: half as much again; and at the
+ * start, when answers have become fewer, or when most come too late, 0.6 of the limit. Where that pays it goes, and on
+ * in that direction.
  *
  * Only neighbours in time are compared and no latency is remembered: there is no baseline that could drift, and none that
  * must be measured at an empty server.
@@ -27,13 +28,16 @@ const NARROWEST = 0.02
 /** After so many pairs they are half as far. */
 const HALVED = 5
 
-/** How far the limit moves, in reaches of the pair, for each unit of log gain. */
+/** How far the limit moves for each unit of log gain, in distances of the pair's sides; never further than one of these. */
 const STEP = 2
 
-/** A limit must bring at least this share of the answers it would without a knee: what keeps it short of the knee's top. */
+/**
+ * One per cent more at work must bring so many per cent more answers at least; without a knee it brings one. So the limit
+ * stays short of the top, where the last ones let in make all slower and bring nothing.
+ */
 const WORTH = 0.2
 
-/** The same for scouts, who are dearer, and where they look. */
+/** The same for scouts, who are dearer; and where they look, as a part of the limit. */
 const SCOUT_WORTH = 0.3
 const UP = 1.5
 const DOWN = 0.6
@@ -42,21 +46,21 @@ const DOWN = 0.6
 const SCOUT_TIME = 2_000
 const SCOUT_ANSWERS = 200
 
-/** A scout is believed after so many answers at least, when they are so many standard deviations better, or worse. */
+/** A scout is believed after so many answers at least, when their rate is so many standard deviations better, or worse. */
 const FEW = 12
 const BETTER = 1.8
 const WORSE = -1.5
 
-/** After so many answers it returns, in doubt; upwards it must then be better by a standard deviation. */
+/** After so many answers, or when its time is over, it decides: it must then be better by one standard deviation. */
 const MANY = 100
 
-/** For how long it waits for answers, in ms: as long as a request takes, but within these. */
+/** For how long it waits for enough answers, in ms: as long as a request takes, but within these. */
 const [PATIENCE, LONGEST] = [600, 10_000]
 
 /** How much of what was counted before at the limit still counts at each new count. */
 const MEMORY = 0.75
 
-/** Answers vary so many times as much as by chance, at most, as far as it is measured. */
+/** The most that `#noise` is taken for. */
 const MOST_NOISE = 10
 
 /** That answers have become fewer or more at an unchanged limit: by how much, and beyond how many standard deviations. */
@@ -82,7 +86,10 @@ function countAt(limit: number): Count {
 	return { limit, good: 0, late: 0, time: 0 }
 }
 
-/** By how many standard deviations the rate of `good` in `time` is better than that before, if it may be so much worth less. */
+/**
+ * By how many standard deviations the rate of `good` in `time` is better than that before: than a rate whose logarithm is
+ * `worth` more, to be exact. It is 0 where too few are known.
+ */
 function evidence(good: number, time: number, goodBefore: number, timeBefore: number, worth: number): number {
 	if (good + goodBefore < FEW) return 0
 	const ratio = ((good + 0.5) * timeBefore) / ((goodBefore + 0.5) * time)
@@ -102,18 +109,21 @@ export class Prober {
 	/** The first half of a pair. */
 	#half: Count | undefined = undefined
 	#upFirst = true
-	/** Pairs since it began, or moved far. */
+	/** Pairs since it began, or moved far; fewer count after a change. */
 	#pairs = 0
 	/** Where a scout looks, or is to look next, and whether another goes the other way when it doesn't pay. At the start both do. */
 	#factor = UP
 	#bothWays = true
 	#due = true
+	/** Whether this scout has found something better already. */
 	#moved = false
+	/** When the last scout was over, and the good answers since then. */
 	#scoutedAt = 0
 	#answers = 0
-	/** After a change, nothing is counted until the work has followed it. */
+	/** After a change, nothing is counted until the work has followed it, and not before this moment. */
 	#settling = true
 	#settledAt = 0
+	/** Of the sample before: its moment, and whether the limit was full, and has stayed the same since. */
 	#now = 0
 	#wasFull = false
 	/** How long requests take, in ms: lately, on average, and the average of the squares. */
@@ -151,9 +161,8 @@ export class Prober {
 		this.#square += weight * (held ** 2 - this.#square)
 		this.#peak = Math.max(this.#peak, active)
 		this.#reached ||= full
-		if (now - this.#peakSince > UNUSED) {
-			this.#shrinkToUse(now)
-		} else if (full && this.#settling) {
+		if (now - this.#peakSince > UNUSED) this.#shrinkToUse(now)
+		if (full && this.#settling) {
 			this.#settling = active > count.limit || now < this.#settledAt
 		} else if (full && fullSince) {
 			// Only what came while the limit was full the whole time tells of the limit, and not of the traffic.
@@ -190,7 +199,8 @@ export class Prober {
 	 * fast ones among them are done first, so it takes that much longer until the rate is what it will be.
 	 */
 	get #spread(): number {
-		return this.#mean > 0 ? Math.max(1, this.#square / (2 * this.#mean ** 2)) : 1
+		// Where none took a time that can be measured, it is 0 / 0.
+		return Math.max(1, this.#square / (2 * this.#mean ** 2) || 1)
 	}
 
 	/** How many times as much the answers vary as they would by chance: so much more of them are needed to tell as much. */
@@ -246,11 +256,12 @@ export class Prober {
 		}
 	}
 
-	/** How far the sides of the next pair are from the limit, as a part of it. */
+	/** How far the sides of a pair are from the limit now, as a part of it. */
 	get #reach(): number {
 		return Math.max(NARROWEST, WIDEST / (1 + this.#pairs / HALVED))
 	}
 
+	/** Allows one side of a pair: at least one apart from the other, unless `max` is in the way. */
 	#try(up: boolean): void {
 		this.#doing = 'pair'
 		const reach = Math.max(0.5, this.#reach * this.#limit)
@@ -324,7 +335,8 @@ export class Prober {
 		const worth = SCOUT_WORTH * Math.log(limit / base.limit)
 		let better = evidence(good, time, base.good, base.time, worth)
 		if (down) {
-			// Those at work are late already; that they get done faster counts too. In doubt it goes down.
+			// Those at work may be late already, so that they get done faster counts too. Where some were late at the limit,
+			// the lower one is right in doubt.
 			better = Math.max(better, evidence(good + late, time, base.good + base.late, base.time, worth))
 		}
 		better /= Math.sqrt(variation)
@@ -361,6 +373,7 @@ export class Prober {
 		this.#peak = 0
 		this.#peakSince = now
 		this.#reached = false
-		if (unused) this.#hold(Math.floor(0.7 * limit + 0.3 * used))
+		// When more was only tried, that nobody came for it is no reason to believe in it.
+		if (unused) this.#hold(Math.min(this.#limit, Math.floor(0.7 * limit + 0.3 * used)))
 	}
 }

@@ -117,6 +117,7 @@ describe('the tarball', () => {
 		['adapters/opentelemetry.js', '@opentelemetry/api'],
 		['adapters/dashboard/dashboard.js'],
 		['adapters/redis.js'],
+		['src/adaptive.js'],
 	])('%s loads nothing else but %s', (entry, ...peers) => {
 		for (const build of ['esm', 'cjs']) {
 			const dist = join(installed, 'dist', build)
@@ -139,9 +140,14 @@ describe('the tarball', () => {
 	})
 
 	test('works with no framework installed, each entry without the others', async () => {
-		for (const entry of ['', '/express', '/koa']) {
-			const byImport = `import('inflight-limit${entry}').then((found) => console.log(typeof found.admission))`
-			const byRequire = `console.log(typeof require('inflight-limit${entry}').admission)`
+		for (const [entry, name] of [
+			['', 'admission'],
+			['/express', 'admission'],
+			['/koa', 'admission'],
+			['/adaptive', 'adaptive'],
+		]) {
+			const byImport = `import('inflight-limit${entry}').then((found) => console.log(typeof found.${name}))`
+			const byRequire = `console.log(typeof require('inflight-limit${entry}').${name})`
 			for (const program of [byImport, byRequire]) {
 				expect(await node(alone, ['-e', program])).toEqual({ code: 0, output: 'function\n' })
 			}
@@ -156,10 +162,12 @@ describe('users', () => {
 			['Limiter', 'RejectedError', 'Semaphore', 'admission', 'requestDeadline', 'requestStart'],
 			['Limiter', 'admission', 'limit'],
 			['Limiter', 'admission', 'limit'],
+			['adaptive', 'aimd'],
 		],
 		ran: ['a', 'b'],
 		inExpress: served,
 		inKoa: served,
+		found: served,
 	}
 
 	test.each(['by-import.mjs', 'by-require.cjs'])('have all of it, with no warning: %s', async (program) => {

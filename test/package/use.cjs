@@ -1,25 +1,28 @@
 const http = require('node:http')
 
 /**
- * Uses the whole package as a user would: the semaphore, and `limit(2)` in an app of each framework.
+ * Uses the whole package as a user would: the semaphore, `limit(2)` in an app of each framework, and an adaptive capacity.
  *
- * @param {any} entries - the three entries of the package, and the two frameworks.
+ * @param {any} entries - the four entries of the package, and the two frameworks.
  * @returns what each entry exports, and what came of it.
  */
-exports.use = async function use({ root, forExpress, forKoa, express, Koa }) {
+exports.use = async function use({ root, forExpress, forKoa, adaptive, express, Koa }) {
 	const semaphore = new root.Semaphore(1)
 	const ran = await Promise.all(['a', 'b'].map((name) => semaphore.run(() => name)))
-	const names = [root, forExpress, forKoa].map((entry) => Object.keys(entry).sort())
+	const names = [root, forExpress, forKoa, adaptive].map((entry) => Object.keys(entry).sort())
 
-	const inExpress = await five((/** @type {() => Promise<void>} */ work) =>
-		express().use(
-			forExpress.limit(2),
-			async (/** @type {unknown} */ _req, /** @type {http.ServerResponse} */ res) => {
-				await work()
-				res.end('done')
-			},
-		),
-	)
+	/** @param {unknown} options */
+	const fiveInExpress = (options) =>
+		five((work) =>
+			express().use(
+				forExpress.limit(options),
+				async (/** @type {unknown} */ _req, /** @type {http.ServerResponse} */ res) => {
+					await work()
+					res.end('done')
+				},
+			),
+		)
+	const inExpress = await fiveInExpress(2)
 	const inKoa = await five((/** @type {() => Promise<void>} */ work) =>
 		new Koa()
 			.use(forKoa.limit(2))
@@ -29,7 +32,8 @@ exports.use = async function use({ root, forExpress, forKoa, express, Koa }) {
 			})
 			.callback(),
 	)
-	return { names, ran, inExpress, inKoa }
+	const found = await fiveInExpress({ capacity: adaptive.adaptive({ max: 2 }), maxQueue: 5 })
+	return { names, ran, inExpress, inKoa, found }
 }
 
 /**
