@@ -11,7 +11,7 @@ import { performance } from 'node:perf_hooks'
 /** How long the loop may be at work without a pause, in ms, and still let requests in. */
 const STANDING = 100
 
-/** What counts as a pause, in ms: some microseconds are idle at each poll, even when it doesn't wait. */
+/** What counts as a pause, in ms of waiting for events in all. */
 const PAUSE = 1
 
 /** The loop's time idle and at work, in ms, at its last pause; `-Infinity`: what a process computes as it starts is no queue. */

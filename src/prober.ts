@@ -247,6 +247,9 @@ export class Prober {
 			this.#factor = DOWN
 			this.#bothWays = false
 			this.#due = true
+		} else if (this.#due && this.#bothWays && late > 0) {
+			// At the start, that some are late is a sign of too many at work.
+			this.#factor = DOWN
 		}
 		if (this.#due) this.#scout(this.#factor)
 		else if (this.#now - this.#scoutedAt > SCOUT_TIME && this.#answers > SCOUT_ANSWERS) this.#scout(UP)
