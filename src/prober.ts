@@ -111,8 +111,11 @@ export class Prober {
 	#upFirst = true
 	/** Pairs since it began, or moved far; fewer count after a change. */
 	#pairs = 0
-	/** Where a scout looks, or is to look next, and whether another goes the other way when it doesn't pay. At the start both do. */
-	#factor = UP
+	/**
+	 * Where a scout looks, or is to look next, and whether another goes the other way when it doesn't pay. At the start it
+	 * looks downwards first: far too many at work is worse than a moment with fewer.
+	 */
+	#factor = DOWN
 	#bothWays = true
 	#due = true
 	/** Whether this scout has found something better already. */
@@ -247,9 +250,6 @@ export class Prober {
 			this.#factor = DOWN
 			this.#bothWays = false
 			this.#due = true
-		} else if (this.#due && this.#bothWays && late > 0) {
-			// At the start, that some are late is a sign of too many at work.
-			this.#factor = DOWN
 		}
 		if (this.#due) this.#scout(this.#factor)
 		else if (this.#now - this.#scoutedAt > SCOUT_TIME && this.#answers > SCOUT_ANSWERS) this.#scout(UP)
