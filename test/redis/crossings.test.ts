@@ -557,7 +557,7 @@ test('in a cluster: closed while the client subscribes again', async () => {
 	await vi.waitFor(() => expect(sUnsubscribe).toHaveBeenCalledTimes(3))
 })
 
-test('a channel that could not be left is left later, if it can be at all', async () => {
+test('a channel that could not be left is left later, up to ten times', async () => {
 	vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
 	try {
 		const redis = scripted()
@@ -568,11 +568,14 @@ test('a channel that could not be left is left later, if it can be at all', asyn
 			await limiter.run(() => {})
 			limiter.close()
 			await limiter.onIdle()
-			await vi.advanceTimersByTimeAsync(60_000)
+			// What is decided in an immediate is so between two seconds of the clock, however busy the machine.
+			for (let second = 0; second < 60; second++) {
+				await vi.advanceTimersByTimeAsync(1_000)
+				await new Promise(setImmediate)
+			}
 			expect(unsubscribe).toHaveBeenCalledTimes(times)
 			unsubscribe.mockRejectedValue(new Error('closed'))
 		}
-		expect(vi.getTimerCount()).toBe(0)
 	} finally {
 		vi.useRealTimers()
 	}
