@@ -1,7 +1,7 @@
 import { aimd } from './aimd.js'
-import type { Controller, ControllerFactory } from './controller.js'
+import { type Controller, type ControllerFactory, checkBounds } from './controller.js'
 import { loopIsLate } from './event-loop.js'
-import { checkCapacity, checkInteger, checkOptions } from './options.js'
+import { checkOptions } from './options.js'
 import { Prober } from './prober.js'
 
 export type { AimdOptions } from './aimd.js'
@@ -35,12 +35,7 @@ const OPTIONS = ['min', 'max', 'initial']
  */
 export function adaptive(options: AdaptiveOptions = {}): ControllerFactory {
 	checkOptions(options, OPTIONS)
-	const { min = 1, max = 1000 } = options
-	checkInteger('min', min, 1, false)
-	checkCapacity(max, min, 'max')
-	const { initial = Math.min(max, Math.max(min, 64)) } = options
-	checkInteger('initial', initial, min, false)
-	if (initial > max) throw new RangeError(`initial must be at most max, ${max}; got ${initial}`)
+	const { min, max, initial } = checkBounds(64, options)
 	return (): Controller => {
 		const prober = new Prober(min, max, initial)
 		return { initial, max, sample: (sample) => prober.sample(sample), refuses: loopIsLate }

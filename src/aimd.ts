@@ -1,5 +1,5 @@
-import type { Controller, ControllerFactory } from './controller.js'
-import { checkCapacity, checkDuration, checkInteger, checkOptions, wrongType } from './options.js'
+import { type Controller, type ControllerFactory, checkBounds } from './controller.js'
+import { checkDuration, checkOptions, wrongType } from './options.js'
 
 export interface AimdOptions {
 	/** A request that held its permit for longer, in ms, is a sign of overload: from 0 to 2^31 - 1. Default: `Infinity`. */
@@ -33,14 +33,10 @@ const BACKOFF = 0.9
  */
 export function aimd(options: AimdOptions = {}): ControllerFactory {
 	checkOptions(options, OPTIONS)
-	const { latency = Number.POSITIVE_INFINITY, errors = true, min = 1, max = 1000 } = options
+	const { latency = Number.POSITIVE_INFINITY, errors = true } = options
 	checkDuration('latency', latency)
 	if (typeof errors !== 'boolean') throw wrongType('errors', 'a boolean', errors)
-	checkInteger('min', min, 1, false)
-	checkCapacity(max, min, 'max')
-	const { initial = Math.min(max, Math.max(min, 20)) } = options
-	checkInteger('initial', initial, min, false)
-	if (initial > max) throw new RangeError(`initial must be at most max, ${max}; got ${initial}`)
+	const { min, max, initial } = checkBounds(20, options)
 	return (): Controller => {
 		let limit = initial
 		let shrunkAt = Number.NEGATIVE_INFINITY

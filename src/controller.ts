@@ -1,5 +1,5 @@
 import type { Outcome } from './observer.js'
-import { checkCapacity, checkFunction, wrongType } from './options.js'
+import { checkCapacity, checkFunction, checkInteger, wrongType } from './options.js'
 
 /** A request that is over, as a controller is told of it. */
 export interface Sample {
@@ -45,4 +45,22 @@ export function checkController(factory: ControllerFactory): Controller {
 	checkFunction('sample of a controller', sample)
 	checkFunction('refuses of a controller', refuses)
 	return controller as Controller
+}
+
+/**
+ * Between which capacities a controller stays, and with which it begins: the usual one, or the nearest, unless given.
+ *
+ * @throws TypeError, RangeError - one is not an integer, or out of range.
+ */
+export function checkBounds(
+	usual: number,
+	options: { [Name in 'min' | 'max' | 'initial']?: number | undefined },
+): { min: number; max: number; initial: number } {
+	const { min = 1, max = 1000 } = options
+	checkInteger('min', min, 1, false)
+	checkCapacity(max, min, 'max')
+	const { initial = Math.min(max, Math.max(min, usual)) } = options
+	checkInteger('initial', initial, min, false)
+	if (initial > max) throw new RangeError(`initial must be at most max, ${max}; got ${initial}`)
+	return { min, max, initial }
 }
