@@ -23,19 +23,22 @@ const SETTLING = 500
 
 /** How far the sides of a pair are from the limit, as a part of it: of the first, and of all in the end. */
 const WIDEST = 0.3
-const NARROWEST = 0.02
+const NARROWEST = 0.03
 
 /** After so many pairs they are half as far. */
 const HALVED = 5
 
-/** How far the limit moves for each unit of log gain, in distances of the pair's sides; never further than one of these. */
-const STEP = 2
+/**
+ * How far the limit moves for each unit of log gain, in distances of the pair's sides, in the beginning; never further than
+ * one of these. It decreases with them.
+ */
+const STEP = 4
 
 /**
  * One per cent more at work must bring so many per cent more answers at least; without a knee it brings one. So the limit
  * stays short of the top, where the last ones let in make all slower and bring nothing.
  */
-const WORTH = 0.2
+const WORTH = 0.15
 
 /** The same for scouts, who are dearer; and where they look, as a part of the limit. */
 const SCOUT_WORTH = 0.3
@@ -46,12 +49,18 @@ const DOWN = 0.6
 const SCOUT_TIME = 2_000
 const SCOUT_ANSWERS = 200
 
-/** A scout is believed after so many answers at least, when their rate is so many standard deviations better, or worse. */
+/**
+ * A scout gives up after so many answers at least, when their rate is so many standard deviations worse; it is believed
+ * after three times as many, as the next look is held against these.
+ */
 const FEW = 12
-const BETTER = 1.8
 const WORSE = -1.5
+const BETTER = 1.8
 
-/** After so many answers, or when its time is over, it decides: it must then be better by one standard deviation. */
+/**
+ * After so many answers, or when its time is over, it decides: it must then be better by one standard deviation; or at all,
+ * where lower is right in doubt: when some were late at the limit, or it has paid already to go down.
+ */
 const MANY = 100
 
 /** For how long it waits for enough answers, in ms: as long as a request takes, but within these. */
@@ -111,13 +120,13 @@ export class Prober {
 	#upFirst = true
 	/** Pairs since it began, or moved far; fewer count after a change. */
 	#pairs = 0
+	/** Where a scout looks. */
+	#factor = UP
 	/**
-	 * Where a scout looks, or is to look next, and whether another goes the other way when it doesn't pay. At the start it
-	 * looks downwards first: far too many at work is worse than a moment with fewer.
+	 * Where the next ones are to look, until one finds something. At the start downwards first: far too many at work is
+	 * worse than a moment with fewer.
 	 */
-	#factor = DOWN
-	#bothWays = true
-	#due = true
+	#looks = [DOWN, UP]
 	/** Whether this scout has found something better already. */
 	#moved = false
 	/** When the last scout was over, and the good answers since then. */
@@ -247,11 +256,10 @@ export class Prober {
 		}
 		// When most are late, what is answered tells nothing any more.
 		if (late > good) {
-			this.#factor = DOWN
-			this.#bothWays = false
-			this.#due = true
+			this.#looks = [DOWN]
 		}
-		if (this.#due) this.#scout(this.#factor)
+		const look = this.#looks.shift()
+		if (look !== undefined) this.#scout(look)
 		else if (this.#now - this.#scoutedAt > SCOUT_TIME && this.#answers > SCOUT_ANSWERS) this.#scout(UP)
 		else {
 			this.#upFirst = !this.#upFirst
@@ -284,8 +292,10 @@ export class Prober {
 			const ratio = ((up.good + 0.5) * down.time) / ((down.good + 0.5) * up.time)
 			const gain = Math.log(ratio) - WORTH * Math.log(up.limit / down.limit)
 			// Where answers are few, each tells little.
-			const step = STEP * this.#reach * gain * Math.min(1, answers / (2 * ANSWERS * this.#variation))
-			this.#limit *= Math.exp(Math.max(-this.#reach, Math.min(this.#reach, step)))
+			const weight = Math.min(1, answers / (2 * ANSWERS * this.#variation))
+			const reach = this.#reach
+			const step = STEP * (reach / WIDEST) * reach * gain * weight
+			this.#limit *= Math.exp(Math.max(-reach, Math.min(reach, step)))
 			this.#pairs++
 		}
 		this.#hold(this.#limit)
@@ -301,9 +311,7 @@ export class Prober {
 		const rose = good >= 30 && good > Math.max(ROSE * expected, expected + chance)
 		if (expected === 0 || !(fell || rose)) return false
 		this.#base = countAt(0)
-		this.#factor = fell ? DOWN : UP
-		this.#bothWays = fell
-		this.#due = true
+		this.#looks = fell ? [DOWN, UP, DOWN] : [UP]
 		this.#alarmed = true
 		// Times from before and after would look like a mix.
 		this.#mean = this.#held
@@ -315,7 +323,6 @@ export class Prober {
 
 	#scout(factor: number): void {
 		this.#factor = factor
-		this.#due = false
 		this.#moved = false
 		this.#doing = 'scout'
 		this.#lookFurther()
@@ -338,12 +345,13 @@ export class Prober {
 		const worth = SCOUT_WORTH * Math.log(limit / base.limit)
 		let better = evidence(good, time, base.good, base.time, worth)
 		if (down) {
-			// Those at work may be late already, so that they get done faster counts too. Where some were late at the limit,
-			// the lower one is right in doubt.
+			// Those at work may be late already, so that they get done faster counts too.
 			better = Math.max(better, evidence(good + late, time, base.good + base.late, base.time, worth))
 		}
 		better /= Math.sqrt(variation)
-		if (better > BETTER || (enough && (down ? better > (base.late > 0 ? 0 : 1) : better > 1 && good >= 30))) {
+		const sure = better > BETTER && good + late >= 3 * FEW
+		const inDoubt = down ? better > (base.late > 0 || this.#moved ? 0 : 1) : better > 1 && good >= 30
+		if (sure || (enough && inDoubt)) {
 			this.#moved = true
 			this.#base = here
 			this.#limit = limit
@@ -359,12 +367,10 @@ export class Prober {
 		// A false alarm tells that such differences are nothing special.
 		if (this.#alarmed && !this.#moved) this.#noise = Math.min(1.5 * this.#noise, MOST_NOISE)
 		this.#alarmed = false
-		if (this.#moved) this.#pairs = 0
-		else if (this.#bothWays) {
-			this.#factor = this.#factor === UP ? DOWN : UP
-			this.#due = true
+		if (this.#moved) {
+			this.#pairs = 0
+			this.#looks = []
 		}
-		this.#bothWays = false
 		this.#hold(this.#limit)
 	}
 
