@@ -82,26 +82,55 @@ async function average(policy, scenario, seeds = quick ? [1] : [1, 2, 3]) {
 	return mean
 }
 
+/**
+ * Good answers a second from 3 s after a move at 10 s, and from 3 s after one at 20 s, each until the next.
+ *
+ * @param {(clock: import('./overload/clock.js').Clock) => import('./overload/simulation.js').Policy} policy
+ * @param {import('./overload/downstream.js').Knee} downstream
+ * @param {{ at: number, become: import('./overload/downstream.js').Knee }[]} moves
+ * @returns {Promise<[number, number]>} means of several seeds
+ */
+async function afterMoves(policy, downstream, moves) {
+	let [first, second] = [0, 0]
+	const seeds = quick ? [1] : [1, 2, 3, 4, 5]
+	for (const seed of seeds) {
+		const { goodEach } = await simulate(policy, {
+			downstream,
+			load: 1.5,
+			seconds: 25,
+			seed,
+			deadline: Math.max(1000, 20 * downstream.service),
+			moves,
+		})
+		first += mean(goodEach, 13, 20) / seeds.length
+		second += mean(goodEach, 23, 30) / seeds.length
+	}
+	return [first, second]
+}
+
 /** Who is served at ten times the load, by ours and by the tuned limit as it is. @param {import('./overload/downstream.js').Knee} downstream @param {{ capacity: number, maxQueue: number }} tuned */
 async function chosen(downstream, tuned) {
 	const scenario = { downstream, load: 10, seconds: SECONDS }
-	const important = { ...scenario, important: 0.1 }
 	const flows = Array.from({ length: 10 }, (_, i) => ({ name: String(i), weight: i === 0 ? 20 : 1 }))
 	const priority = (/** @type {any} */ request) => Number(request.important)
 	const fairBy = (/** @type {any} */ request) => request.flow
 	const waiting = { maxQueue: Math.max(20, tuned.capacity) }
-	const [own, fixed, plain] = [
-		await average(limiterOf({ capacity: adaptive(), priority }, Limiter), important),
-		await average(limiterOf({ ...tuned, ...waiting, priority }, Limiter), important),
-		await average(limiterOf(tuned, Limiter), important),
-	]
-	report(
-		'important ones, 10 % at 10 x, answered in time',
-		own.important,
-		0.99,
-		'least',
-		`tuned with priority ${fixed.important.toFixed(3)}, without ${plain.important.toFixed(3)}`,
-	)
+	// The important ones alone are as much as can be done at the very most, and then a little less.
+	for (const share of [0.1, 0.09]) {
+		const important = { ...scenario, important: share }
+		const [own, fixed, plain] = [
+			await average(limiterOf({ capacity: adaptive(), priority }, Limiter), important),
+			await average(limiterOf({ ...tuned, ...waiting, priority }, Limiter), important),
+			await average(limiterOf(tuned, Limiter), important),
+		]
+		report(
+			`important ones, ${100 * share} % at 10 x, answered in time`,
+			own.important,
+			0.99,
+			'least',
+			`tuned with priority ${fixed.important.toFixed(3)}, without ${plain.important.toFixed(3)}`,
+		)
+	}
 	const [fair, unfair] = [
 		await average(limiterOf({ capacity: adaptive(), fairBy }, Limiter), { ...scenario, flows }),
 		await average(limiterOf(tuned, Limiter), { ...scenario, flows }),
@@ -173,36 +202,35 @@ async function simulateAll(downstream) {
 		report(`p99 to tuned, ${load} x`, own.p99 / tuned.p99, 1.3, 'most', '')
 	}
 
+	for (const load of [0.9, 2]) {
+		const start = { downstream, load, seconds: 5, warmup: 0 }
+		const own = await average(limiterOf({ capacity: adaptive() }, Limiter), start)
+		const tuned = await average(limiterOf({ capacity, maxQueue }, Limiter), start)
+		report(`the first 5 s after the start, ${load} x`, own.goodput / tuned.goodput, 0.97, 'least', '')
+	}
 	for (const [what, become] of /** @type {const} */ ([
 		['parallel work to a quarter', { ...downstream, knee: downstream.knee / 4 }],
 		['service time four times', { ...downstream, service: 4 * downstream.service }],
 	])) {
-		/** @type {Record<string, number[]>} */
+		const part = become.knee / downstream.knee
+		const moved = limiterOf(
+			{ capacity: Math.round(part * capacity), maxQueue: Math.ceil(part * maxQueue) },
+			Limiter,
+		)
+		const there = { at: 10, become }
+		const back = { at: 20, become: downstream }
+		const possible = await afterMoves(moved, downstream, [{ at: 0, become }])
+		const unmoved = await afterMoves(limiterOf({ capacity, maxQueue }, Limiter), downstream, [])
+		/** @type {Record<string, [number, number]>} */
 		const parts = {}
 		for (const name of ['Gradient2', 'Vegas', OURS]) {
-			let [there, back] = [0, 0]
-			const seeds = quick ? [1] : [1, 2, 3]
-			for (const seed of seeds) {
-				const { goodEach } = await simulate(/** @type {any} */ (policies[name]), {
-					downstream,
-					load: 1.5,
-					seconds: 25,
-					seed,
-					deadline: Math.max(1000, 20 * downstream.service),
-					moves: [
-						{ at: 10, become },
-						{ at: 20, become: downstream },
-					],
-				})
-				there += mean(goodEach, 13, 20) / (peak / 4) / seeds.length
-				back += mean(goodEach, 23, 30) / peak / seeds.length
-			}
-			parts[name] = [there, back]
+			const after = await afterMoves(/** @type {any} */ (policies[name]), downstream, [there, back])
+			parts[name] = [after[0] / possible[0], after[1] / unmoved[1]]
 		}
 		for (const [i, way] of ['', ', and back'].entries()) {
 			const [g, v, own] = ['Gradient2', 'Vegas', OURS].map((name) => parts[name]?.[i] ?? 0)
 			report(
-				`${what}${way}: goodput from 3 s on`,
+				`${what}${way}: to tuned for it, from 3 s on`,
 				own ?? 0,
 				0.9,
 				'least',
@@ -212,9 +240,11 @@ async function simulateAll(downstream) {
 	}
 	const own = limiterOf({ capacity: adaptive() }, Limiter)
 	const twiceTheLoad = { downstream, load: 2, seconds: SECONDS }
-	const without = await average(own, { ...twiceTheLoad, retries: 0 })
-	const twice = await average(own, { ...twiceTheLoad, retries: 2 })
-	report('two retries to none, 2 x', twice.goodput / without.goodput, 1, 'least', '')
+	// So many seeds that what is left of chance is about 0.005.
+	const seeds = quick ? [1] : [1, 2, 3, 4, 5, 6, 7, 8]
+	const without = await average(own, { ...twiceTheLoad, retries: 0 }, seeds)
+	const twice = await average(own, { ...twiceTheLoad, retries: 2 }, seeds)
+	report('two retries to none, 2 x (1, but for chance)', twice.goodput / without.goodput, 0.99, 'least', '')
 	await chosen(downstream, { capacity, maxQueue })
 }
 
@@ -249,16 +279,16 @@ const REAL = [
 ]
 
 async function real() {
-	const time = quick ? { seconds: 1, warmup: 1 } : { seconds: 2, warmup: 1 }
+	// As long before it is measured as in the simulation: a server at some 200 requests a second learns slowly.
+	const time = quick ? { seconds: 1, warmup: 3 } : { seconds: 6, warmup: 5 }
 	for (const { kind, loads, against, aim } of REAL) {
 		const own = quick ? [5] : loads
 		// With nothing to wait for there is no knee, and any limit is as good.
 		const computes = kind.startsWith('cpu')
 		const capacity = computes ? 4 : quick ? 20 : await tuneReal(kind, { seconds: 1, warmup: 0.5 })
-		const rounds = computes && !quick ? 2 : 1
 		// No limit on concurrency, and so no queue either, bounds what only computes.
 		const policies = computes ? ['no limiter', ...LAG_SHEDDERS, TUNED, OURS] : [...PEERS, TUNED, OURS]
-		const results = await measure(kind, policies, capacity, own, { ...time, rounds })
+		const results = await measure(kind, policies, capacity, own, { ...time, rounds: 1 })
 		console.log(
 			`\nreal server, ${kind}: goodput a second / p99 in ms; tuned: ${capacity} at work\n${' '.repeat(44)}${own.map((load) => `${load} x`.padStart(12)).join('')}`,
 		)

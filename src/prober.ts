@@ -46,7 +46,7 @@ const UP = 1.5
 const DOWN = 0.6
 
 /** Scouts look up when the last look is so many ms and answers ago. */
-const SCOUT_TIME = 2_000
+const SCOUT_TIME = 2_500
 const SCOUT_ANSWERS = 200
 
 /**
