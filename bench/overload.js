@@ -285,7 +285,7 @@ async function real() {
 		const own = quick ? [5] : loads
 		// With nothing to wait for there is no knee, and any limit is as good.
 		const computes = kind.startsWith('cpu')
-		const capacity = computes ? 4 : quick ? 20 : await tuneReal(kind, { seconds: 1, warmup: 0.5 })
+		const capacity = computes ? 4 : quick ? 20 : await tuneReal(kind, { seconds: 5, warmup: 2 })
 		// No limit on concurrency, and so no queue either, bounds what only computes.
 		const policies = computes ? ['no limiter', ...LAG_SHEDDERS, TUNED, OURS] : [...PEERS, TUNED, OURS]
 		const results = await measure(kind, policies, capacity, own, { ...time, rounds: 1 })

@@ -101,7 +101,7 @@ export async function measure(name, policies, capacity, loads, { rounds, ...time
 export async function tune(name, time) {
 	const { knee } = kindOf(name).downstream
 	let best = { capacity: 0, goodput: -1 }
-	for (const part of [0.25, 0.5, 0.75, 1, 1.5]) {
+	for (const part of [0.5, 0.75, 0.9, 1, 1.25]) {
 		const capacity = Math.round(part * knee)
 		const { goodput } = await run('fixed, tuned', name, capacity, 2, { ...time, seed: 1 })
 		if (goodput > best.goodput) best = { capacity, goodput }
