@@ -19,9 +19,7 @@ export function printMachine() {
 	console.log(
 		`${os.cpus()[0]?.model.trim()}, ${os.cpus().length} cores, Node ${process.version}, ${os.platform()}`,
 	)
-	console.log(
-		'Ratios are medians over rounds in which all alternatives ran in turn; only they mean something.\n',
-	)
+	console.log('Only ratios mean something: of alternatives that ran in turn in this run.\n')
 }
 
 /** @type {string[]} */
