@@ -108,6 +108,23 @@ test('a trial of more that nobody uses is no reason to believe in it', () => {
 	expect(capacity).toBeLessThanOrEqual(before)
 })
 
+test('after answers have become fewer it looks down, up and down again, though the first look did not pay', () => {
+	const { end, seconds } = probed(1, 1000, 64)
+	let limit = 64
+	/** Most are answered with 64 at work, one in so many ms; so no look pays. */
+	const answer = (least: number) => {
+		limit = end(least * Math.max(64 / limit, limit / 64), { held: 64 * least })
+	}
+	while (seconds() < 60) answer(1)
+	const seen = [limit]
+	while (seconds() < 64) {
+		answer(4)
+		if (limit !== seen.at(-1)) seen.push(limit)
+	}
+	const far = seen.map((each) => (each < 48 ? 'down' : each > 80 ? 'up' : '-')).filter((each) => each !== '-')
+	expect(far.slice(0, 3)).toEqual(['down', 'up', 'down'])
+})
+
 test('it learns from requests of which fewer than one ends in a second', () => {
 	const { end, seconds } = probed(1, 1000, 40)
 	// Too much for a downstream that answers one in 1.5 s: the fewer are at work, the more it answers.
