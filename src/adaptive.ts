@@ -9,7 +9,7 @@ export type { Controller, ControllerFactory, Sample } from './controller.js'
 export { aimd }
 
 export interface AdaptiveOptions {
-	/** The lowest capacity: an integer from 1. Default: `1`. */
+	/** The lowest capacity: an integer from 1 to `max`. Default: `1`. */
 	min?: number | undefined
 	/** The highest capacity: an integer from `min`, or `Infinity`. Default: `1000`. */
 	max?: number | undefined

@@ -6,7 +6,7 @@ export interface AimdOptions {
 	latency?: number | undefined
 	/** Whether a status from 500, or a client that left, is a sign of overload. Default: `true`. */
 	errors?: boolean | undefined
-	/** The lowest capacity: an integer from 1. Default: `1`. */
+	/** The lowest capacity: an integer from 1 to `max`. Default: `1`. */
 	min?: number | undefined
 	/** The highest capacity: an integer from `min`, or `Infinity`. Default: `1000`. */
 	max?: number | undefined

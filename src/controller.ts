@@ -58,7 +58,8 @@ export function checkBounds(
 ): { min: number; max: number; initial: number } {
 	const { min = 1, max = 1000 } = options
 	checkInteger('min', min, 1, false)
-	checkCapacity(max, min, 'max')
+	checkCapacity(max, 1, 'max')
+	if (min > max) throw new RangeError(`min must be at most max, ${max}; got ${min}`)
 	const { initial = Math.min(max, Math.max(min, usual)) } = options
 	checkInteger('initial', initial, min, false)
 	if (initial > max) throw new RangeError(`initial must be at most max, ${max}; got ${initial}`)

@@ -108,7 +108,9 @@ test.each([
 	['aimd', aimd],
 ])('%s says which option is wrong', (_name, make) => {
 	expect(() => make({ min: 0 })).toThrow('min must be an integer from 1')
-	expect(() => make({ min: 5, max: 4 })).toThrow('max must be an integer from 5')
+	expect(() => make({ min: 5, max: 4 })).toThrow('min must be at most max, 4; got 5')
+	expect(() => make({ min: 2000 })).toThrow('min must be at most max, 1000; got 2000')
+	expect(() => make({ max: 0 })).toThrow('max must be an integer from 1, or Infinity; got 0')
 	expect(() => make({ max: 4, initial: 5 })).toThrow('initial must be at most max, 4; got 5')
 	expect(() => make({ initail: 5 } as object)).toThrow('unknown option "initail"')
 	expect(make({ max: 4 })().initial).toBe(4)
