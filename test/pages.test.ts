@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { REDIS_LIMITER_OPTIONS } from '../adapters/redis/options.js'
@@ -7,10 +7,21 @@ import { node, scratch } from './support/packed.js'
 
 const root = join(import.meta.dirname, '..')
 const readme = readFileSync(join(root, 'README.md'), 'utf8')
-const programs = Array.from(readme.matchAll(/^```js\n(.*?)^```$/gms), ([, program = '']) => program)
+const PAGES = [
+	'README.md',
+	...readdirSync(join(root, 'docs'), { encoding: 'utf8' })
+		.filter((name) => name.endsWith('.md'))
+		.map((name) => `docs/${name}`),
+]
+const programs = PAGES.flatMap((page) =>
+	Array.from(
+		readFileSync(join(root, page), 'utf8').matchAll(/^```js\n(.*?)^```$/gms),
+		([, program = '']) => program,
+	),
+)
 const { folder, remove } = scratch()
 
-/** What the programs of the README take for granted. */
+/** What the programs of the pages take for granted. */
 const AROUND = `
 	import type { Readable } from 'node:stream'
 	declare module 'inflight-limit/express' {
@@ -18,6 +29,8 @@ const AROUND = `
 	}
 	declare global {
 		const app: import('express').Express
+		const koa: import('koa')
+		const handle: import('node:http').RequestListener
 		const renderReport: import('express').RequestHandler
 		const render: import('express').RequestHandler
 		const requireAdmin: import('express').RequestHandler
@@ -35,6 +48,7 @@ const AROUND = `
 		const adaptive: typeof import('inflight-limit/adaptive').adaptive
 		const admission: typeof import('inflight-limit').admission
 		const requestStart: typeof import('inflight-limit').requestStart
+		const requestDeadline: typeof import('inflight-limit').requestDeadline
 		const Limiter: typeof import('inflight-limit').Limiter
 	}
 `
@@ -42,7 +56,7 @@ const AROUND = `
 beforeAll(() => {
 	mkdirSync(join(folder, 'node_modules'))
 	symlinkSync(root, join(folder, 'node_modules/inflight-limit'))
-	for (const name of ['express', 'koa', 'redis', '@redis', '@types']) {
+	for (const name of ['express', 'koa', 'redis', '@redis', 'prom-client', '@opentelemetry', '@types']) {
 		symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name))
 	}
 	writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
@@ -50,8 +64,8 @@ beforeAll(() => {
 
 afterAll(remove)
 
-test('the programs of the README compile', async () => {
-	expect(programs.length).toBeGreaterThan(10)
+test('the programs of the README and the docs compile', async () => {
+	expect(programs.length).toBeGreaterThan(20)
 	writeFileSync(join(folder, 'around.d.ts'), AROUND)
 	const files = programs.map((program, i) => {
 		writeFileSync(join(folder, `${i}.ts`), `${program}\nexport {}\n`)
@@ -109,10 +123,10 @@ test.each([
 	},
 )
 
-test.each(['README', 'docs/overload', 'docs/redis', 'CHANGELOG', 'CONTRIBUTING', 'SECURITY'])(
+test.each([...PAGES, 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md'])(
 	'what %s links to is there',
 	(name) => {
-		const text = readFileSync(join(root, `${name}.md`), 'utf8')
+		const text = readFileSync(join(root, name), 'utf8')
 		for (const [, target = ''] of text.matchAll(/\]\((?!https?:)([^)#]+)[^)]*\)/g)) {
 			expect(existsSync(join(root, name, '..', target)) ? 'there' : `no ${target}`).toBe('there')
 		}
