@@ -18,6 +18,8 @@ function header(request: Headed, name: string): string {
 /** Proxies and clocks that are further behind than this, in ms, are wrong. */
 const OLDEST = 3_600_000
 
+const STARTS = ['x-request-start', 'x-queue-start']
+
 /** A time since 1970 in s, ms, µs or ns, which its size tells apart until the year 5138; to ms. */
 function milliseconds(time: number): number {
 	if (time < 1e11) return time * 1e3
@@ -35,15 +37,16 @@ function milliseconds(time: number): number {
  * ```
  *
  * @param request - Express's `req`, Koa's `ctx`, or a request of `node:http`.
- * @returns now, if there is no such header, or if it tells of the future, of more than an hour ago, or of no time.
+ * @returns now, if none of the two is there, or each tells of the future, of more than an hour ago, or of no time.
  */
 export function requestStart(request: Headed): number {
 	const now = Date.now()
-	const value = header(request, 'x-request-start') || header(request, 'x-queue-start')
-	const time = /^(?:t=)?(\d{10,19}(?:\.\d{1,9})?)$/.exec(value)?.[1]
-	if (time === undefined) return now
-	const start = milliseconds(Number(time))
-	return start <= now && start >= now - OLDEST ? start : now
+	for (const name of STARTS) {
+		const time = /^(?:t=)?(\d{10,19}(?:\.\d{1,9})?)$/.exec(header(request, name))?.[1]
+		const start = milliseconds(Number(time))
+		if (start <= now && start >= now - OLDEST) return start
+	}
+	return now
 }
 
 const GRPC_UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 }
