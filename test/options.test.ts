@@ -82,6 +82,19 @@ describe.each([
 		expect(() => make({ capacity: 3, maxQueu: 5 })).toThrow(new TypeError(message))
 	})
 
+	test('what a class says, too', () => {
+		class Options {
+			capacity = 3
+			key(): string {
+				return 'a'
+			}
+		}
+		const made = make(new Options())
+		const limiter = made instanceof Limiter ? made : made.limiter
+		// The default with `key`.
+		expect(limiter.statusCode).toBe(429)
+	})
+
 	test('but not what is undefined, nor the edges of what is allowed', () => {
 		make({ capacity: 3, maxQueue: undefined, maxWait: undefined, key: undefined, name: undefined })
 		make({ capacity: 1, maxQueue: 0, maxWait: 0, abandonedTimeout: 0, statusCode: 400 })

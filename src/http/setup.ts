@@ -11,6 +11,8 @@ export function readLimit<OnReject>(
 	if (typeof given !== 'object' || given === null) return { limiter: new Limiter(given), onReject: undefined }
 	if (enter in given) return { limiter: given as Limiter, onReject: undefined }
 	checkOptions(given, [...LIMITER_OPTIONS, 'onReject'])
-	const { onReject, ...options } = given as LimiterOptions & { onReject?: OnReject }
-	return { limiter: new Limiter(options), onReject: checkFunction('onReject', onReject) }
+	// By name, as members that are inherited, like the methods of a class, count as well.
+	const options = LIMITER_OPTIONS.map((name) => [name, given[name as keyof LimiterOptions]])
+	const limiter = new Limiter(Object.fromEntries(options) as LimiterOptions)
+	return { limiter, onReject: checkFunction('onReject', given.onReject) }
 }
