@@ -38,13 +38,22 @@ export function checkController(factory: ControllerFactory): Controller {
 	if (typeof controller !== 'object' || controller === null) {
 		throw wrongType('what capacity returns', 'a controller', controller)
 	}
-	const { initial, max, sample, refuses } = controller as Controller
-	checkCapacity(initial, 1)
-	if (max !== undefined) checkCapacity(max, 1)
+	const { initial, max = Number.POSITIVE_INFINITY, sample, refuses } = controller as Controller
+	checkCapacity(max, 1, 'max of a controller')
+	checkInteger('initial of a controller', initial, 1, false)
+	if (initial > max)
+		throw new RangeError(`initial of a controller must be at most its max, ${max}; got ${initial}`)
 	if (sample === undefined) throw wrongType('sample of a controller', 'a function', sample)
 	checkFunction('sample of a controller', sample)
 	checkFunction('refuses of a controller', refuses)
 	return controller as Controller
+}
+
+/** @throws TypeError, RangeError - what a controller found is no capacity, or more than it said it ever would. */
+export function checkFound(capacity: unknown, { max = Number.POSITIVE_INFINITY }: Controller): number {
+	const found = checkInteger('what sample returns', capacity, 1, false)
+	if (found > max) throw new RangeError(`what sample returns must be at most max, ${max}; got ${found}`)
+	return found
 }
 
 /**

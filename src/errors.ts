@@ -46,3 +46,12 @@ export function withoutStack<T>(make: () => T): T {
 		Error.stackTraceLimit = stackTraceLimit
 	}
 }
+
+/** What user code threw, in words, whatever it is: not everything can be made a string. */
+export function inWords(thrown: unknown): string {
+	try {
+		return thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)
+	} catch {
+		return `a value of type ${typeof thrown}`
+	}
+}

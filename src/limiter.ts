@@ -1,5 +1,5 @@
-import { type Controller, type ControllerFactory, checkController } from './controller.js'
-import { RejectedError, withoutStack } from './errors.js'
+import { type Controller, type ControllerFactory, checkController, checkFound } from './controller.js'
+import { inWords, RejectedError, withoutStack } from './errors.js'
 import { type Counts, Figures } from './figures.js'
 import type { Observer, Outcome } from './observer.js'
 import {
@@ -12,6 +12,7 @@ import {
 	checkMaxQueue,
 	checkName,
 	checkOptions,
+	checkSkip,
 	checkStatusCode,
 	checkWeight,
 	LONGEST_TIMER,
@@ -205,13 +206,14 @@ export class Limiter {
 		if (enter in given)
 			throw new TypeError('options must be a capacity or an object of options; got a Limiter')
 		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, name = 'default' } = given
+		let controller: Controller | undefined
 		if (typeof given.capacity === 'function') {
-			const { initial, max = Number.POSITIVE_INFINITY } = checkController(given.capacity)
-			this.#capacity = initial
+			controller = checkController(given.capacity)
+			this.#capacity = controller.initial
 			this.#finding = {
 				factory: given.capacity,
 				controllers: new WeakMap(),
-				heaviest: max,
+				heaviest: controller.max ?? Number.POSITIVE_INFINITY,
 				shortQueue: given.maxQueue === undefined,
 			}
 		} else {
@@ -231,7 +233,7 @@ export class Limiter {
 		this.#options = { key: given.key, weight: given.weight, skip: given.skip, deadline: given.deadline }
 		const scheduling = new Scheduling(given)
 		this.#scheduling = scheduling.plain ? undefined : scheduling
-		this.#semaphore = this.#newSemaphore()
+		this.#semaphore = this.#newSemaphore(controller)
 	}
 
 	/** Requests at work at once. With `key`: for each key; when each finds its own, that of a new one. */
@@ -316,7 +318,7 @@ export class Limiter {
 	 */
 	[enter](request: object, signal: AbortSignalLike): Stay | Promise<Stay> | RejectedError | undefined {
 		const options = this.#options
-		if (options.skip?.(request)) return undefined
+		if (options.skip !== undefined && checkSkip(options.skip(request))) return undefined
 		let key: string | undefined
 		let semaphore = this.#semaphore
 		if (options.key !== undefined) {
@@ -373,21 +375,29 @@ export class Limiter {
 			const needed = semaphore.forecast(weight, now, standing?.queue.ahead(standing.rank))
 			if (left <= needed) return semaphore.rejection('timeout', weight)
 		}
-		if (standing !== undefined) this.#makeWay(semaphore, standing, now)
-		if (semaphore.queued >= this.#roomToWait(semaphore)) return semaphore.rejection('queue-full', weight)
+		// Who takes the place of another makes the queue no longer, even where it has become too long, as the capacity shrank.
+		const takesPlace = standing !== undefined && this.#makeWay(semaphore, standing, now)
+		if (!takesPlace && semaphore.queued >= this.#roomToWait(semaphore)) {
+			return semaphore.rejection('queue-full', weight)
+		}
 		return semaphore.refusal(weight, this.#bounds.maxWait, now)
 	}
 
-	/** Sends away those who have waited too long and, if the queue is full, one who has less right to wait. */
-	#makeWay(semaphore: Semaphore, { queue, rank }: Standing, now: number): void {
+	/**
+	 * Sends away those who have waited too long and, if the queue is full, one who has less right to wait.
+	 *
+	 * @returns whether there was such a one.
+	 */
+	#makeWay(semaphore: Semaphore, { queue, rank }: Standing, now: number): boolean {
 		let waiter = queue.overstayed(rank, now)
 		while (waiter !== undefined) {
 			semaphore.drop(waiter, semaphore.rejection('timeout', waiter.weight))
 			waiter = queue.overstayed(rank, now)
 		}
-		if (queue.size < Math.min(this.#bounds.maxQueue, this.#roomToWait(semaphore))) return
+		if (queue.size < Math.min(this.#bounds.maxQueue, this.#roomToWait(semaphore))) return false
 		waiter = queue.lessEntitled(rank)
 		if (waiter !== undefined) semaphore.drop(waiter, semaphore.rejection('evicted', waiter.weight))
+		return waiter !== undefined
 	}
 
 	async #wait(
@@ -477,23 +487,23 @@ export class Limiter {
 		const { active, queued } = semaphore
 		const now = performance.now()
 		try {
-			const controller = this.#finding?.controllers.get(semaphore)
-			const capacity = controller?.sample({ held: now - since, active, queued, outcome, now })
-			if (capacity === undefined || capacity === semaphore.capacity) return
-			semaphore.resize(checkCapacity(capacity, 1))
+			const controller = this.#finding?.controllers.get(semaphore) as Controller
+			const capacity = controller.sample({ held: now - since, active, queued, outcome, now })
+			if (capacity === semaphore.capacity) return
+			semaphore.resize(checkFound(capacity, controller))
 			this.#figures.resized(capacity, key)
 		} catch (error) {
 			// It must not cost the permit.
-			if (!this.#warned) process.emitWarning(`The controller of a limiter failed: ${error}`, WARNING)
+			if (!this.#warned) process.emitWarning(`The controller of a limiter failed: ${inWords(error)}`, WARNING)
 			this.#warned = true
 		}
 	}
 
-	#newSemaphore(): Semaphore {
+	#newSemaphore(controller = this.#finding && checkController(this.#finding.factory)): Semaphore {
 		const queue = this.#scheduling?.newQueue<RankedWaiter>(this.#pace)
-		const semaphore = new Semaphore(this.#capacity, this.#bounds, this.#pace, queue)
-		const finding = this.#finding
-		finding?.controllers.set(semaphore, checkController(finding.factory))
+		const capacity = controller === undefined ? this.#capacity : controller.initial
+		const semaphore = new Semaphore(capacity, this.#bounds, this.#pace, queue)
+		if (controller !== undefined) this.#finding?.controllers.set(semaphore, controller)
 		if (this.#closed) semaphore.close()
 		return semaphore
 	}

@@ -1,4 +1,4 @@
-import type { RejectionReason } from './errors.js'
+import { inWords, type RejectionReason } from './errors.js'
 import { checkObserver } from './options.js'
 
 /**
@@ -110,10 +110,9 @@ export class Observers {
 	#warn(place: object, name: string, error: unknown): void {
 		if (this.#warned.has(place)) return
 		this.#warned.add(place)
-		const said = error instanceof Error ? (error.stack ?? error.message) : String(error)
-		process.emitWarning(`An observer of a limiter failed in ${name}(), and may do so again: ${said}`, {
-			type: 'InflightLimitWarning',
-			code: 'INFLIGHT_OBSERVER',
-		})
+		process.emitWarning(
+			`An observer of a limiter failed in ${name}(), and may do so again: ${inWords(error)}`,
+			{ type: 'InflightLimitWarning', code: 'INFLIGHT_OBSERVER' },
+		)
 	}
 }

@@ -115,6 +115,13 @@ export function checkKey(value: unknown): string {
 	return value
 }
 
+/** A promise would pass for `true`: nothing would be limited any more. */
+export function checkSkip(value: unknown): boolean {
+	if (typeof value === 'object' && value !== null)
+		throw wrongType('what skip returns', 'true or false', value)
+	return Boolean(value)
+}
+
 export function checkFlow(value: unknown): string {
 	if (typeof value !== 'string') throw wrongType('what fairBy returns', 'a string', value)
 	return value

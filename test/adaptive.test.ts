@@ -60,6 +60,68 @@ test('a controller that fails costs no permit, and is reported once', () => {
 	warn.mockRestore()
 })
 
+test.each([
+	[
+		'throws what is no string',
+		() => {
+			throw Object.create(null)
+		},
+		'a value of type object',
+	],
+	[
+		'throws a symbol',
+		() => {
+			throw Symbol('x')
+		},
+		'Symbol(x)',
+	],
+	['returns nothing', () => undefined, 'what sample returns must be an integer from 1; got undefined'],
+	[
+		'returns Infinity',
+		() => Number.POSITIVE_INFINITY,
+		'what sample returns must be an integer from 1; got Infinity',
+	],
+	['returns more than its max', () => 9, 'what sample returns must be at most max, 8; got 9'],
+])('a controller that %s costs no permit either', (_what, sample, said) => {
+	const warn = vi.spyOn(process, 'emitWarning').mockReturnValue()
+	const limiter = new Limiter({ capacity: obeying(sample as () => number, { max: 8 }) })
+	for (let i = 0; i < 3; i++) (limiter[enter]({}, present) as Stay).leave('ok')
+	expect(limiter.stats()).toMatchObject({ active: 0, capacity: 2, completed: 3 })
+	expect(warn.mock.calls).toEqual([[expect.stringContaining(said), expect.anything()]])
+	warn.mockRestore()
+})
+
+test('a controller is made once for a limiter, or for each key, and begins where it says', () => {
+	let made = 0
+	const capacity = (): Controller => ({ initial: ++made, sample: () => made })
+	expect(new Limiter({ capacity }).capacity).toBe(1)
+	expect(made).toBe(1)
+	const limiter = new Limiter({ capacity, maxQueue: 0, key: (request) => (request as { key: string }).key })
+	expect([made, limiter.capacity]).toEqual([2, 2])
+	for (const key of ['a', 'b']) for (let i = 0; i < 5; i++) limiter[enter]({ key }, present)
+	expect(made).toBe(4)
+	expect(limiter.active).toBe(3 + 4)
+})
+
+test('an important one takes the place of another in a queue that has become too long, as the capacity shrank', async () => {
+	const limiter = new Limiter({
+		capacity: () => ({ initial: 60, sample: () => 1 }),
+		priority: (request) => (request as { priority: number }).priority,
+	})
+	const come = (priority: number) => limiter[enter]({ priority }, present)
+	const first = come(0) as Stay
+	for (let i = 0; i < 119; i++) void Promise.resolve(come(0)).catch(() => {})
+	await Promise.resolve()
+	expect(limiter.queued).toBe(60)
+	first.leave('ok')
+	expect([limiter.capacity, limiter.queued]).toEqual([1, 60])
+	for (let i = 0; i < 10; i++) expect(come(1)).toBeInstanceOf(Promise)
+	expect(come(0)).toMatchObject({ reason: 'queue-full' })
+	expect(limiter.queued).toBe(60)
+	for (let i = 0; i < 10; i++) await null
+	expect(limiter.stats().rejected).toMatchObject({ 'queue-full': 1, evicted: 10 })
+})
+
 test('a request heavier than the capacity found takes all of it; heavier than the highest is an error', () => {
 	const limiter = new Limiter({
 		capacity: obeying(() => 2, { max: 8 }),
@@ -96,7 +158,15 @@ test('what is no controller is refused when the limiter is made', () => {
 		() =>
 			new Limiter({ capacity: capacity as () => Controller })
 	expect(wrong(() => 3)).toThrow('what capacity returns must be a controller; got 3')
-	expect(wrong(() => ({ initial: 0, sample: () => 1 }))).toThrow(RangeError)
+	expect(wrong(() => ({ initial: 0, sample: () => 1 }))).toThrow(
+		'initial of a controller must be an integer from 1; got 0',
+	)
+	expect(wrong(() => ({ initial: 1, max: 0, sample: () => 1 }))).toThrow(
+		'max of a controller must be an integer from 1, or Infinity; got 0',
+	)
+	expect(wrong(() => ({ initial: 10, max: 5, sample: () => 1 }))).toThrow(
+		'initial of a controller must be at most its max, 5; got 10',
+	)
 	expect(wrong(() => ({ initial: 1 }))).toThrow('sample of a controller must be a function; got undefined')
 	expect(wrong(() => ({ initial: 1, sample: 1 }))).toThrow(TypeError)
 	expect(wrong(() => ({ initial: 1, sample: () => 1, refuses: 1 }))).toThrow(TypeError)

@@ -127,6 +127,14 @@ describe('the functions', () => {
 		enterNow(limiter)
 	})
 
+	test('skip: a promise fails the request, as it would pass for true', async () => {
+		const limiter = new Limiter({ capacity: 1, skip: (async () => false) as never })
+		expect(() => limiter[enter]({}, present)).toThrow(
+			new TypeError('what skip returns must be true or false; got an object'),
+		)
+		expect(new Limiter({ capacity: 1, skip: () => 'yes' as never })[enter]({}, present)).toBeUndefined()
+	})
+
 	test('weight is how many permits a request takes', async () => {
 		const limiter = new Limiter({ capacity: 3, weight: (request) => (request as Request).weight ?? 1 })
 		const heavy = enterNow(limiter, { weight: 2 })

@@ -65,6 +65,20 @@ test('an observer may have any of the functions, and there may be several', () =
 	expect(told.map(([name]) => name)).toEqual(['admitted', 'released'])
 })
 
+test('what an observer throws need not be fit to be made a string', () => {
+	const warn = vi.spyOn(process, 'emitWarning').mockReturnValue()
+	const limiter = new Limiter(1)
+	limiter.observe({
+		admitted: () => {
+			throw Object.create(null)
+		},
+	})
+	;(limiter[enter]({}, present) as Stay).leave('ok')
+	expect(limiter.active).toBe(0)
+	expect(warn).toHaveBeenCalledWith(expect.stringContaining('a value of type object'), expect.anything())
+	warn.mockRestore()
+})
+
 test('an observer that throws harms nobody, and is reported once', async () => {
 	const warn = vi.spyOn(process, 'emitWarning').mockReturnValue()
 	const limiter = new Limiter(1)

@@ -12,6 +12,7 @@ import {
 	checkName,
 	checkOptions,
 	checkSignal,
+	checkSkip,
 	checkStatusCode,
 	checkWeight,
 } from '../../src/options.js'
@@ -242,7 +243,7 @@ export class RedisLimiter {
 	 */
 	[enter](request: object, signal: AbortSignalLike): Promise<Stay> | undefined {
 		const options = this.#options
-		if (options.skip?.(request)) return undefined
+		if (options.skip !== undefined && checkSkip(options.skip(request))) return undefined
 		const weight = options.weight === undefined ? 1 : checkWeight(options.weight(request), this.capacity)
 		return this.#stay(weight, signal)
 	}
