@@ -55,7 +55,7 @@ export interface LimiterOptions<Request = object> {
 	priority?(request: Request): number
 	/**
 	 * With `priority`: the share of the turns, from 0 to 0.5, that lower priorities get, each of them in turn, while
-	 * higher ones wait. 0: they may wait in vain. Default: `0`.
+	 * higher ones wait; and of the places in a full queue. 0: they may wait in vain. Default: `0`.
 	 */
 	lowerShare?: number | undefined
 	/**

@@ -168,14 +168,44 @@ class Model {
 	}
 
 	#victim(caller: Caller): Caller | undefined {
-		const lowest = this.#levels().at(-1)
-		if (lowest === undefined || lowest > caller.priority) return undefined
-		const [longest] = this.#flowsIn(lowest).sort(
+		const { lowerShare } = this.#rules
+		const { priority } = caller
+		const all = this.queue.length
+		const waiting = (level: number): number => this.queue.filter((each) => each.priority === level).length
+		const levels = this.#levels().reverse()
+		const top = levels.at(-1)
+		if (top === undefined) return undefined
+		const places = lowerShare === 0 ? 0 : Math.min(all - 1, Math.max(1, Math.floor(lowerShare * all)))
+		const lowest = levels[0] as number
+		if (priority >= top) {
+			const lower = this.queue.filter((each) => each.priority < Math.max(top, priority)).length
+			return lower > places ? this.#lastOf(lowest) : this.#longerThanOwn(caller)
+		}
+		const below = new Set([...levels.slice(0, -1), priority])
+		const part = lowerShare === 0 ? 0 : Math.max(1, Math.floor(places / below.size))
+		if (waiting(priority) < part) {
+			if (all - waiting(top) < places) return this.#lastOf(top)
+			const [longest] = levels.slice(0, -1).sort((a, b) => waiting(b) - waiting(a) || a - b)
+			if (longest !== undefined && waiting(longest) > waiting(priority) + 1) return this.#lastOf(longest)
+		}
+		const reducible = levels.find((level) => waiting(level) > part)
+		if (reducible !== undefined && reducible < priority) return this.#lastOf(reducible)
+		return this.#longerThanOwn(caller)
+	}
+
+	/** Who would be missed least in a priority: the last one of the flow that has most waiting. */
+	#lastOf(priority: number): Caller | undefined {
+		const [longest] = this.#flowsIn(priority).sort(
 			(a, b) => this.#lineIn(b).length - this.#lineIn(a).length || a.lengthSince - b.lengthSince,
 		)
-		const line = this.#lineIn(longest as Flow)
-		if (lowest === caller.priority && line.length < this.#lineOf(caller).length + 2) return undefined
-		return line.at(-1)
+		return longest === undefined ? undefined : this.#lineIn(longest).at(-1)
+	}
+
+	/** The same within the caller's own priority, if that makes its flows more equal. */
+	#longerThanOwn(caller: Caller): Caller | undefined {
+		const last = this.#lastOf(caller.priority)
+		if (last === undefined || this.#lineOf(last).length < this.#lineOf(caller).length + 2) return undefined
+		return last
 	}
 
 	/** The flows that have someone waiting in a priority. */
@@ -216,7 +246,7 @@ const rules: fc.Arbitrary<Rules> = fc.record({
 	priority: fc.boolean(),
 	fair: fc.boolean(),
 	lowerShare: fc.constantFrom(0, 0.1, 0.4),
-	maxQueue: fc.constantFrom(0, 1, 2, 5, Number.POSITIVE_INFINITY),
+	maxQueue: fc.constantFrom(0, 1, 2, 5, 8, Number.POSITIVE_INFINITY),
 	capacity: fc.integer({ min: 1, max: 4 }),
 })
 

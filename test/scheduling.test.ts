@@ -229,6 +229,37 @@ describe('priority', () => {
 		expect(turns).toEqual({ 0: [0, 0], 0.25: [5, 5] })
 	})
 
+	test('with a share of the turns, the lower ones get into a queue that is full of higher ones, too', async () => {
+		const { come, leave, admitted, refused } = setup({ priority, lowerShare: 0.2, maxQueue: 20 })
+		await come('first')
+		for (let i = 0; i < 200; i++) {
+			for (const [name, value] of Object.entries({ high: 2, middle: 1, low: 0 })) {
+				for (let j = 0; j < 2; j++) await come(`${name} ${i} ${j}`, { priority: value })
+			}
+			await leave(admitted.at(-1) as string)
+		}
+		const served = ['high', 'middle', 'low'].map(
+			(name) => admitted.filter((id) => id.startsWith(name)).length,
+		)
+		expect(served).toEqual([161, 20, 19])
+		expect(new Set(Object.values(refused))).toEqual(new Set(['queue-full', 'evicted']))
+	})
+
+	test('the lower ones never take the only place, nor more than their share of a full queue', async () => {
+		for (const [maxQueue, low] of [
+			[1, 0],
+			[2, 1],
+			[20, 4],
+		] as const) {
+			const { come, limiter, refused } = setup({ priority, lowerShare: 0.2, maxQueue })
+			await come('first')
+			for (let i = 0; i < maxQueue; i++) await come(`low ${i}`)
+			for (let i = 0; i < 30; i++) await come(`high ${i}`, { priority: 1 })
+			expect(Object.keys(refused).filter((id) => id.startsWith('low')).length).toBe(maxQueue - low)
+			expect(limiter.queued).toBe(maxQueue)
+		}
+	})
+
 	test.each([
 		[Number.NaN, new RangeError('what priority returns must be a number; got NaN')],
 		['9', new TypeError('what priority returns must be a number; got "9"')],

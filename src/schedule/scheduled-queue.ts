@@ -72,9 +72,30 @@ export class ScheduledQueue<T extends Ranked<T>> {
 
 	/** Who must leave a full queue for a newcomer of this rank; `undefined`: nobody has less right to wait. */
 	lessEntitled(rank: Rank): T | undefined {
-		const lowest = this.#waiting[0]
-		if (lowest === undefined || lowest.priority > rank.priority) return undefined
-		return lowest.priority < rank.priority ? lowest.group.last : lowest.group.lessEntitled(rank)
+		const { priority } = rank
+		const own = this.#levels.get(priority)?.group
+		const top = this.#waiting.at(-1)
+		/** How many of each level a higher one may not send away. */
+		let kept = 0
+		if (this.#lowerShare > 0 && top !== undefined) {
+			// A share of the turns is worth nothing to those who never get into the queue: the lower levels have the same share
+			// of its places, but never all, and each of them its part.
+			const places = Math.min(this.size - 1, Math.max(1, Math.floor(this.#lowerShare * this.size)))
+			const lower = priority > top.priority ? this.size : this.size - top.group.size
+			if (priority >= top.priority) {
+				if (lower <= places) return own?.lessEntitled(rank)
+			} else {
+				const size = own?.size ?? 0
+				kept = Math.max(1, Math.floor(places / (this.#waiting.length - (size > 0 ? 1 : 0))))
+				if (size < kept) {
+					if (lower < places) return top.group.last
+					const longest = this.#longestBelow(top)
+					if (longest !== undefined && longest.size > size + 1) return longest.last
+				}
+			}
+		}
+		const victim = this.#waiting.find(({ group }) => group.size > kept)
+		return victim !== undefined && victim.priority < priority ? victim.group.last : own?.lessEntitled(rank)
 	}
 
 	/** Who must leave when a newcomer of this rank comes, as it has waited too long. */
@@ -104,6 +125,14 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		const level = this.#level(rank.priority)
 		level.group.release(rank)
 		this.#forget(level)
+	}
+
+	#longestBelow(top: Level<T>): Group<T> | undefined {
+		let longest: Group<T> | undefined
+		for (const level of this.#waiting) {
+			if (level !== top && level.group.size > (longest?.size ?? 0)) longest = level.group
+		}
+		return longest
 	}
 
 	#level(priority: number): Level<T> {
