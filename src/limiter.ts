@@ -500,9 +500,12 @@ export class Limiter {
 	}
 
 	#newSemaphore(controller = this.#finding && checkController(this.#finding.factory)): Semaphore {
-		const queue = this.#scheduling?.newQueue<RankedWaiter>(this.#pace)
+		// Each key's own: what one client sends must not get others refused. What all have in common is better than nothing for
+		// `Retry-After`.
+		const pace = new Pace(this.#pace)
+		const queue = this.#scheduling?.newQueue<RankedWaiter>(pace)
 		const capacity = controller === undefined ? this.#capacity : controller.initial
-		const semaphore = new Semaphore(capacity, this.#bounds, this.#pace, queue)
+		const semaphore = new Semaphore(capacity, this.#bounds, pace, queue)
 		if (controller !== undefined) this.#finding?.controllers.set(semaphore, controller)
 		if (this.#closed) semaphore.close()
 		return semaphore

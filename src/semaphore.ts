@@ -411,7 +411,7 @@ export class Semaphore {
 	}
 
 	#measure(now: number): void {
-		this.#pace.add(this.#returned, now - this.#fullSince)
+		this.#pace.add(this.#returned, now - this.#fullSince, now)
 		this.#fullSince = now
 		this.#returned = 0
 	}

@@ -557,6 +557,39 @@ describe('deadline', () => {
 		expect(refused['second 999']).toBe(undefined)
 	})
 
+	test('a slow phase is forgotten 40 s later, even if nothing but short rushes came since', async () => {
+		const { come, leave, refused } = setup({ deadline, capacity: 5 })
+		let id = 0
+		/** A burst of ten: five at work, five waiting, then the other way round. */
+		const burst = async (ms: number, left: number): Promise<void> => {
+			const ids = Array.from({ length: 10 }, () => `${id++}`)
+			for (const each of ids) await come(each, { deadline: Date.now() + left })
+			for (let i = 0; i < 2; i++) {
+				await vi.advanceTimersByTimeAsync(ms)
+				for (const each of ids.slice(5 * i, 5 * i + 5)) await leave(each)
+			}
+			await vi.advanceTimersByTimeAsync(1_000)
+		}
+		for (let i = 0; i < 4; i++) await burst(2_500, 60_000)
+		for (let i = 0; i < 40; i++) await burst(10, 1_000)
+		const before = Object.keys(refused).length
+		expect(before).toBeGreaterThan(0)
+		for (let i = 0; i < 20; i++) await burst(10, 1_000)
+		expect(Object.keys(refused).length).toBe(before)
+	})
+
+	test('with key, the pace of one key is not held against the others', async () => {
+		const { come, leave, refused } = setup({ deadline, key: (request) => request.key })
+		await come('slow', { key: 'eve' })
+		await come('slow too', { key: 'eve' })
+		await vi.advanceTimersByTimeAsync(5_000)
+		await leave('slow')
+		await come('late', { key: 'eve', deadline: Date.now() + 1_000 })
+		await come('first', { key: 'ada' })
+		await come('second', { key: 'ada', deadline: Date.now() + 1_000 })
+		expect(refused).toEqual({ late: 'timeout' })
+	})
+
 	test('only those count that go before it', async () => {
 		const { come, refused } = await paced({
 			priority: (request) => (request as Request).priority ?? 0,

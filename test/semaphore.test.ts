@@ -533,9 +533,9 @@ describe('retryAfter', () => {
 		}
 		// Nine wait, and one more at one a second.
 		await expect(semaphore.acquire()).rejects.toMatchObject({ reason: 'queue-full', retryAfter: 10 })
-		// Nothing came back for a while: the pace falls.
+		// Nothing came back for as long again, and what came before weighs a little less: the pace falls by more than half.
 		await vi.advanceTimersByTimeAsync(4000)
-		await expect(semaphore.acquire()).rejects.toMatchObject({ retryAfter: 20 })
+		await expect(semaphore.acquire()).rejects.toMatchObject({ retryAfter: 23 })
 		await vi.advanceTimersByTimeAsync(3_600_000)
 		await expect(semaphore.acquire()).rejects.toMatchObject({ retryAfter: 60 })
 	})

@@ -564,7 +564,7 @@ export class RedisLimiter {
 		const now = performance.now()
 		const { token: before, at } = this.#last
 		// Only while somebody here waits all the time are these tokens those of a full fleet.
-		if (before > 0 && token > before) this.#pace.add(token - before, now - at)
+		if (before > 0 && token > before) this.#pace.add(token - before, now - at, now)
 		this.#last = this.#waiting.size > 0 ? { token, at: now } : { token: 0, at: 0 }
 	}
 
