@@ -100,7 +100,9 @@ class Waiter extends HeldPermit implements Linked<Waiter> {
 	next: Waiter | undefined = undefined
 	resolve!: (permit: Permit | Failure) => void
 	/** What must be undone when the wait ends; most have neither. */
-	bounds: { signal: AbortSignalLike | undefined; timer: NodeJS.Timeout | undefined } | undefined = undefined
+	bounds:
+		| { signal: AbortSignalLike | undefined; timer: NodeJS.Timeout | undefined; readonly until: number }
+		| undefined = undefined
 
 	handleEvent(): void {
 		const { semaphore, bounds } = this
@@ -312,13 +314,17 @@ export class Semaphore {
 
 	/** @internal The end of a wait without a permit. */
 	drop(waiter: Waiter, error: unknown): void {
+		this.#sendAway(waiter, error)
+		// It may have been the head, too heavy for the room there is, with lighter ones behind it.
+		this.#admit()
+		if (this.#idle !== undefined) this.#settleIdle()
+	}
+
+	#sendAway(waiter: Waiter, error: unknown): void {
 		this.queue.remove(waiter)
 		this.#leave(waiter)
 		waiter.semaphore = undefined
 		waiter.resolve(new Failure(error))
-		// It may have been the head, too heavy for the room there is, with lighter ones behind it.
-		this.#admit()
-		if (this.#idle !== undefined) this.#settleIdle()
 	}
 
 	/** The weight asked for, when all is well with the options. */
@@ -370,7 +376,7 @@ export class Semaphore {
 			signal?.addEventListener('abort', waiter, ONCE)
 			const timer = maxWait === Number.POSITIVE_INFINITY ? undefined : setTimeout(timeOut, maxWait, waiter)
 			timer?.unref()
-			waiter.bounds = { signal, timer }
+			waiter.bounds = { signal, timer, until: now + maxWait }
 		}
 		this.queue.push(waiter)
 		this.#wanted += weight
@@ -388,6 +394,11 @@ export class Semaphore {
 				this.#active + waiter.weight <= this.#capacity || (this.#active === 0 && this.#capacity > 0)
 			if (!fits || this.#closed) return
 			if (now === NEVER) now = performance.now()
+			// While the event loop is busy, no timer fires.
+			if (waiter.bounds !== undefined && waiter.bounds.until < now) {
+				this.#sendAway(waiter, this.rejection('timeout', waiter.weight))
+				continue
+			}
 			this.queue.take(waiter)
 			this.#leave(waiter)
 			this.#active += waiter.weight

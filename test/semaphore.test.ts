@@ -518,6 +518,23 @@ describe('close and onIdle', () => {
 	})
 })
 
+test('who has waited too long while the event loop was busy is not let in, however many they are', async () => {
+	const semaphore = new Semaphore(1)
+	const held = semaphore.tryAcquire()
+	const late = Promise.allSettled(Array.from({ length: 20_000 }, () => semaphore.acquire({ maxWait: 10 })))
+	const patient = semaphore.acquire({ maxWait: 60_000 })
+	const end = performance.now() + 30
+	while (performance.now() < end);
+	held?.release()
+	const permit = await patient
+	expect(new Set((await late).map((each) => each.status === 'rejected' && each.reason.reason))).toEqual(
+		new Set(['timeout']),
+	)
+	expect([semaphore.active, semaphore.queued]).toEqual([1, 0])
+	permit.release()
+	await semaphore.onIdle()
+})
+
 describe('retryAfter', () => {
 	test('comes from the pace at which permits came back while there was no room', async () => {
 		vi.useFakeTimers()
