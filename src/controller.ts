@@ -25,8 +25,11 @@ export interface Controller {
 	readonly max?: number
 	/** @returns the capacity from now on: an integer from 1. */
 	sample(sample: Sample): number
-	/** Asked at each arrival, when there: `true` turns it away at once, whatever room there is. */
-	refuses?(): boolean
+	/**
+	 * Asked at each arrival, when there, with what the limiter's own functions are given: `true` turns it away at once,
+	 * whatever room there is.
+	 */
+	refuses?(request: object): boolean
 }
 
 /** Makes the controller of a limiter; with `key`, one for each key. */

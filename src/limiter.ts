@@ -327,7 +327,7 @@ export class Limiter {
 			semaphore = this.#keys.get(checkKey(key)) ?? this.#newSemaphore()
 		}
 		const weight = options.weight === undefined ? 1 : this.#weigh(options.weight(request), semaphore)
-		if (this.#finding?.controllers.get(semaphore)?.refuses?.() && !this.#closed) {
+		if (this.#finding?.controllers.get(semaphore)?.refuses?.(request) && !this.#closed) {
 			this.#figures.rejected('queue-full', 0, key, semaphore)
 			return withoutStack(() => semaphore.rejection('queue-full', weight))
 		}
