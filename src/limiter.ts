@@ -31,7 +31,11 @@ export interface LimiterOptions<Request = object> {
 	 * `adaptive()` of `inflight-limit/adaptive`. With `key`: for each key.
 	 */
 	capacity: number | ControllerFactory
-	/** Requests that may wait: an integer from 0 (none waits), or `Infinity`. With `key`: for each key. Default: `1000`. */
+	/**
+	 * Requests that may wait: an integer from 0 (none waits), or `Infinity`. With `key`: for each key. If a controller finds
+	 * the capacity, a quarter of it unless given; with `order`, `priority` or `fairBy`, as many as it, and at least 20.
+	 * Default: `1000`.
+	 */
 	maxQueue?: number | undefined
 	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
 	maxWait?: number | undefined

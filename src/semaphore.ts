@@ -52,7 +52,10 @@ export interface TryAcquireOptions {
 export interface AcquireOptions extends TryAcquireOptions {
 	/** Ends the wait when it is aborted. Default: none. */
 	signal?: AbortSignalLike | undefined
-	/** The longest wait of this caller, in ms, from 0 to 2^31 - 1, or `Infinity`. Default: that of the semaphore. */
+	/**
+	 * The longest wait of this caller, in ms, from 0 to 2^31 - 1, or `Infinity`. It doesn't keep a process alive that has nothing
+	 * else to do. Default: that of the semaphore.
+	 */
 	maxWait?: number | undefined
 }
 
