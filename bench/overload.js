@@ -135,8 +135,8 @@ async function chosen(downstream, tuned) {
 		)
 	}
 	const [fair, unfair] = [
-		await average(limiterOf({ capacity: adaptive(), fairBy }, Limiter), { ...scenario, flows }),
-		await average(limiterOf(tuned, Limiter), { ...scenario, flows }),
+		await average(limiterOf({ capacity: adaptive(), fairBy }, Limiter), { ...scenario, flows }, MANY_SEEDS),
+		await average(limiterOf(tuned, Limiter), { ...scenario, flows }, MANY_SEEDS),
 	]
 	report(
 		'Jain index, one flow sends 20 times as much as each of 9',
