@@ -21,7 +21,10 @@ const LONGEST = 1_600
 /** What counts as a pause, in ms of waiting for events in all. */
 const PAUSE = 1
 
-/** After so many turns of the loop in which nothing came, nothing stands: a connection is accepted in one, and read in a later one. */
+/**
+ * After so many turns of the loop in which nothing came, nothing stands, though turns with requests were among them: as long
+ * as something stands, each turn brings some of it, but for a connection whose client has gone.
+ */
 const EMPTY_TURNS = 3
 
 /** All that comes is refused, until what stood has been read. */
@@ -32,7 +35,10 @@ interface Drain {
 	/** Requests on connections that were seen for the first time, and on others. */
 	first: number
 	again: number
+	/** Turns of the loop in which nothing came. */
 	emptyTurns: number
+	/** Requests in this one. */
+	inTurn: number
 }
 
 let drain: Drain | undefined
@@ -70,7 +76,7 @@ export function loopIsLate(request: object): boolean {
 		came++
 		return false
 	}
-	drain = { work: work / came, connections: new WeakSet(), first: 0, again: 0, emptyTurns: 0 }
+	drain = { work: work / came, connections: new WeakSet(), first: 0, again: 0, emptyTurns: 0, inTurn: 0 }
 	setImmediate(watch, drain)
 	return stillStands(drain, request)
 }
@@ -80,7 +86,7 @@ function stillStands(drain: Drain, request: object): boolean {
 	if (drain.connections.has(socket)) drain.again++
 	else drain.first++
 	drain.connections.add(socket)
-	drain.emptyTurns = 0
+	drain.inTurn++
 	if (drain.again < drain.first) return true
 	end(drain)
 	return false
@@ -89,7 +95,9 @@ function stillStands(drain: Drain, request: object): boolean {
 /** Without anything else to do, the loop doesn't wait for events meanwhile: a turn takes some microseconds. */
 function watch(watched: Drain): void {
 	if (watched !== drain) return
-	if (++drain.emptyTurns > EMPTY_TURNS) end(drain)
+	if (drain.inTurn === 0) drain.emptyTurns++
+	drain.inTurn = 0
+	if (drain.emptyTurns === EMPTY_TURNS) end(drain)
 	else setImmediate(watch, drain)
 }
 
