@@ -288,6 +288,7 @@ export class Semaphore {
 	resize(capacity: number): void {
 		this.#capacity = checkCapacity(capacity, 0)
 		if (this.#fullSince !== NEVER) this.#admit()
+		if (this.#idle !== undefined) this.#settleIdle()
 	}
 
 	/** Rejects all who wait and all who come, with `closed`. Holders finish. There is no way back. */

@@ -535,6 +535,17 @@ test('who has waited too long while the event loop was busy is not let in, howev
 	await semaphore.onIdle()
 })
 
+test('a resize that finds only such as have waited too long leaves the semaphore idle', async () => {
+	const semaphore = new Semaphore(0)
+	const late = semaphore.acquire({ maxWait: 10 }).catch((error: RejectedError) => error.reason)
+	const idle = semaphore.onIdle()
+	const end = performance.now() + 30
+	while (performance.now() < end);
+	semaphore.resize(1)
+	expect(await late).toBe('timeout')
+	await idle
+})
+
 describe('retryAfter', () => {
 	test('comes from the pace at which permits came back while there was no room', async () => {
 		vi.useFakeTimers()
