@@ -82,10 +82,10 @@ export function loopIsLate(request: object): boolean {
 }
 
 function stillStands(drain: Drain, request: object): boolean {
-	const { socket = request } = request as { socket?: object }
-	if (drain.connections.has(socket)) drain.again++
+	const connection = (request as { socket?: object | null }).socket ?? request
+	if (drain.connections.has(connection)) drain.again++
 	else drain.first++
-	drain.connections.add(socket)
+	drain.connections.add(connection)
 	drain.inTurn++
 	if (drain.again < drain.first) return true
 	end(drain)

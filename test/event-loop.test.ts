@@ -91,6 +91,16 @@ describe('by the loop’s own times', () => {
 		expect(refused.map((count) => count / 7)).toEqual([4, 1, 1, 1, 1])
 	})
 
+	test('a request without a socket is one of its own', async () => {
+		const loopIsLate = await fresh()
+		letIn(loopIsLate)
+		expect([loopIsLate({ socket: null }), loopIsLate({}), loopIsLate({ socket: undefined })]).toEqual([
+			true,
+			true,
+			true,
+		])
+	})
+
 	test('it may be at work for longer when little stood, and for less long when much did', async () => {
 		const loopIsLate = await fresh()
 		loopIsLate({})
