@@ -1,14 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RejectedError } from '../src/errors.js'
 import { enterLimiter, type Place } from '../src/http/exchange.js'
-import { announce, announces } from '../src/http/fields.js'
-import { type Rejection, refusalOf, rejectionBy } from '../src/http/refusal.js'
+import { announce, announces } from '../src/http/headers.js'
+import { type Rejection, refusalOf, rejectionBy } from '../src/http/rejection.js'
 import { readLimit, type SharedLimiter } from '../src/http/setup.js'
-import type { Limiter, LimiterOptions } from '../src/limiter.js'
+import type { Limiter, LimiterOptions } from '../src/limiter/limiter.js'
 
 export { type Admission, admission } from '../src/http/exchange.js'
-export type { Rejection } from '../src/http/refusal.js'
-export { Limiter, type LimiterOptions, type LimiterStats } from '../src/limiter.js'
+export type { Rejection } from '../src/http/rejection.js'
+export { Limiter, type LimiterOptions, type LimiterStats } from '../src/limiter/limiter.js'
 
 /** A request of Express 5 or 4, connect, or `node:http`. */
 export interface RequestLike extends IncomingMessage {

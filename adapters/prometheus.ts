@@ -8,7 +8,7 @@ import {
 	register,
 } from 'prom-client'
 import type { SharedLimiter } from '../src/http/setup.js'
-import type { LimiterStats } from '../src/limiter.js'
+import type { LimiterStats } from '../src/limiter/limiter.js'
 import { claimNames } from './limiters.js'
 
 export interface PrometheusOptions {

@@ -1,9 +1,18 @@
-export type { Controller, ControllerFactory, Sample } from './controller.js'
-export type { DurationStats } from './durations.js'
+export type { Controller, ControllerFactory, Sample } from './adaptive/controller.js'
 export { RejectedError, type RejectionReason } from './errors.js'
 export { requestDeadline, requestStart } from './http/deadlines.js'
 export { type Admission, admission } from './http/exchange.js'
-export { Limiter, type LimiterOptions, type LimiterStats } from './limiter.js'
+export { Limiter, type LimiterOptions, type LimiterStats } from './limiter/limiter.js'
+export type { Order } from './queue/line.js'
+export {
+	type AbortSignalLike,
+	type AcquireOptions,
+	type Permit,
+	Semaphore,
+	type SemaphoreOptions,
+	type TryAcquireOptions,
+} from './semaphore/semaphore.js'
+export type { DurationStats } from './stats/durations.js'
 export type {
 	AdmittedFacts,
 	AvailabilityFacts,
@@ -12,13 +21,4 @@ export type {
 	RejectedFacts,
 	ReleasedFacts,
 	ResizedFacts,
-} from './observer.js'
-export type { Order } from './schedule/line.js'
-export {
-	type AbortSignalLike,
-	type AcquireOptions,
-	type Permit,
-	Semaphore,
-	type SemaphoreOptions,
-	type TryAcquireOptions,
-} from './semaphore.js'
+} from './stats/observer.js'

@@ -5,7 +5,7 @@ import { promisify } from 'node:util'
 import { Registry } from 'prom-client'
 import { describe, expect, test } from 'vitest'
 import { prometheusMetrics } from '../adapters/prometheus.js'
-import { Limiter } from '../src/limiter.js'
+import { Limiter } from '../src/limiter/limiter.js'
 import { programOrSkip } from './support/programs.js'
 
 const folder = join(import.meta.dirname, '../examples/grafana')

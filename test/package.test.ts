@@ -108,16 +108,16 @@ describe('the tarball', () => {
 			expect(imports.filter((name) => !name.startsWith('node:') && !name.startsWith(`${dist}/src/`))).toEqual(
 				[],
 			)
-			expect(imports).toContain(join(dist, 'src/limiter.js'))
+			expect(imports).toContain(join(dist, 'src/limiter/limiter.js'))
 		}
 	})
 
 	test.each([
 		['adapters/prometheus.js', 'prom-client'],
 		['adapters/opentelemetry.js', '@opentelemetry/api'],
-		['adapters/dashboard/dashboard.js'],
-		['adapters/redis.js'],
-		['src/adaptive.js'],
+		['adapters/dashboard/index.js'],
+		['adapters/redis/index.js'],
+		['src/adaptive/index.js'],
 	])('%s loads nothing else but %s', (entry, ...peers) => {
 		for (const build of ['esm', 'cjs']) {
 			const dist = join(installed, 'dist', build)

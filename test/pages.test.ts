@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFil
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { REDIS_LIMITER_OPTIONS } from '../adapters/redis/options.js'
-import { LIMITER_OPTIONS } from '../src/limiter.js'
+import { LIMITER_OPTIONS } from '../src/limiter/limiter.js'
 import { node, scratch } from './support/packed.js'
 
 const root = join(import.meta.dirname, '..')
@@ -105,7 +105,7 @@ test.each(['express', 'koa'])('the first program for %s serves requests', async 
 })
 
 test.each([
-	['README.md', 'src/limiter.ts', LIMITER_OPTIONS, ['onReject']],
+	['README.md', 'src/limiter/limiter.ts', LIMITER_OPTIONS, ['onReject']],
 	['docs/redis.md', 'adapters/redis/options.ts', REDIS_LIMITER_OPTIONS, []],
 ])(
 	'the table of options in %s has each option with the default that its type documents',

@@ -1,6 +1,6 @@
-import { Durations } from '../../src/durations.js'
 import type { RejectionReason } from '../../src/errors.js'
 import type { SharedLimiter } from '../../src/http/setup.js'
+import { Durations } from '../../src/stats/durations.js'
 
 /** In ms. */
 export const INTERVAL = 1000

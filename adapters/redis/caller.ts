@@ -1,5 +1,5 @@
-import type { AbortSignalLike, Permit } from '../../src/semaphore.js'
-import type { Linked } from '../../src/wait-queue.js'
+import type { AbortSignalLike, Permit } from '../../src/semaphore/semaphore.js'
+import type { Linked } from '../../src/semaphore/wait-queue.js'
 import type { Held } from './fleet.js'
 import { LeaseLostError, watchedSignal } from './lease.js'
 

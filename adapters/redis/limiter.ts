@@ -1,9 +1,4 @@
 import { setMaxListeners } from 'node:events'
-import { type Deferred, deferred } from '../../src/deferred.js'
-import { RejectedError, type RejectionReason } from '../../src/errors.js'
-import { Figures } from '../../src/figures.js'
-import { enter, type LimiterStats, type Stay } from '../../src/limiter.js'
-import type { Observer, Outcome } from '../../src/observer.js'
 import {
 	checkBoolean,
 	checkDuration,
@@ -15,10 +10,15 @@ import {
 	checkSkip,
 	checkStatusCode,
 	checkWeight,
-} from '../../src/options.js'
-import { Pace } from '../../src/pace.js'
-import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore.js'
-import { WaitQueue } from '../../src/wait-queue.js'
+} from '../../src/checks.js'
+import { RejectedError, type RejectionReason } from '../../src/errors.js'
+import { enter, type LimiterStats, type Stay } from '../../src/limiter/limiter.js'
+import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
+import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore/semaphore.js'
+import { WaitQueue } from '../../src/semaphore/wait-queue.js'
+import { Figures } from '../../src/stats/figures.js'
+import type { Observer, Outcome } from '../../src/stats/observer.js'
+import { Pace } from '../../src/stats/pace.js'
 import { Caller, type FleetPermit } from './caller.js'
 import { connectionOf } from './connection.js'
 import { ASKED, Fleet, type Held, type Member } from './fleet.js'

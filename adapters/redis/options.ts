@@ -1,4 +1,4 @@
-import { checkInteger, wrongType } from '../../src/options.js'
+import { checkInteger, wrongType } from '../../src/checks.js'
 import type { RedisClient } from './connection.js'
 
 /** Who may enter a limiter that a whole fleet shares. In Express the functions are given `req`, in Koa `ctx`. */

@@ -1,7 +1,7 @@
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { type Linked, WaitQueue } from '../wait-queue.js'
+import { type Linked, WaitQueue } from '../semaphore/wait-queue.js'
 
 /*
  * What carries an exchange: the socket in HTTP/1, the stream in HTTP/2. Its `close` is the one event that always

@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RejectedError } from '../errors.js'
-import { enter, type Limiter, type Stay } from '../limiter.js'
-import type { Outcome } from '../observer.js'
-import type { AbortSignalLike } from '../semaphore.js'
+import { enter, type Limiter, type Stay } from '../limiter/limiter.js'
+import type { AbortSignalLike } from '../semaphore/semaphore.js'
+import type { Outcome } from '../stats/observer.js'
 import { type Connection, connectionOf, type Member } from './connection.js'
 import { onAbandonedHandlerEnd, onHandlerEnd } from './handler-end.js'
 

@@ -1,5 +1,5 @@
-import { enter, LIMITER_OPTIONS, Limiter, type LimiterOptions } from '../limiter.js'
-import { checkFunction, checkOptions } from '../options.js'
+import { checkFunction, checkOptions } from '../checks.js'
+import { enter, LIMITER_OPTIONS, Limiter, type LimiterOptions } from '../limiter/limiter.js'
 
 /** A limiter, made by this copy of the package or by another one in the same process. */
 export type SharedLimiter = Pick<Limiter, keyof Limiter>

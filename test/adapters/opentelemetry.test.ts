@@ -11,7 +11,7 @@ import express from 'express'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { limit } from '../../adapters/express.js'
 import { openTelemetryMetrics } from '../../adapters/opentelemetry.js'
-import { enter, Limiter, type Stay } from '../../src/limiter.js'
+import { enter, Limiter, type Stay } from '../../src/limiter/limiter.js'
 import { request, until, workshop } from '../support/clients.js'
 import { listen } from '../support/frameworks.js'
 

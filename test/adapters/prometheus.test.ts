@@ -3,7 +3,7 @@ import { type OpenMetricsContentType, Registry, register } from 'prom-client'
 import { afterEach, expect, test } from 'vitest'
 import { limit } from '../../adapters/express.js'
 import { prometheusMetrics } from '../../adapters/prometheus.js'
-import { enter, Limiter, type Stay } from '../../src/limiter.js'
+import { enter, Limiter, type Stay } from '../../src/limiter/limiter.js'
 import { rawClient, request, until, workshop } from '../support/clients.js'
 import { listen } from '../support/frameworks.js'
 

@@ -1,7 +1,7 @@
 import http, { type IncomingHttpHeaders } from 'node:http'
 import net, { type Socket } from 'node:net'
 import { expect, vi } from 'vitest'
-import type { Limiter } from '../../src/limiter.js'
+import type { Limiter } from '../../src/limiter/limiter.js'
 import { type Framework, type Handler, listen, type Options } from './frameworks.js'
 
 export interface Answer {

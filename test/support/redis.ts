@@ -265,7 +265,7 @@ export async function startWorker(given: WorkerOptions): Promise<Worker> {
 		id,
 		...given,
 	})
-	const child = fork(join(import.meta.dirname, '../redis/worker.js'), [argument], {
+	const child = fork(join(import.meta.dirname, '../adapters/redis/worker.js'), [argument], {
 		stdio: 'inherit',
 		execArgv: ['--no-warnings'],
 	})

@@ -1,5 +1,0 @@
-export type { FleetPermit } from './redis/caller.js'
-export type { IoredisClient, NodeRedisClient, RedisClient } from './redis/connection.js'
-export { LeaseLostError } from './redis/lease.js'
-export { type RedisLimiter, type RedisLimiterStats, redisLimiter } from './redis/limiter.js'
-export type { RedisLimiterOptions } from './redis/options.js'

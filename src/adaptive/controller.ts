@@ -1,0 +1,79 @@
+import { checkCapacity, checkFunction, checkInteger, wrongType } from '../checks.js'
+import type { Outcome } from '../stats/observer.js'
+
+/** A request that is over, as a controller is told of it. */
+export interface Sample {
+	/** How long it held its permit, in ms. */
+	readonly held: number
+	/** Permits that were held at that moment, its own among them. */
+	readonly active: number
+	/** Requests that were waiting at that moment: with none, the capacity was not what bounded the work. */
+	readonly queued: number
+	readonly outcome: Outcome
+	/** The moment, in ms, by `performance.now()`. */
+	readonly now: number
+}
+
+/**
+ * Finds the capacity of a limiter from the requests that are over. It is asked at the end of each, and only then: it
+ * needs no timer, and does nothing while there is no traffic.
+ */
+export interface Controller {
+	/** The capacity to begin with: an integer from 1. */
+	readonly initial: number
+	/** The highest capacity that it can ever give: a request may be as heavy as this. Default: `Infinity`. */
+	readonly max?: number
+	/** @returns the capacity from now on: an integer from 1. */
+	sample(sample: Sample): number
+	/**
+	 * Asked at each arrival, when there, with what the limiter's own functions are given: `true` turns it away at once,
+	 * whatever room there is.
+	 */
+	refuses?(request: object): boolean
+}
+
+/** Makes the controller of a limiter; with `key`, one for each key. */
+export type ControllerFactory = () => Controller
+
+/** @throws TypeError, RangeError - what the factory returns is no controller. */
+export function checkController(factory: ControllerFactory): Controller {
+	const controller: unknown = factory()
+	if (typeof controller !== 'object' || controller === null) {
+		throw wrongType('what capacity returns', 'a controller', controller)
+	}
+	const { initial, max = Number.POSITIVE_INFINITY, sample, refuses } = controller as Controller
+	checkCapacity(max, 1, 'max of a controller')
+	checkInteger('initial of a controller', initial, 1, false)
+	if (initial > max)
+		throw new RangeError(`initial of a controller must be at most its max, ${max}; got ${initial}`)
+	if (sample === undefined) throw wrongType('sample of a controller', 'a function', sample)
+	checkFunction('sample of a controller', sample)
+	checkFunction('refuses of a controller', refuses)
+	return controller as Controller
+}
+
+/** @throws TypeError, RangeError - what a controller found is no capacity, or more than it said it ever would. */
+export function checkFound(capacity: unknown, { max = Number.POSITIVE_INFINITY }: Controller): number {
+	const found = checkInteger('what sample returns', capacity, 1, false)
+	if (found > max) throw new RangeError(`what sample returns must be at most max, ${max}; got ${found}`)
+	return found
+}
+
+/**
+ * Between which capacities a controller stays, and with which it begins: the usual one, or the nearest, unless given.
+ *
+ * @throws TypeError, RangeError - one is not an integer, or out of range.
+ */
+export function checkBounds(
+	usual: number,
+	options: { [Name in 'min' | 'max' | 'initial']?: number | undefined },
+): { min: number; max: number; initial: number } {
+	const { min = 1, max = 1000 } = options
+	checkInteger('min', min, 1, false)
+	checkCapacity(max, 1, 'max')
+	if (min > max) throw new RangeError(`min must be at most max, ${max}; got ${min}`)
+	const { initial = Math.min(max, Math.max(min, usual)) } = options
+	checkInteger('initial', initial, min, false)
+	if (initial > max) throw new RangeError(`initial must be at most max, ${max}; got ${initial}`)
+	return { min, max, initial }
+}

@@ -1,0 +1,66 @@
+import { type ServerResponse, STATUS_CODES } from 'node:http'
+import type { RejectedError } from '../errors.js'
+import type { Limiter } from '../limiter/limiter.js'
+import { refusalFields } from './headers.js'
+
+/**
+ * Why a request is refused, and how to say so. Frameworks answer accordingly when it is thrown or passed to `next`:
+ * Express and Koa both honour `status`, `headers` and `expose`.
+ */
+export interface Rejection extends RejectedError {
+	readonly status: number
+	readonly headers: Readonly<Record<string, string>>
+	readonly expose: boolean
+}
+
+/** The problem types that draft-ietf-httpapi-ratelimit-headers-11, section 5, registers with IANA, with their titles. */
+const PROBLEMS: Record<number, { type: string; title: string } | undefined> = {
+	429: {
+		type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
+		title: 'Request cannot be satisfied as assigned quota has been exceeded',
+	},
+	503: {
+		type: 'https://iana.org/assignments/http-problem-types#temporary-reduced-capacity',
+		title: 'Request cannot be satisfied due to temporary server capacity constraints',
+	},
+}
+
+/** @param res - the response that will carry it. */
+export function rejectionBy(limiter: Limiter, error: RejectedError, res: ServerResponse): Rejection {
+	const { retryAfter } = error
+	const headers = { 'Retry-After': String(retryAfter), ...refusalFields(limiter, retryAfter, res) }
+	return Object.assign(error, { status: limiter.statusCode, headers, expose: true })
+}
+
+interface Content {
+	readonly headers: Readonly<Record<string, string>>
+	readonly body: string
+}
+
+/** There are few: one for each status in use, reason, and second from 1 to 60. Under load, it is the same again and again. */
+const CONTENTS = new Map<string, Content>()
+
+/** The default answer: an RFC 9457 problem. It tells nothing of the limiter’s figures, which are not the client’s. */
+export function refusalOf(rejection: Rejection): Content {
+	const { headers, body } = contentOf(rejection)
+	return { headers: { ...rejection.headers, ...headers }, body }
+}
+
+function contentOf({ status, reason, retryAfter }: Rejection): Content {
+	const name = `${status} ${reason} ${retryAfter}`
+	const known = CONTENTS.get(name)
+	if (known !== undefined) return known
+	const { type, title } = PROBLEMS[status] ?? {
+		type: 'about:blank',
+		title: STATUS_CODES[status] ?? 'Refused',
+	}
+	const detail = `Too many requests are being worked on. Try again in ${retryAfter} s.`
+	const body = JSON.stringify({ type, title, status, detail, reason })
+	const headers = {
+		'Content-Type': 'application/problem+json',
+		'Content-Length': String(Buffer.byteLength(body)),
+	}
+	const content = { headers, body }
+	CONTENTS.set(name, content)
+	return content
+}

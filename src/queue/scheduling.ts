@@ -1,0 +1,43 @@
+import { checkFlow, checkFunction, checkLowerShare, checkOrder, checkPriority } from '../checks.js'
+import type { LimiterOptions } from '../limiter/limiter.js'
+import type { Pace } from '../stats/pace.js'
+import { Flows } from './flows.js'
+import type { Rank, Ranked } from './group.js'
+import { Line, type Order } from './line.js'
+import { ScheduledQueue } from './scheduled-queue.js'
+
+type Options = Pick<LimiterOptions, 'order' | 'priority' | 'lowerShare' | 'fairBy'>
+
+/** How the queues of a limiter are made, and how a request stands in them. */
+export class Scheduling {
+	readonly #order: Order
+	readonly #lowerShare: number
+	readonly #options: { [Name in 'priority' | 'fairBy']: Options[Name] | undefined }
+
+	constructor({ order = 'fifo', priority, fairBy, lowerShare = 0 }: Options) {
+		this.#order = checkOrder(order)
+		this.#lowerShare = checkLowerShare(lowerShare, priority)
+		this.#options = { priority: checkFunction('priority', priority), fairBy: checkFunction('fairBy', fairBy) }
+	}
+
+	/** First come, first served: there is nothing to it. */
+	get plain(): boolean {
+		const { priority, fairBy } = this.#options
+		return this.#order === 'fifo' && priority === undefined && fairBy === undefined
+	}
+
+	newQueue<T extends Ranked<T>>(pace: Pace): ScheduledQueue<T> {
+		const newLine = (): Line<T> => new Line(this.#order, pace)
+		const shared = this.#options.fairBy !== undefined
+		return new ScheduledQueue(shared ? () => new Flows(newLine) : newLine, shared, this.#lowerShare)
+	}
+
+	rank(request: object, weight: number): Rank {
+		const { priority, fairBy } = this.#options
+		return {
+			priority: priority === undefined ? 0 : checkPriority(priority(request)),
+			flow: fairBy === undefined ? '' : checkFlow(fairBy(request)),
+			weight,
+		}
+	}
+}

@@ -1,0 +1,104 @@
+import type { RejectionReason } from '../errors.js'
+import { type DurationStats, Durations } from './durations.js'
+import { type Observer, Observers, type Outcome } from './observer.js'
+
+/** The figures of a limiter that are counted: a plain object, fit for JSON. Counts are since its start. */
+export interface Counts {
+	/** Requests given a permit. When all have weight 1: `active + completed + abandoned`. */
+	admitted: number
+	/** Requests that were over in the ordinary way. */
+	completed: number
+	/** Requests whose client left while their handler was at work, and that are over. */
+	abandoned: number
+	/** Requests turned away, by reason. */
+	rejected: Record<RejectionReason, number>
+	/** How long the admitted waited, in ms. */
+	waits: DurationStats
+	/** How long permits were held, in ms. */
+	holds: DurationStats
+}
+
+/** Where something happened: a semaphore. */
+interface Gauge {
+	readonly active: number
+	readonly queued: number
+}
+
+/** What a limiter has done so far, and those who are told of it as it happens. */
+export class Figures {
+	/** The name of the limiter. */
+	readonly #limiter: string
+	readonly #waits = new Durations()
+	readonly #holds = new Durations()
+	readonly #rejected: Record<RejectionReason, number> = {
+		'queue-full': 0,
+		timeout: 0,
+		evicted: 0,
+		closed: 0,
+		aborted: 0,
+		unavailable: 0,
+	}
+	#admitted = 0
+	#completed = 0
+	#abandoned = 0
+	readonly #observers = new Observers()
+
+	constructor(limiter: string) {
+		this.#limiter = limiter
+	}
+
+	counts(): Counts {
+		return {
+			admitted: this.#admitted,
+			completed: this.#completed,
+			abandoned: this.#abandoned,
+			rejected: { ...this.#rejected },
+			waits: this.#waits.stats(),
+			holds: this.#holds.stats(),
+		}
+	}
+
+	observe(observer: Observer): () => void {
+		return this.#observers.add(observer)
+	}
+
+	admitted(waited: number, key: string | undefined, { active, queued }: Gauge): void {
+		this.#admitted++
+		this.#waits.record(waited)
+		if (this.#observers.size === 0) return
+		this.#observers.tell('admitted', { limiter: this.#limiter, key, active, queued, waited })
+	}
+
+	released(
+		waited: number,
+		held: number,
+		outcome: Outcome,
+		key: string | undefined,
+		{ active, queued }: Gauge,
+	): void {
+		if (outcome === 'abandoned') this.#abandoned++
+		else this.#completed++
+		this.#holds.record(held)
+		if (this.#observers.size === 0) return
+		this.#observers.tell('released', { limiter: this.#limiter, key, active, queued, waited, held, outcome })
+	}
+
+	rejected(
+		reason: RejectionReason,
+		waited: number,
+		key: string | undefined,
+		{ active, queued }: Gauge,
+	): void {
+		this.#rejected[reason]++
+		if (this.#observers.size === 0) return
+		this.#observers.tell('rejected', { limiter: this.#limiter, key, active, queued, reason, waited })
+	}
+
+	resized(capacity: number, key?: string): void {
+		if (this.#observers.size > 0) this.#observers.tell('resized', { limiter: this.#limiter, key, capacity })
+	}
+
+	availability(available: boolean): void {
+		if (this.#observers.size > 0) this.#observers.tell('availability', { limiter: this.#limiter, available })
+	}
+}

@@ -1,0 +1,118 @@
+import { checkObserver } from '../checks.js'
+import { inWords, type RejectionReason } from '../errors.js'
+
+/**
+ * How a request ended, as far as the limiter can tell.
+ *
+ * - `ok`: answered with a status below 400, or its permit was given back before the end.
+ * - `client-error`: answered with a status from 400 to 499.
+ * - `server-error`: answered with a status from 500.
+ * - `abandoned`: its client left while its handler was at work.
+ */
+export type Outcome = 'ok' | 'client-error' | 'server-error' | 'abandoned'
+
+interface Facts {
+	/** The name of the limiter. */
+	readonly limiter: string
+	/** The key of the request; `undefined` without `key`. It comes from the client: don't use it where its number must be bounded. */
+	readonly key: string | undefined
+	/** Permits held after this; with `key`, those of this key. */
+	readonly active: number
+	/** Requests waiting after this; with `key`, those of this key. */
+	readonly queued: number
+}
+
+export interface AdmittedFacts extends Facts {
+	/** How long the request waited, in ms; 0 when there was room. */
+	readonly waited: number
+}
+
+export interface ReleasedFacts extends Facts {
+	/** How long the request had waited, in ms. */
+	readonly waited: number
+	/** How long it held its permit, in ms. */
+	readonly held: number
+	readonly outcome: Outcome
+}
+
+export interface RejectedFacts extends Facts {
+	readonly reason: RejectionReason
+	/** How long the request had waited, in ms: next to nothing when it was turned away at once. */
+	readonly waited: number
+}
+
+export interface ResizedFacts {
+	/** The name of the limiter. */
+	readonly limiter: string
+	/** The key whose capacity it is; `undefined`: that of all. */
+	readonly key: string | undefined
+	/** Permits there are from now on; with `key`, for each key. */
+	readonly capacity: number
+}
+
+export interface AvailabilityFacts {
+	/** The name of the limiter. */
+	readonly limiter: string
+	/** Whether what the limiter is shared through answers from now on. */
+	readonly available: boolean
+}
+
+/**
+ * What is told of each event of a limiter, at once and synchronously: keep it short. What it throws harms no request,
+ * and is reported once as a warning of the process.
+ */
+export interface Observer {
+	/** A request was given a permit. It is called in the async context of that request. */
+	admitted?(facts: AdmittedFacts): void
+	/** A request gave its permit back. */
+	released?(facts: ReleasedFacts): void
+	/** A request was turned away, or left the queue. */
+	rejected?(facts: RejectedFacts): void
+	/** The capacity has changed. */
+	resized?(facts: ResizedFacts): void
+	/** What the limiter is shared through has become unavailable, or is back. Never called for a limiter of one process. */
+	availability?(facts: AvailabilityFacts): void
+}
+
+type Told = { [Name in keyof Observer]-?: Parameters<NonNullable<Observer[Name]>>[0] }
+
+/** Those who observe a limiter. */
+export class Observers {
+	readonly #all = new Map<object, Observer>()
+
+	/** 0: nobody need collect any facts. */
+	get size(): number {
+		return this.#all.size
+	}
+
+	/** @returns what ends it. An observer that was added twice is told twice. */
+	add(observer: Observer): () => void {
+		checkObserver(observer)
+		const place = {}
+		this.#all.set(place, observer)
+		return () => {
+			this.#all.delete(place)
+		}
+	}
+
+	tell<Name extends keyof Told>(name: Name, facts: Told[Name]): void {
+		for (const [place, observer] of this.#all) {
+			try {
+				;(observer[name] as ((facts: Told[Name]) => void) | undefined)?.(facts)
+			} catch (error) {
+				this.#warn(place, name, error)
+			}
+		}
+	}
+
+	readonly #warned = new WeakSet<object>()
+
+	#warn(place: object, name: string, error: unknown): void {
+		if (this.#warned.has(place)) return
+		this.#warned.add(place)
+		process.emitWarning(
+			`An observer of a limiter failed in ${name}(), and may do so again: ${inWords(error)}`,
+			{ type: 'InflightLimitWarning', code: 'INFLIGHT_OBSERVER' },
+		)
+	}
+}

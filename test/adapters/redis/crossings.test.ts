@@ -1,0 +1,601 @@
+import { EventEmitter } from 'node:events'
+import http from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { admission, limit } from '../../../adapters/express.js'
+import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
+
+/*
+ * What crosses on its way, or does not come at all: a scripted client, as no real Redis can be made to do it at will.
+ */
+
+const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+
+type Answers = Record<string, (args: string[]) => unknown>
+
+const never = new Promise<never>(() => {})
+
+function scripted(fleet: { capacity?: number; processes?: number } = {}) {
+	const { capacity = 2, processes = 1 } = fleet
+	let token = 0
+	let listener: (text: string) => void = () => {}
+	const state = (): unknown[] => ['ok', '1', capacity, 0, 0, processes, 0, -1]
+	const answers: Answers = {
+		subscribe: () => {},
+		probe: () => 1,
+		join: state,
+		renew: state,
+		acquire: () => [++token, 1],
+		release: () => ['ok', 0],
+		resize: () => ['ok'],
+		leave: () => ['ok'],
+	}
+	const calls: string[][] = []
+	const ask = (args: string[]): unknown => {
+		calls.push(args)
+		return answers[args[0] as string]?.(args)
+	}
+	const client = Object.assign(new EventEmitter(), {
+		evalSha: (_sha: string, { arguments: args }: { arguments: string[] }) => wrap(() => ask(args)),
+		eval: async (_script: string, { arguments: args }: { arguments: string[] }) =>
+			ask(args.length === 0 ? ['probe'] : args),
+		subscribe: async (_channel: string, listen: (text: string) => void) => {
+			await answers.subscribe?.([])
+			listener = listen
+		},
+		unsubscribe: async () => {},
+	})
+	let wrap = async (call: () => unknown): Promise<unknown> => call()
+	return {
+		client,
+		answers,
+		calls,
+		say: (text: string) => listener(text),
+		count: (operation: string) => calls.filter(([name]) => name === operation).length,
+		/** From the next command on, one that fails does so before it is sent. */
+		failAtOnce() {
+			wrap = ((call: () => unknown) => call()) as never
+		},
+		make: (options: Partial<RedisLimiterOptions> = {}) =>
+			redisLimiter({ client: client as unknown as RedisClient, name: 'a', capacity: 2, ...options }),
+	}
+}
+
+/** `<session>:<id>` of a permit, as a message names it. */
+function named(args: string[]): string {
+	return (args[3] as string).split(':').slice(1).join(':')
+}
+
+function block(ms: number): void {
+	const until = performance.now() + ms
+	while (performance.now() < until);
+}
+
+test('a command that fails ends the session; it is asked again in the next, and a cancelled one is not', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	const { acquire } = redis.answers
+	redis.answers.acquire = () => {
+		redis.answers.acquire = acquire as () => unknown
+		throw new Error('OOM')
+	}
+	expect((await limiter.acquire()).token).toBe(1)
+	expect(redis.count('join')).toBe(2)
+	let fail: (error: Error) => void = () => {}
+	redis.answers.acquire = () =>
+		new Promise((_, reject) => {
+			fail = reject
+		})
+	const cancel = new AbortController()
+	const left = limiter.acquire({ signal: cancel.signal })
+	cancel.abort('left')
+	await expect(left).rejects.toBe('left')
+	fail(new Error('lost'))
+	await vi.waitFor(() => expect(redis.count('join')).toBe(3))
+	expect(redis.count('acquire')).toBe(3)
+	expect(limiter.available).toBe(true)
+	// Two fail at once: that is one session, not two.
+	redis.answers.acquire = () => {
+		redis.answers.acquire = () => {
+			redis.answers.acquire = acquire as () => unknown
+			throw new Error('lost')
+		}
+		throw new Error('lost')
+	}
+	await Promise.all([limiter.acquire(), limiter.acquire()])
+	expect(redis.count('join')).toBe(4)
+	redis.answers.acquire = () => sleep(5, ['full', 2, 0])
+	const gone = new AbortController()
+	const full = limiter.acquire({ signal: gone.signal })
+	gone.abort('gone')
+	await expect(full).rejects.toBe('gone')
+	await sleep(10)
+})
+
+test('a command that fails before it is sent is asked again, by the loop that joins already', async () => {
+	const redis = scripted()
+	redis.failAtOnce()
+	let failures = 0
+	redis.answers.acquire = () => {
+		if (++failures < 3) throw new Error('offline')
+		return Promise.resolve([7, 1])
+	}
+	expect((await redis.make().acquire()).token).toBe(7)
+})
+
+test('a Redis that never answered: nobody knows a share, so nobody gets in until it does', async () => {
+	const redis = scripted()
+	const { join } = redis.answers
+	let attempts = 0
+	redis.answers.join = () => {
+		if (++attempts === 1) throw new Error('LOADING')
+		return never
+	}
+	const limiter = redis.make({ redisTimeout: 50 })
+	const own = redis.make({ redisTimeout: 50, localCapacity: 1 })
+	warned.mockClear()
+	const since = performance.now()
+	const alone = await Promise.allSettled([limiter.acquire(), limiter.acquire(), own.acquire()])
+	expect(performance.now() - since).toBeLessThan(150)
+	expect(alone).toMatchObject([
+		{ reason: { reason: 'unavailable' } },
+		{ reason: { reason: 'unavailable' } },
+		{ value: { token: 0 } },
+	])
+	await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
+	expect(limiter).toMatchObject({ available: false, active: 0, queued: 0 })
+	expect(warned.mock.calls.map(([text]) => text)).toEqual([
+		expect.stringMatching(/: requests are rejected, as no share is known before it has answered once$/),
+		expect.stringMatching(/: a local share of it is used$/),
+	])
+	redis.answers.join = join as () => unknown
+	await vi.waitFor(() => expect(limiter.available && own.available).toBe(true))
+	expect((await limiter.acquire()).token).toBeGreaterThan(0)
+	// From now on it has a share.
+	for (const name of ['join', 'probe', 'acquire']) redis.answers[name] = () => never
+	expect((await limiter.acquire()).token).toBe(0)
+})
+
+test('messages: of an older session, before the answer, with an older token, after the end', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	redis.answers.acquire = (args) => {
+		redis.say(`0:${named(args).split(':')[1]}:3`)
+		expect(limiter.active).toBe(0)
+		redis.say(`${named(args)}:9`)
+		redis.say(`${named(args)}:9`)
+		return ['queued', 2, 1, 5]
+	}
+	const permit = await limiter.acquire()
+	expect(permit.token).toBe(9)
+	redis.answers.acquire = () => [4, 2]
+	expect((await limiter.acquire()).token).toBe(4)
+	redis.answers.acquire = (args) => ['queued', 2, 0, named(args).length]
+	const third = limiter.acquire()
+	limiter.close()
+	await expect(third).rejects.toMatchObject({ reason: 'closed' })
+	expect(limiter.active).toBe(2)
+})
+
+test('a permit that its message brought, aborted before it could be handed over, goes back', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	const cancel = new AbortController()
+	redis.answers.acquire = (args) => {
+		redis.say(`${named(args)}:9`)
+		cancel.abort('left')
+		return [9, 1]
+	}
+	await expect(limiter.acquire({ signal: cancel.signal })).rejects.toBe('left')
+	expect(limiter.active).toBe(0)
+	await vi.waitFor(() => expect(redis.count('release')).toBeGreaterThan(0))
+	const other = new AbortController()
+	limiter.observe({ admitted: () => other.abort('seen') })
+	redis.answers.acquire = () => [10, 1]
+	const task = vi.fn()
+	await expect(limiter.run(task, { signal: other.signal })).rejects.toBe('seen')
+	expect(task).not.toHaveBeenCalled()
+	expect(limiter.active).toBe(0)
+})
+
+test('a release that crosses with a join is told once Redis has answered; who waits comes back with its ticket', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	const held = [await limiter.acquire(), await limiter.acquire()]
+	redis.answers.acquire = () => ['queued', 2, 3, 77]
+	const waiting = limiter.acquire()
+	await sleep(10)
+	let answer: () => void = () => {}
+	const { join } = redis.answers
+	redis.answers.join = (args) =>
+		new Promise((resolve) => {
+			answer = () => resolve(join?.(args))
+		})
+	redis.client.emit('reconnecting')
+	await sleep(10)
+	held[0]?.release()
+	expect(redis.count('release')).toBe(0)
+	redis.answers.acquire = (args) => (args[7] === '77' ? ['queued', 2, 0, 77] : [])
+	answer()
+	await vi.waitFor(() => expect(redis.count('release')).toBe(1))
+	const asked = redis.calls.filter(([name]) => name === 'acquire').at(-1) as string[]
+	redis.say(`${named(asked)}:50`)
+	const permit = await waiting
+	expect(permit.token).toBe(50)
+	const idle = [limiter.onIdle(), limiter.onIdle()]
+	held[1]?.release()
+	{
+		using _ = permit
+	}
+	permit.release()
+	await Promise.all(idle)
+	expect(redis.count('release')).toBe(3)
+})
+
+test('closed while it joins: Redis is told to forget it', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	let answer: () => void = () => {}
+	const { join } = redis.answers
+	redis.answers.join = (args) =>
+		new Promise((resolve) => {
+			answer = () => resolve(join?.(args))
+		})
+	const waiting = limiter.acquire()
+	await sleep(10)
+	limiter.close()
+	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
+	answer()
+	await vi.waitFor(() => expect(redis.count('leave')).toBe(1))
+	redis.say('1:1:1')
+	expect(limiter.active).toBe(0)
+})
+
+test('closed before it could subscribe: Redis is asked for nothing', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	redis.answers.subscribe = () => sleep(20)
+	const waiting = limiter.acquire()
+	limiter.close()
+	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
+	await sleep(40)
+	expect(redis.calls).toEqual([])
+})
+
+test('capacities that cross: the last one counts', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	const { join } = redis.answers
+	redis.answers.join = (args) => sleep(20, join?.(args))
+	limiter.resize(3)
+	await sleep(10)
+	await Promise.all([limiter.resize(4), limiter.acquire()])
+	await vi.waitFor(() => expect(redis.calls.find(([name]) => name === 'resize')?.[3]).toBe('4'))
+	await Promise.all([limiter.resize(5), limiter.resize(6)])
+	expect(limiter.capacity).toBe(6)
+	redis.answers.resize = () => ['rejoin']
+	await limiter.resize(7)
+	await vi.waitFor(() => expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.[7]).toBe('7'))
+})
+
+test('as many whose messages were lost as one renewal asks after: it goes on with the rest', async () => {
+	const redis = scripted({ capacity: 150 })
+	const limiter = redis.make({ lease: 500, capacity: 150 })
+	redis.answers.acquire = () => ['queued', 0, 0, 1]
+	let token = 0
+	redis.answers.renew = (args) => {
+		const asked = args.slice(5).filter((_, i) => i % 2 === 0)
+		return ['ok', '1', 150, 0, 0, 1, 0, -1, ...asked.flatMap((field) => [field, ++token])]
+	}
+	const permits = await Promise.all(Array.from({ length: 120 }, () => limiter.acquire()))
+	expect(permits.at(-1)?.token).toBe(120)
+	for (const permit of permits) permit.release()
+	expect(limiter.active).toBe(0)
+})
+
+test('a process that was blocked itself gives Redis its time again', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	const { join } = redis.answers
+	redis.answers.join = () => {
+		redis.answers.join = join as () => unknown
+		return never
+	}
+	const first = limiter.acquire()
+	await sleep(5)
+	block(300)
+	expect((await first).token).toBe(1)
+	redis.answers.acquire = () => sleep(350, [2, 2])
+	const second = limiter.acquire()
+	await sleep(5)
+	block(300)
+	expect((await second).token).toBe(2)
+	expect(limiter.available).toBe(true)
+	redis.answers.acquire = () => never
+	limiter.acquire().catch(() => {})
+	await vi.waitFor(() => expect(redis.count('acquire')).toBeGreaterThan(3), 1_000)
+})
+
+describe('an answer that is read when patience has ended, before it is decided', () => {
+	// Immediates are real: as when a socket is read, a test comes before them.
+	beforeEach(() => {
+		vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+	})
+	afterEach(() => {
+		vi.useRealTimers()
+	})
+
+	/** Two at Redis, asked for 50 ms apart, whose answers the test gives; patience with the first has just ended. */
+	async function impatient() {
+		const redis = scripted()
+		const limiter = redis.make({ redisTimeout: 200 })
+		await limiter.run(() => {})
+		await limiter.onIdle()
+		const answer: ((answer: unknown[]) => void)[] = []
+		redis.answers.acquire = () => new Promise((resolve) => answer.push(resolve))
+		redis.answers.probe = () => never
+		const first = limiter.acquire()
+		vi.advanceTimersByTime(50)
+		const second = limiter.acquire()
+		vi.advanceTimersByTime(150)
+		return { redis, limiter, first, second, answer: answer as [(typeof answer)[0], (typeof answer)[0]] }
+	}
+
+	test('is in time, and so is another that is', async () => {
+		const { redis, limiter, first, second, answer } = await impatient()
+		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		await new Promise(setImmediate)
+		expect([(await first).token, (await second).token]).toEqual([5, 6])
+		expect(vi.getTimerCount()).toBe(2) // The renewal and the end of the lease.
+		expect(redis.count('join')).toBe(1)
+		expect(limiter.available).toBe(true)
+	})
+
+	test('is in time, and the next has its own time', async () => {
+		const { redis, limiter, first, second, answer } = await impatient()
+		answer[0]([5, 1])
+		await new Promise(setImmediate)
+		expect((await first).token).toBe(5)
+		vi.advanceTimersByTime(49)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(true)
+		vi.advanceTimersByTime(1)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(false)
+		expect(redis.count('join')).toBe(1)
+		expect((await second).token).toBe(0)
+	})
+
+	test('is in time, and so is what is asked because of it', async () => {
+		const { redis, limiter, first, second, answer } = await impatient()
+		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		redis.answers.release = () => never
+		;(await first).release()
+		;(await second).release()
+		await new Promise(setImmediate)
+		vi.advanceTimersByTime(199)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(true)
+		vi.advanceTimersByTime(1)
+		await new Promise(setImmediate)
+		expect(limiter.available).toBe(false)
+	})
+
+	test('is too late when it is not read by then', async () => {
+		const { limiter, first, second, answer } = await impatient()
+		await new Promise(setImmediate)
+		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		expect(limiter.available).toBe(false)
+		expect([(await first).token, (await second).token]).toEqual([0, 0])
+	})
+})
+
+test('a command of an ended session that fails in the next ends nothing', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	await limiter.run(() => {})
+	let fail: (error: Error) => void = () => {}
+	const { acquire } = redis.answers
+	redis.answers.acquire = () =>
+		new Promise((_, reject) => {
+			fail = reject
+		})
+	const asked = limiter.acquire()
+	redis.answers.acquire = acquire as () => unknown
+	redis.client.emit('reconnecting')
+	await asked
+	fail(new Error('closed'))
+	await new Promise(setImmediate)
+	expect(redis.count('join')).toBe(2)
+	expect(limiter.available).toBe(true)
+})
+
+test('resized when it is closed, with Redis still away: nobody is told so again', async () => {
+	const redis = scripted()
+	for (const name of ['join', 'probe']) redis.answers[name] = () => never
+	const limiter = redis.make({ redisTimeout: 20 })
+	await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
+	limiter.close()
+	warned.mockClear()
+	limiter.resize(3)
+	await sleep(40)
+	expect(warned).not.toHaveBeenCalled()
+	expect(limiter.capacity).toBe(3)
+})
+
+test('while it joins, no more wait than can; when its lease has ended, it keeps to its share', async () => {
+	const redis = scripted({ capacity: 3, processes: 2 })
+	const limiter = redis.make({ lease: 500, redisTimeout: 50, capacity: 3, maxQueue: 0 })
+	const early = await Promise.all(Array.from({ length: 3 }, () => limiter.acquire()))
+	await expect(
+		(() => {
+			redis.client.emit('end')
+			return Promise.all(Array.from({ length: 5 }, () => limiter.acquire()))
+		})(),
+	).rejects.toMatchObject({ reason: 'queue-full' })
+	for (const permit of early) permit.release()
+})
+
+test('without Redis until its lease has ended: what it held is lost, and in the end it has its share', async () => {
+	const redis = scripted({ capacity: 3, processes: 2 })
+	const limiter = redis.make({ lease: 500, redisTimeout: 50, capacity: 3 })
+	const leased = await limiter.acquire()
+	const seen = await limiter.acquire()
+	expect(seen.signal).toBe(seen.signal)
+	for (const name of ['join', 'probe', 'renew', 'acquire', 'release']) redis.answers[name] = () => never
+	const since = performance.now()
+	const alone = await limiter.acquire()
+	expect(alone.token).toBe(0)
+	await vi.waitFor(() => expect(seen.signal.aborted).toBe(true), 1_000)
+	expect(leased.signal.reason).toMatchObject({ code: 'ERR_INFLIGHT_LEASE_LOST' })
+	expect(alone.signal.aborted).toBe(false)
+	for (const permit of [leased, seen, alone]) permit.release()
+	// Too heavy for its share of two: alone.
+	const heavy = await limiter.acquire({ weight: 3 })
+	heavy.release()
+	await sleep(Math.max(0, 900 - (performance.now() - since)))
+	const share = [await limiter.acquire(), await limiter.acquire()]
+	await expect(limiter.acquire({ maxWait: 20 })).rejects.toMatchObject({ reason: 'timeout' })
+	for (const permit of share) permit.release()
+})
+
+test('the signal of a request is aborted with the client and with the permit, even when either is over already', async () => {
+	const redis = scripted()
+	const limiter = redis.make({
+		lease: 500,
+		redisTimeout: 50,
+		skip: (req) => 'url' in req && req.url === '/free',
+	})
+	const guard = limit(limiter)
+	const signals: AbortSignal[] = []
+	const server = http.createServer((req, res) => {
+		guard(req, res, () => {
+			if (req.url === '/free') return res.end('free')
+			if (req.url === '/late') block(600)
+			signals.push(admission(req)?.signal as AbortSignal)
+			if (req.url === '/late') res.end(String((signals.at(-1) as AbortSignal).aborted))
+		})
+	})
+	await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+	const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+	expect(await (await fetch(`${url}/free`)).text()).toBe('free')
+	expect(redis.calls).toEqual([])
+	const cancel = new AbortController()
+	const left = fetch(url, { signal: cancel.signal }).catch(() => 'left')
+	await vi.waitFor(() => expect(signals.length).toBe(1))
+	cancel.abort()
+	expect(await left).toBe('left')
+	await vi.waitFor(() => expect(signals[0]?.aborted).toBe(true))
+	expect(await (await fetch(`${url}/late`)).text()).toBe('true')
+	server.close()
+	server.closeAllConnections()
+})
+
+test('a connection for messages that can not be made is tried again; it ends with its client', async () => {
+	const redis = scripted()
+	let attempts = 0
+	const destroy = vi.fn()
+	const duplicate = Object.assign(new EventEmitter(), {
+		connect: async () => {
+			if (++attempts === 1) throw new Error('refused')
+		},
+		destroy,
+		subscribe: redis.client.subscribe,
+		unsubscribe: redis.client.unsubscribe,
+	})
+	Object.assign(redis.client, { unref() {}, duplicate: () => duplicate })
+	await redis.make().run(() => {})
+	expect(attempts).toBe(2)
+	redis.client.emit('end')
+	expect(destroy).toHaveBeenCalled()
+})
+
+/** The same client as one of a cluster, with channels of shards. */
+function inCluster(redis: ReturnType<typeof scripted>) {
+	const sSubscribe = vi.fn(redis.client.subscribe)
+	const sUnsubscribe = vi.fn(redis.client.unsubscribe)
+	Object.assign(redis.client, { slots: [], sSubscribe, sUnsubscribe })
+	return { sSubscribe, sUnsubscribe }
+}
+
+test('in a cluster: nobody joins whom the shard does not see listen; in the end the client is told to subscribe again', async () => {
+	const redis = scripted()
+	const { sSubscribe, sUnsubscribe } = inCluster(redis)
+	const { join } = redis.answers
+	redis.answers.join = (args) => (sSubscribe.mock.calls.length < 2 ? ['unheard'] : join?.(args))
+	sUnsubscribe.mockRejectedValueOnce(new Error('no such shard'))
+	const limiter = redis.make({ redisTimeout: 2_000 })
+	expect((await limiter.acquire()).token).toBe(1)
+	expect(redis.count('join')).toBe(7)
+	expect([sSubscribe.mock.calls.length, sUnsubscribe.mock.calls.length]).toEqual([2, 2])
+	expect(redis.calls[0]?.[1]).toMatch(/^s/)
+})
+
+test('in a cluster: closed while the client subscribes again', async () => {
+	const redis = scripted()
+	const { sSubscribe, sUnsubscribe } = inCluster(redis)
+	redis.answers.join = () => ['unheard']
+	let subscribed: () => void = () => {}
+	const limiter = redis.make({ redisTimeout: 2_000 })
+	const waiting = limiter.acquire()
+	await vi.waitFor(() => expect(sSubscribe).toHaveBeenCalledOnce())
+	sSubscribe.mockImplementation(
+		() =>
+			new Promise((resolve) => {
+				subscribed = resolve
+			}),
+	)
+	await vi.waitFor(() => expect(sSubscribe).toHaveBeenCalledTimes(2), 2_000)
+	const asked = redis.count('join')
+	await vi.waitFor(() => expect(redis.count('join')).toBeGreaterThan(asked + 5), 2_000)
+	expect(sSubscribe).toHaveBeenCalledTimes(2)
+	limiter.close()
+	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
+	await vi.waitFor(() => expect(sUnsubscribe).toHaveBeenCalledTimes(2))
+	subscribed()
+	await vi.waitFor(() => expect(sUnsubscribe).toHaveBeenCalledTimes(3))
+})
+
+test('a channel that could not be left is left later, up to ten times', async () => {
+	vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+	try {
+		const redis = scripted()
+		const unsubscribe = vi.spyOn(redis.client, 'unsubscribe')
+		unsubscribe.mockRejectedValueOnce(new Error('lost')).mockRejectedValueOnce(new Error('lost'))
+		for (const times of [3, 13]) {
+			const limiter = redis.make()
+			await limiter.run(() => {})
+			limiter.close()
+			await limiter.onIdle()
+			// What is decided in an immediate is so between two seconds of the clock, however busy the machine.
+			for (let second = 0; second < 60; second++) {
+				await vi.advanceTimersByTimeAsync(1_000)
+				await new Promise(setImmediate)
+			}
+			expect(unsubscribe).toHaveBeenCalledTimes(times)
+			unsubscribe.mockRejectedValue(new Error('closed'))
+		}
+	} finally {
+		vi.useRealTimers()
+	}
+})
+
+test('a signal that goes on calling who listens no longer takes no permit away', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	let listener: { handleEvent(): void } | undefined
+	const signal = {
+		aborted: false,
+		reason: undefined,
+		addEventListener: (_: string, given: { handleEvent(): void }) => {
+			listener = given
+		},
+		removeEventListener() {},
+	}
+	const permit = await limiter.acquire({ signal: signal as never })
+	listener?.handleEvent()
+	expect(limiter).toMatchObject({ active: 1, queued: 0 })
+	permit.release()
+	expect(limiter.active).toBe(0)
+})

@@ -1,0 +1,301 @@
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Cluster, Redis } from 'ioredis'
+import { createClient, createCluster, createSentinel } from 'redis'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { type RedisClient, redisLimiter } from '../../../adapters/redis/index.js'
+import {
+	describeRedis,
+	endAll,
+	freePort,
+	newFolder,
+	type Server,
+	servers,
+	startSentinel,
+	startServer,
+	startWorker,
+} from '../../support/redis.js'
+
+vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+
+/** Never more at work than the capacity, though all clients want more, and nobody is refused. */
+async function check(clients: RedisClient[], name: string): Promise<void> {
+	const limiters = clients.map((client) => redisLimiter({ client, name, capacity: 2, lease: 2_000 }))
+	let active = 0
+	let most = 0
+	const work = async (i: number): Promise<void> => {
+		await limiters[i % limiters.length]?.run(async () => {
+			most = Math.max(most, ++active)
+			await sleep(5)
+			active--
+		})
+	}
+	await Promise.all(Array.from({ length: 60 }, (_, i) => work(i)))
+	expect(most).toBe(2)
+	for (const limiter of limiters) {
+		expect(limiter.stats().rejected).toMatchObject({ timeout: 0, unavailable: 0 })
+		limiter.close()
+		await limiter.onIdle()
+	}
+}
+
+/** Through a failover shorter than the lease: who holds a permit counts, who waits keeps its place, and then all goes on. */
+async function checkFailover(
+	clients: RedisClient[],
+	name: string,
+	failOver: () => Promise<unknown>,
+): Promise<void> {
+	const size = clients.length
+	const limiters = clients.map((client) => redisLimiter({ client, name, capacity: size, lease: 8_000 }))
+	const held = await Promise.all(limiters.map((limiter) => limiter.acquire()))
+	await vi.waitFor(
+		() => expect(limiters.every((one) => one.stats().fleet.processes === size)).toBe(true),
+		5_000,
+	)
+	let active = held.length
+	let most = 0
+	const waiting = limiters.map(async (limiter) => {
+		const permit = await limiter.acquire()
+		most = Math.max(most, ++active)
+		return permit
+	})
+	await sleep(100)
+	await failOver()
+	await vi.waitFor(() => expect(limiters.some(({ available }) => !available)).toBe(true), 5_000)
+	await vi.waitFor(() => expect(limiters.every(({ available }) => available)).toBe(true), 15_000)
+	await sleep(500)
+	expect(most).toBe(0)
+	expect(limiters.map(({ queued }) => queued)).toEqual(limiters.map(() => 1))
+	for (const permit of held) {
+		active--
+		expect(permit.signal.aborted).toBe(false)
+		permit.release()
+	}
+	for (const permit of await Promise.all(waiting)) {
+		active--
+		permit.release()
+	}
+	expect(most).toBe(size)
+	for (const limiter of limiters) {
+		limiter.close()
+		await limiter.onIdle()
+	}
+	await check(clients, name)
+}
+
+/** Until a replica has all that its master has. */
+async function synced({ port }: Server): Promise<void> {
+	const replica = new Redis(port)
+	await vi.waitFor(async () => expect(await replica.info()).toMatch(/master_link_status:up/), 20_000)
+	replica.disconnect()
+}
+
+/** Otherwise a master waits for more replicas, for 5 s. */
+const AT_ONCE = ['--repl-diskless-sync-delay', '0']
+
+describeRedis.each(servers)('%s, a cluster of three nodes', (binary) => {
+	let nodes: Server[] = []
+	let replica: Server
+	let probe: Server
+	let one: Cluster
+	let sharded: Cluster
+	let other: ReturnType<typeof createCluster>
+	const cli = (...args: string[]): string =>
+		execFileSync(binary.replace('-server', '-cli'), args, { encoding: 'utf8' })
+
+	beforeAll(async () => {
+		const options = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '1000', ...AT_ONCE]
+		nodes = await Promise.all([1, 2, 3].map(() => startServer(options, binary)))
+		const ports = nodes.map(({ port }) => `127.0.0.1:${port}`)
+		cli('--cluster', 'create', ...ports, '--cluster-yes')
+		replica = await startServer(options, binary)
+		probe = await startServer([], binary)
+		await sleep(3_000)
+		const port = nodes[0]?.port as number
+		one = new Cluster([{ host: '127.0.0.1', port }])
+		one.on('error', () => {})
+		sharded = new Cluster([{ host: '127.0.0.1', port }], { shardedSubscribers: true })
+		sharded.on('error', () => {})
+		other = createCluster({ rootNodes: nodes.map(({ port }) => ({ url: `redis://127.0.0.1:${port}` })) })
+		other.on('error', () => {})
+		await other.connect()
+	})
+	afterAll(() => {
+		one.disconnect()
+		sharded.disconnect()
+		other.destroy()
+		endAll()
+	})
+
+	test.each(['renders', 'a}b{c', 'partner'])('%s, through both clients at once', (name) =>
+		check([one, sharded, other], name),
+	)
+
+	test.each(['redis', 'ioredis'] as const)('%s: a killed waiter delays nobody', async (kind) => {
+		const client = kind === 'redis' ? other : sharded
+		const options = { name: `killed ${kind}`, capacity: 1, lease: 8_000 }
+		const limiter = redisLimiter({ client: client as RedisClient, ...options })
+		const held = await limiter.acquire()
+		const queued = (count: number) =>
+			vi.waitFor(async () => expect(await one.zcard(`inflight:{killed%20${kind}}:queue`)).toBe(count), 5_000)
+		const cluster = nodes.map(({ port }) => port)
+		const worker = await startWorker({
+			kind,
+			cluster,
+			probePort: probe.port,
+			concurrency: 1,
+			hold: 60_000,
+			options,
+		})
+		await queued(1)
+		const waiting = limiter.acquire()
+		await queued(2)
+		const ended = new Promise((resolve) => worker.child.once('exit', resolve))
+		worker.child.kill('SIGKILL')
+		await ended
+		await sleep(50)
+		const since = performance.now()
+		held.release()
+		const next = await waiting
+		const took = performance.now() - since
+		process.stdout.write(
+			`      SIGKILL of the first who waits, ms until the next is in: ${took.toFixed(1)}\n`,
+		)
+		expect(took).toBeLessThan(1_000)
+		next.release()
+		limiter.close()
+		await limiter.onIdle()
+	})
+
+	test.each(['redis', 'ioredis'] as const)(
+		'%s: a channel that the client lost is subscribed to again',
+		async (kind) => {
+			const client = (kind === 'redis' ? other : sharded) as RedisClient
+			const options = { name: `lost-${kind}`, capacity: 1, lease: 4_000, redisTimeout: 1_000 }
+			const limiter = redisLimiter({ client: one, ...options })
+			const held = await limiter.acquire()
+			const loser = redisLimiter({ client, ...options })
+			const waiting = loser.acquire()
+			const key = `inflight:{lost-${kind}}`
+			await vi.waitFor(async () => expect(await one.zcard(`${key}:queue`)).toBe(1), 5_000)
+			const found = await Promise.all(
+				one.nodes('master').map((node) => node.pubsub('SHARDCHANNELS', `${key}:*`)),
+			)
+			const [channel] = found.flat() as [string]
+			await (kind === 'redis' ? other.sUnsubscribe(channel) : sharded.sunsubscribe(channel))
+			held.release()
+			const { token, release } = await waiting
+			// Not alone: Redis gave it.
+			expect(token).toBeGreaterThan(held.token)
+			release()
+			for (const each of [limiter, loser]) {
+				each.close()
+				await each.onIdle()
+			}
+		},
+	)
+
+	test('its node is killed, and the replica takes over', async () => {
+		const slot = Number(await one.cluster('KEYSLOT', 'inflight:{moved}'))
+		const slots = (await one.call('CLUSTER', 'SLOTS')) as [number, number, [string, number, string]][]
+		const [, , [, port, id]] = slots.find(([from, to]) => from <= slot && slot <= to) as (typeof slots)[0]
+		const added = [`127.0.0.1:${replica.port}`, `127.0.0.1:${port}`]
+		cli('--cluster', 'add-node', ...added, '--cluster-slave', '--cluster-master-id', id)
+		await synced(replica)
+		await checkFailover(
+			[one, sharded, other],
+			'moved',
+			() => nodes.find((node) => node.port === port)?.kill() as Promise<void>,
+		)
+	})
+})
+
+describeRedis.each(servers)('%s, watched over by a sentinel', (binary) => {
+	afterAll(endAll)
+
+	test('its master is killed, and the replica takes over', async () => {
+		const master = await startServer(AT_ONCE, binary)
+		const replica = await startServer(['--replicaof', '127.0.0.1', String(master.port)], binary)
+		await sleep(3_100)
+		await synced(replica)
+		const { port } = await startSentinel(master, binary)
+		const sentinels = [{ host: '127.0.0.1', port }]
+		const one = new Redis({ sentinels, name: 'main' })
+		one.on('error', () => {})
+		const other = createSentinel({ name: 'main', sentinelRootNodes: sentinels })
+		other.on('error', () => {})
+		await other.connect()
+		await check([one, other], 'before')
+		await checkFailover([one, other], 'failover', () => master.kill())
+		expect(await one.info('server')).toContain(`tcp_port:${replica.port}`)
+		one.disconnect()
+		await other.destroy()
+	})
+})
+
+describeRedis.each(servers)('%s, through TLS', (binary) => {
+	afterAll(endAll)
+
+	test('both clients at once', async () => {
+		const folder = newFolder()
+		const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
+		const made = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', cert]
+		const names = ['-subj', '/CN=redis', '-addext', 'subjectAltName=IP:127.0.0.1']
+		execFileSync('openssl', [...made, ...names], { stdio: 'ignore' })
+		const port = await freePort()
+		const files = ['--tls-key-file', key, '--tls-cert-file', cert, '--tls-ca-cert-file', cert]
+		await startServer(['--tls-port', String(port), '--tls-auth-clients', 'no', ...files], binary)
+		const ca = readFileSync(cert)
+		const one = new Redis({ host: '127.0.0.1', port, tls: { ca } })
+		const other = createClient({ socket: { host: '127.0.0.1', port, tls: true, ca } })
+		other.on('error', () => {})
+		await other.connect()
+		await check([one, other], 'secret')
+		one.disconnect()
+		other.destroy()
+	})
+})
+
+describeRedis.each(servers)('%s, and a replica that takes over by hand', (binary) => {
+	afterAll(endAll)
+
+	test('who holds a permit counts before newcomers get in', async () => {
+		const master = await startServer(AT_ONCE, binary)
+		const replica = await startServer([], binary)
+		const direct = new Redis(replica.port)
+		await direct.replicaof('127.0.0.1', master.port)
+		await synced(replica)
+		const client = new Redis({
+			host: '127.0.0.1',
+			port: master.port,
+			retryStrategy: () => {
+				client.options.port = replica.port
+				return 20
+			},
+		})
+		client.on('error', () => {})
+		await sleep(3_100)
+		const limiter = redisLimiter({ client, name: 'failover', capacity: 3, lease: 1_000 })
+		const held = [await limiter.acquire(), await limiter.acquire(), await limiter.acquire()]
+		await sleep(100)
+		await direct.replicaof('NO', 'ONE')
+		await master.kill()
+		await sleep(600)
+		const order: string[] = []
+		const waiting = limiter.acquire().then((permit) => {
+			order.push('waited')
+			return permit
+		})
+		await sleep(400)
+		expect(order).toEqual([])
+		expect(Number(await direct.exists('inflight:{failover}'))).toBe(1)
+		for (const permit of held) permit.release()
+		;(await waiting).release()
+		limiter.close()
+		await limiter.onIdle()
+		client.disconnect()
+		direct.disconnect()
+	})
+})

@@ -1,0 +1,162 @@
+import { describe, expect, test } from 'vitest'
+import { limit as limitExpress } from '../adapters/express.js'
+import { limit as limitKoa } from '../adapters/koa.js'
+import { Limiter } from '../src/limiter/limiter.js'
+import { Semaphore } from '../src/semaphore/semaphore.js'
+
+const CAPACITY = 'capacity must be an integer from 1, or Infinity'
+const ORDERS = 'one of "fifo", "lifo", "adaptive"'
+const WAIT = 'a number of milliseconds from 0 to 2147483647, or Infinity'
+
+/** What is given, and the whole of the message. */
+const refused: [unknown, typeof Error, string][] = [
+	[0, RangeError, `${CAPACITY}; got 0`],
+	[-1, RangeError, `${CAPACITY}; got -1`],
+	[1.5, RangeError, `${CAPACITY}; got 1.5`],
+	[Number.NaN, RangeError, `${CAPACITY}; got NaN`],
+	[2 ** 53, RangeError, `${CAPACITY}; got 9007199254740992`],
+	['3', TypeError, `${CAPACITY}; got "3"`],
+	[3n, TypeError, `${CAPACITY}; got 3n`],
+	[undefined, TypeError, `${CAPACITY}; got undefined`],
+	[() => 3, TypeError, 'what capacity returns must be a controller; got 3'],
+	[null, TypeError, 'options must be an object; got null'],
+	[[3], TypeError, 'options must be an object; got an array'],
+	[{}, TypeError, `${CAPACITY}; got undefined`],
+	[{ capacity: {} }, TypeError, `${CAPACITY}; got an object`],
+	[{ capacity: null }, TypeError, `${CAPACITY}; got null`],
+	[{ capacity: 3, maxQueue: -1 }, RangeError, 'maxQueue must be an integer from 0, or Infinity; got -1'],
+	[{ capacity: 3, maxQueue: '9' }, TypeError, 'maxQueue must be an integer from 0, or Infinity; got "9"'],
+	[{ capacity: 3, maxWait: 2 ** 31 }, RangeError, `maxWait must be ${WAIT}; got 2147483648`],
+	[{ capacity: 3, maxWait: -1 }, RangeError, `maxWait must be ${WAIT}; got -1`],
+	[{ capacity: 3, maxWait: Number.NaN }, RangeError, `maxWait must be ${WAIT}; got NaN`],
+	[{ capacity: 3, maxWait: '1s' }, TypeError, `maxWait must be ${WAIT}; got "1s"`],
+	[{ capacity: 3, abandonedTimeout: -1 }, RangeError, `abandonedTimeout must be ${WAIT}; got -1`],
+	[{ capacity: 3, statusCode: 200 }, RangeError, 'statusCode must be an integer from 400 to 599; got 200'],
+	[
+		{ capacity: 3, statusCode: 503.5 },
+		RangeError,
+		'statusCode must be an integer from 400 to 599; got 503.5',
+	],
+	[{ capacity: 3, statusCode: '503' }, TypeError, 'statusCode must be an integer from 400 to 599; got "503"'],
+	[
+		{ capacity: 3, name: '' },
+		RangeError,
+		'name must be a string of 1 to 64 printable ASCII characters; got ""',
+	],
+	[{ capacity: 3, name: 7 }, TypeError, 'name must be a string of 1 to 64 printable ASCII characters; got 7'],
+	[{ capacity: 3, key: 'ip' }, TypeError, 'key must be a function; got "ip"'],
+	[{ capacity: 3, weight: 2 }, TypeError, 'weight must be a function; got 2'],
+	[{ capacity: 3, skip: true }, TypeError, 'skip must be a function; got true'],
+	[{ capacity: 3, order: 'newest' }, RangeError, `order must be ${ORDERS}; got "newest"`],
+	[{ capacity: 3, order: 1 }, TypeError, `order must be ${ORDERS}; got 1`],
+	[{ capacity: 3, priority: 1 }, TypeError, 'priority must be a function; got 1'],
+	[{ capacity: 3, fairBy: 'user' }, TypeError, 'fairBy must be a function; got "user"'],
+	[{ capacity: 3, deadline: 500 }, TypeError, 'deadline must be a function; got 500'],
+	[
+		{ capacity: 3, priority: () => 1, lowerShare: 0.6 },
+		RangeError,
+		'lowerShare must be a number from 0 to 0.5; got 0.6',
+	],
+	[
+		{ capacity: 3, priority: () => 1, lowerShare: '5%' },
+		TypeError,
+		'lowerShare must be a number from 0 to 0.5; got "5%"',
+	],
+	[{ capacity: 3, lowerShare: 0.1 }, TypeError, 'lowerShare must not be given without priority; got 0.1'],
+]
+
+const NAMES =
+	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, deadline, abandonedTimeout, statusCode, serverTiming, rateLimitFields, name'
+
+describe.each([
+	['Limiter', (given: unknown) => new Limiter(given as number), NAMES],
+	['limit of Express', (given: unknown) => limitExpress(given as number), `${NAMES}, onReject`],
+	['limit of Koa', (given: unknown) => limitKoa(given as number), `${NAMES}, onReject`],
+])('%s refuses at construction, by name, value and what is allowed', (_name, make, names) => {
+	test.each(refused)('%o', (given, type, message) => {
+		expect(() => make(given)).toThrow(new type(message))
+	})
+
+	test('an unknown name', () => {
+		const message = `unknown option "maxQueu"; allowed are ${names}`
+		expect(() => make({ capacity: 3, maxQueu: 5 })).toThrow(new TypeError(message))
+	})
+
+	test('what a class says, too', () => {
+		class Options {
+			capacity = 3
+			key(): string {
+				return 'a'
+			}
+		}
+		const made = make(new Options())
+		const limiter = made instanceof Limiter ? made : made.limiter
+		// The default with `key`.
+		expect(limiter.statusCode).toBe(429)
+	})
+
+	test('but not what is undefined, nor the edges of what is allowed', () => {
+		make({ capacity: 3, maxQueue: undefined, maxWait: undefined, key: undefined, name: undefined })
+		make({ capacity: 1, maxQueue: 0, maxWait: 0, abandonedTimeout: 0, statusCode: 400 })
+		make({ capacity: Number.POSITIVE_INFINITY, maxQueue: Number.POSITIVE_INFINITY, maxWait: 2_147_483_647 })
+		make({ capacity: 1, maxWait: Number.POSITIVE_INFINITY, abandonedTimeout: Number.POSITIVE_INFINITY })
+	})
+})
+
+test.each([
+	['Express', limitExpress],
+	['Koa', limitKoa],
+])('limit of %s refuses an onReject that is no function', (_name, limit) => {
+	expect(() => limit({ capacity: 3, onReject: 503 as never })).toThrow(
+		new TypeError('onReject must be a function; got 503'),
+	)
+})
+
+test('the limiter’s resize refuses what its capacity refuses', () => {
+	const limiter = new Limiter(3)
+	expect(() => limiter.resize(0)).toThrow(new RangeError(`${CAPACITY}; got 0`))
+	expect(limiter.capacity).toBe(3)
+})
+
+describe('Semaphore', () => {
+	const from0 = 'capacity must be an integer from 0, or Infinity'
+	test.each([
+		[[-1], RangeError, `${from0}; got -1`],
+		[['3'], TypeError, `${from0}; got "3"`],
+		[[3, { maxQueue: 0.5 }], RangeError, 'maxQueue must be an integer from 0, or Infinity; got 0.5'],
+		[[3, { maxWait: 2 ** 31 }], RangeError, `maxWait must be ${WAIT}; got 2147483648`],
+		[[3, { maxwait: 1 }], TypeError, 'unknown option "maxwait"; allowed are maxQueue, maxWait'],
+		[[3, 5], TypeError, 'options must be an object; got 5'],
+	])('its constructor refuses %o', (given, type, message) => {
+		expect(() => new Semaphore(...(given as [number]))).toThrow(new type(message))
+	})
+
+	const acquiring: [unknown, typeof Error, string][] = [
+		[{ weight: 0 }, RangeError, 'weight must be an integer from 1; got 0'],
+		[{ weight: Number.POSITIVE_INFINITY }, RangeError, 'weight must be an integer from 1; got Infinity'],
+		[{ weight: '1' }, TypeError, 'weight must be an integer from 1; got "1"'],
+		[{ weight: 4 }, RangeError, 'weight must be at most the capacity, 3; got 4'],
+		[{ maxWait: -5 }, RangeError, `maxWait must be ${WAIT}; got -5`],
+		[{ signal: 'stop' }, TypeError, 'signal must be an AbortSignal; got "stop"'],
+		[{ signal: null }, TypeError, 'signal must be an AbortSignal; got null'],
+		[{ signal: { aborted: false } }, TypeError, 'signal must be an AbortSignal; got an object'],
+		[{ wait: 1 }, TypeError, 'unknown option "wait"; allowed are weight, signal, maxWait'],
+	]
+
+	test.each(acquiring)(
+		'acquire and run reject, and tryAcquire throws, for %o',
+		async (given, type, message) => {
+			const semaphore = new Semaphore(3)
+			await expect(semaphore.acquire(given as object)).rejects.toThrow(new type(message))
+			await expect(semaphore.run(() => 1, given as object)).rejects.toThrow(new type(message))
+			expect(() => semaphore.tryAcquire(given as object)).toThrow(new type(message))
+			expect(semaphore.active).toBe(0)
+		},
+	)
+
+	test('resize refuses what the constructor refuses, and changes nothing', () => {
+		const semaphore = new Semaphore(3)
+		expect(() => semaphore.resize(-1)).toThrow(new RangeError(`${from0}; got -1`))
+		expect(semaphore.capacity).toBe(3)
+	})
+})

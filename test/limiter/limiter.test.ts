@@ -1,0 +1,277 @@
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { enter, Limiter, type LimiterOptions, type Stay } from '../../src/limiter/limiter.js'
+
+afterEach(() => {
+	vi.useRealTimers()
+})
+
+interface Request {
+	user?: string | undefined
+	weight?: number
+}
+
+const present = new AbortController().signal
+
+/** Enters; what becomes of it is known after `await`. */
+async function come(limiter: Limiter, request: Request = {}, signal = present): Promise<Stay | undefined> {
+	const entered = await limiter[enter](request, signal)
+	if (entered !== undefined && 'reason' in entered) throw entered
+	return entered
+}
+
+/** Enters at once. */
+function enterNow(limiter: Limiter, request: Request = {}): Stay {
+	const stay = limiter[enter](request, present)
+	if (stay === undefined || !('leave' in stay)) throw new Error('not admitted at once')
+	return stay
+}
+
+function keyed(options?: Partial<LimiterOptions<Request>>): Limiter {
+	return new Limiter({
+		capacity: 1,
+		key: (request) => (request as Request).user,
+		...options,
+	} as LimiterOptions)
+}
+
+describe('stats', () => {
+	test('are plain JSON from the start', () => {
+		const none = { count: 0, mean: 0, p50: 0, p90: 0, p99: 0, max: 0 }
+		const stats = new Limiter({ capacity: 3, name: 'reports' }).stats()
+		expect(stats).toEqual({
+			name: 'reports',
+			capacity: 3,
+			active: 0,
+			queued: 0,
+			keys: 0,
+			admitted: 0,
+			completed: 0,
+			abandoned: 0,
+			rejected: { 'queue-full': 0, timeout: 0, evicted: 0, closed: 0, aborted: 0, unavailable: 0 },
+			waits: none,
+			holds: none,
+		})
+		const unbounded = new Limiter(Number.POSITIVE_INFINITY).stats()
+		expect(unbounded.capacity).toBe(null)
+		expect(JSON.parse(JSON.stringify(unbounded))).toEqual(unbounded)
+	})
+
+	test('count the admitted, the completed, the abandoned, and the rejected by reason', async () => {
+		vi.useFakeTimers()
+		const limiter = new Limiter({ capacity: 1, maxQueue: 2, maxWait: 100 })
+		const first = enterNow(limiter)
+		const timedOut = come(limiter)
+		const leaver = new AbortController()
+		const left = come(limiter, {}, leaver.signal)
+		await expect(come(limiter)).rejects.toMatchObject({ reason: 'queue-full' })
+		leaver.abort('left')
+		await expect(left).rejects.toBe('left')
+		await vi.advanceTimersByTimeAsync(50)
+		const waiting = come(limiter)
+		const checked = expect(timedOut).rejects.toMatchObject({ reason: 'timeout' })
+		await vi.advanceTimersByTimeAsync(50)
+		await checked
+		first.leave('abandoned')
+		first.leave('ok')
+		const second = await waiting
+		expect(second).toMatchObject({ waited: 50, queued: 1 })
+		await vi.advanceTimersByTimeAsync(20)
+		second?.leave('ok')
+		limiter.close()
+		await expect(come(limiter)).rejects.toMatchObject({ reason: 'closed' })
+		expect(limiter.stats()).toMatchObject({
+			active: 0,
+			queued: 0,
+			admitted: 2,
+			completed: 1,
+			abandoned: 1,
+			rejected: { 'queue-full': 1, timeout: 1, evicted: 0, closed: 1, aborted: 1, unavailable: 0 },
+			waits: { count: 2, mean: 25, max: 50 },
+			holds: { count: 2, mean: 60, max: 100 },
+		})
+	})
+
+	test('count who has left before there was anything to wait for', async () => {
+		const limiter = new Limiter(1)
+		await expect(come(limiter, {}, AbortSignal.abort('gone'))).rejects.toBe('gone')
+		expect(limiter.stats()).toMatchObject({ admitted: 0, rejected: { aborted: 1 } })
+	})
+})
+
+test('a request whose client leaves just when the permit is handed over does not take it', async () => {
+	const limiter = keyed()
+	const first = enterNow(limiter, { user: 'a' })
+	const leaver = new AbortController()
+	const second = come(limiter, { user: 'a' }, leaver.signal)
+	const third = come(limiter, { user: 'a' })
+	first.leave('ok')
+	leaver.abort('left')
+	await expect(second).rejects.toBe('left')
+	;(await third)?.leave('ok')
+	expect(limiter.stats()).toMatchObject({ active: 0, keys: 0, admitted: 2, rejected: { aborted: 1 } })
+
+	const last = enterNow(limiter, { user: 'a' })
+	const alone = new AbortController()
+	const nobody = come(limiter, { user: 'a' }, alone.signal)
+	last.leave('ok')
+	alone.abort('left')
+	await expect(nobody).rejects.toBe('left')
+	expect(limiter.stats()).toMatchObject({ active: 0, keys: 0 })
+})
+
+describe('the functions', () => {
+	test('skip lets a request through, uncounted', async () => {
+		const limiter = new Limiter({ capacity: 1, skip: (request) => (request as Request).user === 'probe' })
+		expect(limiter[enter]({ user: 'probe' }, present)).toBeUndefined()
+		expect(limiter.stats()).toMatchObject({ active: 0, admitted: 0 })
+		enterNow(limiter)
+	})
+
+	test('skip: a promise fails the request, as it would pass for true', async () => {
+		const limiter = new Limiter({ capacity: 1, skip: (async () => false) as never })
+		expect(() => limiter[enter]({}, present)).toThrow(
+			new TypeError('what skip returns must be true or false; got an object'),
+		)
+		expect(new Limiter({ capacity: 1, skip: () => 'yes' as never })[enter]({}, present)).toBeUndefined()
+	})
+
+	test('weight is how many permits a request takes', async () => {
+		const limiter = new Limiter({ capacity: 3, weight: (request) => (request as Request).weight ?? 1 })
+		const heavy = enterNow(limiter, { weight: 2 })
+		expect(limiter.active).toBe(2)
+		const waiting = come(limiter, { weight: 2 })
+		expect(limiter.queued).toBe(1)
+		heavy.leave('ok')
+		;(await waiting)?.leave('ok')
+		expect(limiter.active).toBe(0)
+		await expect(come(limiter, { weight: 4 })).rejects.toThrow(RangeError)
+		await expect(come(limiter, { weight: 0 })).rejects.toThrow(RangeError)
+		expect(limiter.active).toBe(0)
+	})
+
+	test('key: what is neither a string nor undefined fails the request', async () => {
+		const limiter = keyed()
+		for (const user of [7, null, {}] as never[]) {
+			await expect(come(limiter, { user })).rejects.toThrow(
+				/^what key returns must be a string or undefined; got /,
+			)
+		}
+		expect(limiter.stats()).toMatchObject({ keys: 0, active: 0 })
+	})
+
+	test('one that throws takes no permit', async () => {
+		const fail = (): never => {
+			throw new Error('mine')
+		}
+		for (const options of [{ key: fail }, { weight: fail }, { skip: fail }]) {
+			const limiter = new Limiter({ capacity: 1, ...options })
+			await expect(come(limiter)).rejects.toThrow('mine')
+			expect(limiter.stats()).toMatchObject({ active: 0, keys: 0 })
+		}
+	})
+})
+
+describe('key', () => {
+	test('each key has a limit and a queue of its own', async () => {
+		const limiter = keyed({ maxQueue: 1 })
+		const a = enterNow(limiter, { user: 'a' })
+		const b = enterNow(limiter, { user: 'b' })
+		const waiting = come(limiter, { user: 'a' })
+		await expect(come(limiter, { user: 'a' })).rejects.toMatchObject({ reason: 'queue-full' })
+		expect(limiter.stats()).toMatchObject({ active: 2, queued: 1, keys: 2 })
+		a.leave('ok')
+		;(await waiting)?.leave('ok')
+		b.leave('ok')
+		expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0 })
+	})
+
+	test('undefined is not limited', () => {
+		const limiter = keyed()
+		expect(limiter[enter]({}, present)).toBeUndefined()
+		expect(limiter[enter]({}, present)).toBeUndefined()
+		expect(limiter.stats()).toMatchObject({ admitted: 0, keys: 0 })
+	})
+
+	test('names of the language are keys like any other', async () => {
+		const limiter = keyed({ maxQueue: 0 })
+		for (const user of ['__proto__', 'constructor', 'toString', '']) {
+			const stay = enterNow(limiter, { user })
+			await expect(come(limiter, { user })).rejects.toMatchObject({ reason: 'queue-full' })
+			stay.leave('ok')
+			enterNow(limiter, { user }).leave('ok')
+		}
+		expect(limiter.stats().keys).toBe(0)
+	})
+
+	test('a million different keys leave nothing behind', () => {
+		const limiter = keyed()
+		for (let i = 0; i < 1_000_000; i++) enterNow(limiter, { user: `user ${i}` }).leave('ok')
+		expect(limiter.stats()).toMatchObject({ active: 0, keys: 0, admitted: 1_000_000, completed: 1_000_000 })
+	})
+
+	test('the status of a refusal is 429, else 503, unless it is given', () => {
+		expect(new Limiter(1).statusCode).toBe(503)
+		expect(keyed().statusCode).toBe(429)
+		expect(keyed({ statusCode: 503 }).statusCode).toBe(503)
+	})
+
+	test('a new key begins with the pace of those before it', async () => {
+		vi.useFakeTimers()
+		const limiter = keyed({ maxQueue: 0 })
+		const first = enterNow(limiter, { user: 'a' })
+		await expect(come(limiter, { user: 'a' })).rejects.toMatchObject({ retryAfter: 1 })
+		vi.advanceTimersByTime(5000)
+		first.leave('ok')
+		enterNow(limiter, { user: 'b' })
+		await expect(come(limiter, { user: 'b' })).rejects.toMatchObject({ retryAfter: 5 })
+	})
+
+	test('resize, close and onIdle are for all keys, those to come included', async () => {
+		const limiter = keyed()
+		const a = enterNow(limiter, { user: 'a' })
+		limiter.resize(2)
+		expect(limiter.capacity).toBe(2)
+		const more = [
+			enterNow(limiter, { user: 'a' }),
+			enterNow(limiter, { user: 'b' }),
+			enterNow(limiter, { user: 'b' }),
+		]
+		const waiting = come(limiter, { user: 'b' })
+		limiter.close()
+		await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
+		await expect(come(limiter, { user: 'c' })).rejects.toMatchObject({ reason: 'closed' })
+		let idle = false
+		limiter.onIdle().then(() => {
+			idle = true
+		})
+		for (const stay of more) stay.leave('ok')
+		await new Promise(setImmediate)
+		expect(idle).toBe(false)
+		a.leave('ok')
+		await new Promise(setImmediate)
+		expect(idle).toBe(true)
+		expect(limiter.stats()).toMatchObject({ active: 0, keys: 0 })
+	})
+})
+
+test('a limiter is no options for another one: its key would be lost', () => {
+	expect(() => new Limiter(keyed() as unknown as LimiterOptions)).toThrow(
+		new TypeError('options must be a capacity or an object of options; got a Limiter'),
+	)
+})
+
+test('resize, close and onIdle without keys', async () => {
+	const limiter = new Limiter(1)
+	await limiter.onIdle()
+	const first = enterNow(limiter)
+	const second = come(limiter)
+	limiter.resize(2)
+	await second
+	const third = come(limiter)
+	limiter.close()
+	await expect(third).rejects.toMatchObject({ reason: 'closed' })
+	const idle = limiter.onIdle()
+	first.leave('ok')
+	;(await second)?.leave('ok')
+	await idle
+})
