@@ -1,13 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RejectedError } from '../src/errors.js'
-import { enterLimiter, type Place } from '../src/http/exchange.js'
-import { announce, announces } from '../src/http/headers.js'
-import { type Rejection, refusalOf, rejectionBy } from '../src/http/rejection.js'
+import { type Entry, enterGate } from '../src/http/exchange.js'
+import { answerTo, type Rejection, rejectionBy } from '../src/http/rejection.js'
 import { readLimit, type SharedLimiter } from '../src/http/setup.js'
 import type { Limiter, LimiterOptions } from '../src/limiter/limiter.js'
 
-export { type Admission, admission } from '../src/http/exchange.js'
+export { admission } from '../src/http/exchange.js'
 export type { Rejection } from '../src/http/rejection.js'
+export type { Admission } from '../src/http/ticket.js'
 export { Limiter, type LimiterOptions, type LimiterStats } from '../src/limiter/limiter.js'
 
 /** A request of Express 5 or 4, connect, or `node:http`. */
@@ -44,64 +44,60 @@ export interface Middleware {
  */
 export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
 	const { limiter, onReject } = readLimit(options)
-	const announcing = announces(limiter)
 
-	function refuse(error: RejectedError, req: RequestLike, res: ServerResponse, next: Next): unknown {
+	function answer(error: RejectedError, req: RequestLike, res: ServerResponse, next: Next): unknown {
 		const rejection = rejectionBy(limiter, error, res)
 		if (onReject !== undefined) return onReject(rejection, req, res, next)
 		if (res.headersSent) return next(rejection)
-		const { headers, body } = refusalOf(rejection)
+		const { headers, body } = answerTo(rejection)
 		return res.writeHead(rejection.status, headers).end(body)
 	}
 
-	async function turnAway(
+	async function reject(
 		error: RejectedError,
 		req: RequestLike,
 		res: ServerResponse,
 		next: Next,
 	): Promise<void> {
 		try {
-			await refuse(error, req, res, next)
+			await answer(error, req, res, next)
 		} catch (failure) {
 			next(failure)
 		}
 	}
 
+	function goOn(entry: Entry, req: RequestLike, res: ServerResponse, next: Next): void {
+		if (entry.tag === 'waiting') wait(entry, req, res, next)
+		else if (entry.tag === 'rejected') reject(entry.error, req, res, next)
+		else if (entry.tag !== 'ended') next()
+	}
+
 	async function wait(
-		waiting: Promise<Place | undefined>,
+		waiting: Entry & { tag: 'waiting' },
 		req: RequestLike,
 		res: ServerResponse,
 		next: Next,
 	): Promise<void> {
-		let place: Place | undefined
+		const ready = await waiting.ready
+		let entry: Entry
 		try {
-			place = await waiting
-		} catch (error) {
-			return turnAway(error as RejectedError, req, res, next)
-		}
-		if (place === undefined) return
-		if (announcing) announce(place, res)
-		next()
-	}
-
-	function inflightLimit(req: RequestLike, res: ServerResponse, next: Next): void {
-		let entered: ReturnType<typeof enterLimiter>
-		try {
-			entered = enterLimiter(limiter, req, req, res)
+			entry = waiting.enter(ready)
 		} catch (error) {
 			next(error)
 			return
 		}
-		if (entered === undefined) {
-			next()
-		} else if ('then' in entered) {
-			wait(entered, req, res, next)
-		} else if ('reason' in entered) {
-			turnAway(entered, req, res, next)
-		} else {
-			if (announcing) announce(entered, res)
-			next()
+		goOn(entry, req, res, next)
+	}
+
+	function inflightLimit(req: RequestLike, res: ServerResponse, next: Next): void {
+		let entry: Entry
+		try {
+			entry = enterGate(limiter, req, req, res)
+		} catch (error) {
+			next(error)
+			return
 		}
+		goOn(entry, req, res, next)
 	}
 	return Object.assign(inflightLimit, { limiter })
 }

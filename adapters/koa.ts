@@ -1,13 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RejectedError } from '../src/errors.js'
-import { enterLimiter, type Place } from '../src/http/exchange.js'
-import { announce, announces } from '../src/http/headers.js'
-import { type Rejection, refusalOf, rejectionBy } from '../src/http/rejection.js'
+import { type Entry, enterGate } from '../src/http/exchange.js'
+import { answerTo, type Rejection, rejectionBy } from '../src/http/rejection.js'
 import { readLimit, type SharedLimiter } from '../src/http/setup.js'
 import type { Limiter, LimiterOptions } from '../src/limiter/limiter.js'
 
-export { type Admission, admission } from '../src/http/exchange.js'
+export { admission } from '../src/http/exchange.js'
 export type { Rejection } from '../src/http/rejection.js'
+export type { Admission } from '../src/http/ticket.js'
 export { Limiter, type LimiterOptions, type LimiterStats } from '../src/limiter/limiter.js'
 
 /** What is needed of the context of Koa 3 or 2. */
@@ -48,44 +48,39 @@ export interface Middleware {
  */
 export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
 	const { limiter, onReject } = readLimit(options)
-	const announcing = announces(limiter)
 
-	async function refuse(error: RejectedError, ctx: ContextLike, next: Next): Promise<void> {
+	async function reject(error: RejectedError, ctx: ContextLike, next: Next): Promise<void> {
 		const rejection = rejectionBy(limiter, error, ctx.res)
 		if (onReject !== undefined) {
 			await onReject(rejection, ctx, next)
 			return
 		}
-		const { headers, body } = refusalOf(rejection)
+		const { headers, body } = answerTo(rejection)
 		ctx.status = rejection.status
 		ctx.body = body
 		ctx.set(headers)
 	}
 
 	async function inflightLimit(ctx: ContextLike, next: Next): Promise<void> {
-		let place: Place | undefined
-		const entered = enterLimiter(limiter, ctx, ctx.req, ctx.res)
-		if (entered !== undefined && 'reason' in entered) return refuse(entered, ctx, next)
-		if (entered !== undefined && 'then' in entered) {
-			try {
-				place = await entered
-			} catch (error) {
-				return refuse(error as RejectedError, ctx, next)
-			}
-			if (place === undefined) {
-				// The client has left: there is nobody to answer.
+		let entry: Entry = enterGate(limiter, ctx, ctx.req, ctx.res)
+		while (entry.tag === 'waiting') entry = entry.enter(await entry.ready)
+		switch (entry.tag) {
+			case 'ended':
+				// Nobody waits for an answer: Koa must not give one.
 				ctx.respond = false
 				return
-			}
-		} else {
-			place = entered
-		}
-		if (announcing && place !== undefined) announce(place, ctx.res)
-		place?.handlerBegins()
-		try {
-			await next()
-		} finally {
-			place?.handlerDone()
+			case 'rejected':
+				return reject(entry.error, ctx, next)
+			case 'skipped':
+				await next()
+				return
+			case 'admitted':
+				entry.handlerBegins()
+				try {
+					await next()
+				} finally {
+					entry.handlerDone()
+				}
 		}
 	}
 	return Object.assign(inflightLimit, { limiter })

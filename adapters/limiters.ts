@@ -1,5 +1,5 @@
 import type { SharedLimiter } from '../src/http/setup.js'
-import { enter } from '../src/limiter/limiter.js'
+import { enter } from '../src/limiter/gate.js'
 
 /*
  * What all that shows limiters has in common: it is given several, and tells them apart by their names.

@@ -1,7 +1,8 @@
 export type { Controller, ControllerFactory, Sample } from './adaptive/controller.js'
 export { RejectedError, type RejectionReason } from './errors.js'
 export { requestDeadline, requestStart } from './http/deadlines.js'
-export { type Admission, admission } from './http/exchange.js'
+export { admission } from './http/exchange.js'
+export type { Admission } from './http/ticket.js'
 export { Limiter, type LimiterOptions, type LimiterStats } from './limiter/limiter.js'
 export type { Order } from './queue/line.js'
 export {

@@ -11,8 +11,9 @@ import {
 	checkStatusCode,
 	checkWeight,
 } from '../../src/checks.js'
-import { RejectedError, type RejectionReason } from '../../src/errors.js'
-import { enter, type LimiterStats, type Stay } from '../../src/limiter/limiter.js'
+import { RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
+import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from '../../src/limiter/gate.js'
+import type { LimiterStats } from '../../src/limiter/limiter.js'
 import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
 import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore/semaphore.js'
 import { WaitQueue } from '../../src/semaphore/wait-queue.js'
@@ -60,11 +61,13 @@ const UNBOUNDED = Number.MAX_SAFE_INTEGER
  * One limit for a whole fleet of processes, kept by Redis. Made by {@link redisLimiter}; used like a `Limiter`:
  * `limit(limiter)`.
  */
-export class RedisLimiter {
+export class RedisLimiter implements Gate {
 	/** What the fleet calls it, in Redis and in figures. */
 	readonly name: string
 	/** How long a handler may go on holding its permit after its client left, in ms. */
 	readonly abandonedTimeout: number
+	/** How long a client may take nothing of what waits for it, in ms. */
+	readonly stallTimeout: number
 	/** Status of a refusal. */
 	readonly statusCode: number
 	/** Whether clients are told how long they waited. */
@@ -104,6 +107,7 @@ export class RedisLimiter {
 		this.#maxQueue = Math.min(checkMaxQueue(maxQueue), UNBOUNDED)
 		this.#maxWait = checkDuration('maxWait', maxWait)
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
+		this.stallTimeout = checkDuration('stallTimeout', options.stallTimeout ?? 60_000)
 		this.statusCode = checkStatusCode(options.statusCode ?? 503)
 		this.serverTiming = checkBoolean('serverTiming', options.serverTiming ?? false)
 		this.#whenUnavailable = checkWhenUnavailable(whenUnavailable)
@@ -232,24 +236,28 @@ export class RedisLimiter {
 		await this.#fleet.quiet()
 	}
 
-	/**
-	 * Lets a request in.
-	 *
-	 * @internal
-	 * @param signal - is aborted when the client has left.
-	 * @returns `undefined` for a request that is not to be limited. The promise rejects with a `RejectedError`, or with
-	 * the reason of `signal`.
-	 * @throws what the user's functions throw, or a `TypeError` or `RangeError` for what they returned.
-	 */
-	[enter](request: object, signal: AbortSignalLike): Promise<Stay> | undefined {
+	/** @internal */
+	[enter](request: object, signal: AbortSignalLike): Entrance {
 		const options = this.#options
-		if (options.skip !== undefined && checkSkip(options.skip(request))) return undefined
+		if (signal.aborted) {
+			this.#figures.rejected('aborted', 0, undefined, this)
+			return { tag: 'rejected', error: withoutStack(() => this.#rejection('aborted')) }
+		}
+		if (options.skip !== undefined && checkSkip(options.skip(request))) return SKIPPED
 		const weight = options.weight === undefined ? 1 : checkWeight(options.weight(request), this.capacity)
-		return this.#stay(weight, signal)
+		return { tag: 'waiting', settled: this.#settled(weight, signal) }
 	}
 
-	async #stay(weight: number, signal: AbortSignalLike): Promise<Stay> {
-		const caller = await this.#admission(weight, signal, this.#maxWait)
+	async #settled(weight: number, signal: AbortSignalLike): Promise<Stay | Rejected> {
+		try {
+			return this.#stay(await this.#admission(weight, signal, this.#maxWait))
+		} catch (error) {
+			const rejected = error instanceof RejectedError ? error : withoutStack(() => this.#rejection('aborted'))
+			return { tag: 'rejected', error: rejected }
+		}
+	}
+
+	#stay(caller: Caller): Stay {
 		const { leave } = this.#leaving(caller)
 		const { waited, ahead } = caller
 		let both: AbortSignal | undefined
@@ -257,7 +265,7 @@ export class RedisLimiter {
 			both ??= either(client, caller.signal)
 			return both
 		}
-		return { waited, queued: ahead, available: 0, signalWith, leave }
+		return { tag: 'admitted', waited, queued: ahead, available: 0, signalWith, leave }
 	}
 
 	/** A permit that tells the figures when it is given back. */

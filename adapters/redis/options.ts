@@ -22,6 +22,11 @@ export interface RedisLimiterOptions<Request = object> {
 	 * `Infinity`: no bound. Default: `30_000`.
 	 */
 	abandonedTimeout?: number | undefined
+	/**
+	 * How long a client may take nothing of what waits for it before its connection is cut off, in ms, from 0 to 2^31 - 1;
+	 * `Infinity`: never. A request that has given its permit back is not cut off. Default: `60_000`.
+	 */
+	stallTimeout?: number | undefined
 	/** Status of a refusal: an integer from 400 to 599. Default: `503`. */
 	statusCode?: number | undefined
 	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
@@ -55,6 +60,7 @@ export const REDIS_LIMITER_OPTIONS: readonly string[] = [
 	'weight',
 	'skip',
 	'abandonedTimeout',
+	'stallTimeout',
 	'statusCode',
 	'serverTiming',
 	'lease',

@@ -1,121 +1,147 @@
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
-import { type Linked, WaitQueue } from '../semaphore/wait-queue.js'
+import { StallWatch } from './stall.js'
 
 /*
- * What carries an exchange: the socket in HTTP/1, the stream in HTTP/2. Its `close` is the one event that always
- * comes. A response that is pipelined behind another, and whose connection is then reset, emits neither `finish` nor
- * `close` on Node 20 and 22, and no `close` of a request tells of the client once its body has been read.
+ * Where a client's leaving is noticed, and which of its requests has the connection.
+ *
+ * A connection is the socket in HTTP/1, and the stream in HTTP/2. Its `close` is the one event that always comes. In
+ * HTTP/1, a client may pipeline requests: Node calls their handlers at once, but their responses own the connection one
+ * after the other. Here, a pipelined request waits for its turn. So a connection has one exchange at a time, and a client
+ * can't take several permits, or several places in a queue, by one connection.
  */
 
-/**
- * When a client has taken nothing of the bytes that wait for it for this long, in ms, its connection is closed, like
- * by the `send_timeout` of nginx. Else whoever stops reading a response would keep its permit for ever.
- */
-const STALLED_AFTER = 30_000
+type Carrier = EventEmitter & Pick<Socket, 'destroyed' | 'errored' | 'readableEnded'>
 
-type Carrier = EventEmitter &
-	Pick<Socket, 'destroyed' | 'writableLength' | 'destroy' | 'errored' | 'readableEnded'>
+/** Why a connection has closed. */
+export type Departure = 'client' | 'handler' | 'stalled'
 
-/** What takes part in an exchange over a connection. */
-export interface Member extends Linked<Member> {
+/** The exchange that a connection has. */
+export interface Occupant {
 	readonly req: IncomingMessage
-	/** The connection is closed. It deletes itself. `byHandler`: its own handler has closed it. */
-	clientLeft(byHandler: boolean): void
+	/** How long the client may take nothing of what waits for it, in ms; `Infinity`: no bound, or no permit is held. */
+	readonly stallTimeout: number
+	/** The connection has closed. */
+	left(why: Departure): void
 }
 
-/** A connection with the exchanges that are under way on it: one listener and one timer, however many they are. */
 export class Connection {
 	readonly #carrier: Carrier
-	readonly #members: WaitQueue<Member> = new WaitQueue()
-	#timer: NodeJS.Timeout | undefined = undefined
-	#taken: string | undefined = undefined
+	readonly #stall: StallWatch
+	#occupant: Occupant | undefined = undefined
+	/** Pipelined requests that wait for their turn. */
+	readonly #pipelined: Set<() => void> = new Set()
+	/** The client has stalled, and so it is cut off. */
+	stalled = false
 	#timedOut = false
 
 	constructor(carrier: Carrier) {
 		this.#carrier = carrier
-		// Before anyone else's listener: handlers that end their response because of this event must find us prepared.
+		this.#stall = new StallWatch(
+			carrier as Socket,
+			() => this.#occupant?.stallTimeout ?? Number.POSITIVE_INFINITY,
+			() => {
+				this.stalled = true
+			},
+		)
+		// Before all other listeners: a handler that ends its response because of this event must find us prepared.
 		carrier.prependListener('close', () => this.#close())
 		carrier.prependListener('timeout', () => {
 			this.#timedOut = true
 		})
 	}
 
+	/** The client has left. Node aborts a stream of HTTP/2 some time before it closes it. */
 	get closed(): boolean {
-		return this.#carrier.destroyed
+		return this.#carrier.destroyed || (this.#carrier as { aborted?: boolean }).aborted === true
 	}
 
-	add(member: Member): void {
-		this.#members.push(member)
-		// Left running between requests, so that a keep-alive connection costs one timer and not one for each.
-		this.#timer ??= setTimeout(checkProgress, STALLED_AFTER, this).unref()
+	get occupied(): boolean {
+		return this.#occupant !== undefined
 	}
 
-	/** It must have been added. */
-	delete(member: Member): void {
-		this.#members.remove(member)
+	occupy(occupant: Occupant): void {
+		this.#occupant = occupant
 	}
 
-	/** Closes the connection if nothing of what waits to be sent was taken since the last time. */
-	checkProgress(): void {
-		this.#timer = undefined
-		const taken = this.#takenSoFar()
-		if (taken !== undefined && taken === this.#taken) {
-			this.#timedOut = true
-			this.#carrier.destroy()
-			return
-		}
-		this.#taken = taken
-		if (this.#members.size > 0) this.#timer = setTimeout(checkProgress, STALLED_AFTER, this).unref()
+	vacate(): void {
+		this.#occupant = undefined
 	}
 
-	/** Changes with each byte taken; `undefined` when none waits. */
-	#takenSoFar(): string | undefined {
-		const carrier = this.#carrier as Carrier & {
-			bytesWritten?: number
-			_handle?: { writeQueueSize?: number } | null
-		}
-		if (!(carrier.writableLength > 0) || this.#members.size === 0) return undefined
-		// Within one large chunk, only the handle knows: Node's own socket timeout looks at the same figure.
-		return `${carrier.bytesWritten} ${carrier.writableLength} ${carrier._handle?.writeQueueSize}`
+	/** The occupant holds a permit from now on: its client must take what waits for it. */
+	watch(): void {
+		this.#stall.begin()
+	}
+
+	/** Resolves when a pipelined response owns the connection, or when that has closed. */
+	turnOf(res: ServerResponse): Promise<undefined> {
+		return new Promise((resolve) => {
+			const come = (): void => {
+				this.#pipelined.delete(come)
+				resolve(undefined)
+			}
+			this.#pipelined.add(come)
+			// Node gives the socket to a response when the one before it has finished.
+			res.once('socket', come)
+		})
 	}
 
 	#close(): void {
-		clearTimeout(this.#timer)
-		this.#timer = undefined
-		const byHandler = this.#closedByHandler()
-		for (let member = this.#members.head; member !== undefined; member = this.#members.head)
-			member.clientLeft(byHandler)
+		this.#stall.end()
+		const occupant = this.#occupant
+		if (occupant !== undefined) {
+			const why = this.#departureOf(occupant)
+			this.#occupant = undefined
+			occupant.left(why)
+		}
+		for (const come of this.#pipelined) come()
 	}
 
 	/**
-	 * Whether a handler has destroyed the connection, like Express's last one does with an error that reaches it after the
-	 * headers were sent. Told from all that a client can bring about: it ended its side, an error, a timeout, malformed
-	 * bytes, other requests on the same connection.
+	 * A handler may have destroyed the connection, as Express does with an error that reaches it after the headers were
+	 * sent. Node doesn't say so. It is concluded where nothing that a client can bring about has happened: the end of its
+	 * side, an error, a timeout, malformed bytes, another request behind this one.
 	 */
-	#closedByHandler(): boolean {
+	#departureOf({ req }: Occupant): Departure {
+		if (this.stalled) return 'stalled'
 		const carrier: Carrier & { parser?: { incoming?: unknown } | null } = this.#carrier
-		if (this.#timedOut || carrier.errored || carrier.readableEnded) return false
-		// One pipelined behind it that no limiter has met is known to Node's parser only.
-		if (this.#members.size !== 1 || carrier.parser?.incoming !== this.#members.head?.req) return false
+		if (this.#timedOut || carrier.errored || carrier.readableEnded) return 'client'
+		// The handler of a request that is pipelined behind this one may have failed: Node's parser knows of it.
+		if (carrier.parser?.incoming !== req) return 'client'
 		// Before `clientError`, whose listeners close the connection too, Node takes this listener of its own off.
-		return carrier.listeners('error').some(({ name }) => name === 'socketOnError')
+		return carrier.listeners('error').some(({ name }) => name === 'socketOnError') ? 'handler' : 'client'
 	}
 }
 
-function checkProgress(connection: Connection): void {
-	connection.checkProgress()
-}
-
-/** Where the connection of a carrier is found. A `WeakMap` of all of them would cost more at each garbage collection. */
+/** Where the connection of a carrier is found. A `WeakMap` would cost more at each garbage collection. */
 const KEY: unique symbol = Symbol('connection')
 
-export function connectionOf(req: IncomingMessage, res: ServerResponse): Connection {
-	const { stream } = res as { stream?: Carrier }
-	// In a unit test the two may be made by hand, with no socket that tells of a client: the response is all there is.
-	const socket = typeof req.socket?.prependListener === 'function' ? req.socket : res
-	const carrier: Carrier & { [KEY]?: Connection } = stream ?? (socket as Carrier)
+function connectionBy(carrier: Carrier & { [KEY]?: Connection }): Connection {
 	carrier[KEY] ??= new Connection(carrier)
 	return carrier[KEY]
+}
+
+export function connectionOf(req: IncomingMessage, res: ServerResponse): Connection {
+	const { stream } = res as { stream?: ServerHttp2Stream }
+	// A request that was made by hand may have no socket that tells when a client leaves: its response is all there is.
+	const socket = typeof req.socket?.prependListener === 'function' ? req.socket : res
+	const connection = connectionBy(stream ?? (socket as Carrier))
+	// Only exchanges that were made by hand can share a connection, as the parts of a batch do.
+	return connection.occupied ? connectionBy(res as unknown as Carrier) : connection
+}
+
+/**
+ * The turn of a response that is pipelined behind another one, which owns the connection; `undefined`: it need not wait.
+ *
+ * A response that was made by hand, as for a WebSocket or for a part of a batch, never gets a socket. Those that Node's
+ * server makes have a listener of its own.
+ */
+export function turnOf(req: IncomingMessage, res: ServerResponse): Promise<undefined> | undefined {
+	if (res.socket !== null) return undefined
+	const { socket } = req as { socket: (Carrier & { _httpMessage?: unknown }) | null }
+	if (socket == null || socket._httpMessage == null || socket.destroyed) return undefined
+	if (!res.listeners('finish').some(({ name }) => name === 'bound resOnFinish')) return undefined
+	return connectionBy(socket).turnOf(res)
 }

@@ -1,27 +1,39 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { RejectedError } from '../errors.js'
-import { enter, type Limiter, type Stay } from '../limiter/limiter.js'
-import type { AbortSignalLike } from '../semaphore/semaphore.js'
-import type { Outcome } from '../stats/observer.js'
-import { type Connection, connectionOf, type Member } from './connection.js'
-import { onAbandonedHandlerEnd, onHandlerEnd } from './handler-end.js'
+import type { ServerHttp2Stream } from 'node:http2'
+import { enter, type Gate, type Rejected, SKIPPED, type Skipped, type Stay } from '../limiter/gate.js'
+import { type Connection, connectionOf, type Departure, type Occupant, turnOf } from './connection.js'
+import { onAbandonedHandlerEnd, onHandlerDestroy, onHandlerEnd } from './handler-done.js'
+import { announce } from './headers.js'
+import { type Admission, Ticket } from './ticket.js'
 
 /*
- * When an exchange is over. Response finished: over. Client gone and handler done: over. Client gone and handler still
- * at work: the permit is held, as the work goes on, at most for `abandonedTimeout`.
+ * What ends an exchange:
+ *
+ *   open ── the response has finished ──► over: its permits come back
+ *     └──── the client has left ────────► left: its permits come back when the handler is done, or when `abandonedTimeout`
+ *                                         has passed, as the work that the client left behind goes on
+ *
+ * Only an open exchange can enter a gate, and be admitted after it has waited. Whether it is open is a question about
+ * states (is the connection closed, is the response ended), which are looked at, and not about events, which may not come.
  */
 
-/** A request's admission by a limiter, as its handler sees it. */
-export interface Admission {
-	/** How long the request waited, in ms; 0 when there was room. */
-	readonly waited: number
-	/** Requests that were waiting ahead of it when it arrived; 0 when there was room. */
-	readonly queued: number
-	/** Is aborted when the client leaves, or the permit is lost. To hand to `fetch`, a database, or whatever can stop early. */
-	readonly signal: AbortSignal
-	/** Gives the permit back early: for a long poll, or the tail of a stream. Only the first call counts. */
-	release(): void
+/** The request is over: its client has left, or it was answered. Its handler must not run, and nobody waits for an answer. */
+interface Ended {
+	readonly tag: 'ended'
 }
+
+/** The request waits: for its turn on its connection, or in a queue. */
+interface Waiting {
+	readonly tag: 'waiting'
+	readonly ready: Promise<Stay | Rejected | undefined>
+	/** To be called with what `ready` resolves to, at once: it says what has become of the request by now. */
+	enter(ready: Stay | Rejected | undefined): Entry
+}
+
+/** What has become of a request that has met a gate. The tag of a ticket is `admitted`. */
+export type Entry = Skipped | Ticket | Waiting | Rejected | Ended
+
+const ENDED: Ended = { tag: 'ended' }
 
 /** Where the exchange of a request is found: the same for every copy of this package in a process. */
 const KEY: unique symbol = Symbol.for('inflight-limit.exchange') as never
@@ -30,25 +42,26 @@ interface Limited {
 	[KEY]?: Exchange | undefined
 }
 
-/** One request and its response, with the limiters that it has met. */
-class Exchange implements Member {
-	previous: Member | undefined = undefined
-	next: Member | undefined = undefined
-	/** The place in the limiter met last; the others are behind it. */
-	place: Place | undefined = undefined
-	over = false
+/** One request and its response, with the tickets that it has. */
+class Exchange implements Occupant {
 	readonly req: IncomingMessage & Limited
 	readonly res: ServerResponse
+	/** The ticket of the gate that was met last; the others are behind it. */
+	ticket: Ticket | undefined = undefined
 	readonly #connection: Connection
-	readonly #onFinish = (): void => {
-		// Node ends the stream of HTTP/2 itself when the client resets it, and it then emits `finish` all the same.
-		if (this.res.writableEnded) this.#finish()
-	}
-	/** The connection is emitting `close`. */
-	#closing = false
-	#aborter: AbortController | undefined = undefined
-	/** Listening to the connection and the response. */
+	#state: 'open' | 'left' | 'over' = 'open'
+	/** It has the connection, and listens to the response. */
 	#attached = false
+	/** Somebody has answered the request while it waited. */
+	#answered = false
+	/** The handler has destroyed a response of HTTP/2, which doesn't show that. */
+	#destroyed = false
+	#aborter: AbortController | undefined = undefined
+	readonly #onFinish = (): void => {
+		// Node emits `finish` also for what a connection that was cut off could not send.
+		if (isSent(this.res) && !this.#connection.stalled) this.#finish()
+	}
+	#onAnswer: (() => void) | undefined = undefined
 
 	constructor(req: IncomingMessage, res: ServerResponse) {
 		this.req = req
@@ -56,245 +69,228 @@ class Exchange implements Member {
 		this.#connection = connectionOf(req, res)
 	}
 
-	/** The client has left. */
-	get gone(): boolean {
-		return this.#connection.closed
+	get ended(): boolean {
+		return this.#state !== 'open' || this.#answered || this.#connection.closed || isAnswered(this.res)
+	}
+
+	get abandoned(): boolean {
+		return this.#state === 'left'
 	}
 
 	get signal(): AbortSignal {
 		if (this.#aborter === undefined) {
 			this.#aborter = new AbortController()
-			if (this.gone) this.#aborter.abort()
+			if (this.#connection.closed) this.#aborter.abort()
 		}
 		return this.#aborter.signal
 	}
 
-	add(place: Place): void {
-		place.outer = this.place
-		this.place = place
-		if (place.outer !== undefined) return
-		this.req[KEY] = this
-		this.#connection.add(this)
-		this.#attached = true
-		this.#finisher().on('finish', this.#onFinish)
-		// Pipelined behind another response: it gets its socket only when that one has finished, which its own client may
-		// put off for ever. What is left to do once the handler has ended it is not work.
-		if (this.res.socket === null) onHandlerEnd(this.res, (error) => this.#handlerEnded(error))
-	}
-
-	/** A place that was refused is none. If that was because the client left, nobody will end the response. */
-	remove(place: Place): void {
-		this.place = place.outer
-		if (place.outer === undefined) {
-			this.req[KEY] = undefined
-			this.#detach()
-		} else if (this.gone) {
-			this.#handlerEnded()
+	/** The shortest of the gates whose permits it holds. */
+	get stallTimeout(): number {
+		let shortest = Number.POSITIVE_INFINITY
+		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) {
+			if (ticket.held) shortest = Math.min(shortest, ticket.gate.stallTimeout)
 		}
+		return shortest
 	}
 
-	clientLeft(byHandler: boolean): void {
+	hasMet(gate: Gate): boolean {
+		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) {
+			if (ticket.gate === gate) return true
+		}
+		return false
+	}
+
+	admit(ticket: Ticket, stay: Stay): Ticket {
+		this.#add(ticket)
+		return this.#begin(ticket, stay)
+	}
+
+	/** Begins to wait in the queue of a gate. An answer, by whomever, takes the request out of it. */
+	queue(ticket: Ticket): void {
+		this.#add(ticket)
+		this.#onAnswer ??= () => {
+			this.#answered = true
+			this.#leaveQueues()
+		}
+		finisherOf(this.res).on('prefinish', this.#onAnswer)
+		this.res.on('pipe', this.#onAnswer)
+	}
+
+	/** Ends the wait. The gate has decided some time before: the request can be over by now. */
+	dequeue(ticket: Ticket, outcome: Stay | Rejected): Entry {
+		if (this.#onAnswer !== undefined) {
+			finisherOf(this.res).removeListener('prefinish', this.#onAnswer)
+			this.res.removeListener('pipe', this.#onAnswer)
+		}
+		if (outcome.tag === 'admitted' && !this.ended) return this.#begin(ticket, outcome)
+		this.#remove(ticket)
+		if (outcome.tag === 'rejected') return unlessAborted(outcome)
+		outcome.leave('abandoned')
+		return ENDED
+	}
+
+	left(why: Departure): void {
+		if (this.#state !== 'open') return
+		this.#state = 'left'
 		this.#detach()
-		this.#closing = true
-		process.nextTick(() => {
-			this.#closing = false
-		})
 		this.#aborter?.abort()
-		// Node marks the response as destroyed only after us, unless it was the handler that destroyed it.
-		// With the headers out: `server.closeAllConnections()` must not pass for the handlers of all that have not answered.
-		const cutOff = byHandler && this.res.headersSent
-		const ended = this.res.writableEnded || this.res.destroyed || cutOff
+		const done = this.#handlerDone(why)
+		this.#leaveQueues()
 		let unseen = false
-		for (let place = this.place; place !== undefined; place = place.outer) {
-			if (place.clientLeft(ended)) unseen = true
+		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) {
+			if (ticket.abandon(done, why === 'stalled')) unseen = true
 		}
-		if (unseen) onAbandonedHandlerEnd(this.req, this.res, (error) => this.#handlerEnded(error))
+		if (!unseen) return
+		onAbandonedHandlerEnd(this.req, this.res, () => {
+			for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) ticket.abandonedEnd()
+		})
 	}
 
-	#handlerEnded(error?: unknown): void {
-		// As of version 24, Node itself destroys the responses that were pipelined on a connection while that closes.
-		if (this.#closing && (error as { code?: unknown } | undefined)?.code === 'ECONNRESET') return
-		if (this.gone) {
-			for (let place = this.place; place !== undefined; place = place.outer) place.handlerEnded()
-		} else if (this.res.socket === null) {
-			this.#finish()
+	#begin(ticket: Ticket, stay: Stay): Ticket {
+		ticket.admit(stay)
+		this.#connection.watch()
+		announce(ticket, this.res)
+		return ticket
+	}
+
+	#add(ticket: Ticket): void {
+		ticket.outer = this.ticket
+		this.ticket = ticket
+		if (this.#attached) return
+		this.#attached = true
+		const { req, res } = this
+		req[KEY] = this
+		this.#connection.occupy(this)
+		finisherOf(res).on('finish', this.#onFinish)
+		if (res.socket === null) {
+			// A response that was made by hand never gets a socket, and so it doesn't finish: it is over when it was ended.
+			onHandlerEnd(res, () => this.#finish())
+		} else if (streamOf(res) !== undefined) {
+			onHandlerDestroy(res, () => {
+				this.#destroyed = true
+			})
 		}
 	}
 
-	#finish(): void {
-		if (!this.#attached) return
-		this.over = true
-		this.#attached = false
-		this.#connection.delete(this)
-		for (let place = this.place; place !== undefined; place = place.outer) place.release()
+	#remove(ticket: Ticket): void {
+		if (this.ticket === ticket) this.ticket = ticket.outer
+		for (let inner = this.ticket; inner !== undefined; inner = inner.outer) {
+			if (inner.outer === ticket) inner.outer = ticket.outer
+		}
+		if (this.ticket !== undefined) return
+		this.req[KEY] = undefined
+		this.#detach()
 	}
 
 	#detach(): void {
 		if (!this.#attached) return
 		this.#attached = false
-		this.#connection.delete(this)
-		this.#finisher().removeListener('finish', this.#onFinish)
+		this.#connection.vacate()
+		finisherOf(this.res).removeListener('finish', this.#onFinish)
 	}
 
-	/** In HTTP/2 the response itself emits `finish` only when its stream closes, which an unread upload puts off. */
-	#finisher(): Pick<ServerResponse, 'on' | 'removeListener'> {
-		return (this.res as { stream?: ServerResponse }).stream ?? this.res
+	#finish(): void {
+		if (this.#state !== 'open') return
+		this.#state = 'over'
+		this.#connection.vacate()
+		this.#leaveQueues()
+		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) ticket.release()
 	}
+
+	#leaveQueues(): void {
+		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) ticket.leaveQueue()
+	}
+
+	/** Whether nothing more can come of the handler, as far as the response shows, when the client has left. */
+	#handlerDone(why: Departure): boolean {
+		const { req, res } = this
+		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) {
+			// It still waits for another gate, and so it will never run.
+			if (!ticket.admitted) return true
+		}
+		// A WebSocket has no response: its end is that of its connection.
+		if ((req as { upgrade?: boolean }).upgrade === true) return true
+		// Node marks a response of HTTP/1 as destroyed only after this, unless the handler has destroyed it.
+		if (isAnswered(res) || res.destroyed || this.#destroyed) return true
+		// With the headers sent: `server.closeAllConnections()` must not pass for the handlers of all that have not answered.
+		return why === 'handler' && res.headersSent
+	}
+}
+
+function streamOf(res: ServerResponse): (ServerHttp2Stream & { _final?: unknown }) | undefined {
+	return (res as { stream?: ServerHttp2Stream }).stream
+}
+
+/** What emits `finish`. The response of HTTP/2 does so only when its stream closes, which an unread upload puts off. */
+function finisherOf(res: ServerResponse): Pick<ServerResponse, 'on' | 'removeListener'> {
+	return (streamOf(res) as unknown as ServerResponse | undefined) ?? res
+}
+
+/** Somebody has ended the response. Node itself ends a stream of HTTP/2 that the client has reset. */
+function isAnswered(res: ServerResponse): boolean {
+	const stream = streamOf(res)
+	if (stream === undefined) return res.writableEnded || res.writableFinished
+	return res.writableEnded || (stream.writableEnded && !stream.aborted)
+}
+
+/** A response that emits `finish` has been sent, but for a stream that the client has reset, or one that sends a file. */
+function isSent(res: ServerResponse): boolean {
+	const stream = streamOf(res)
+	// Node sends the file of `respondWithFile` by itself, after it has ended the stream: that then closes.
+	return stream === undefined || (!stream.aborted && stream._final !== null)
+}
+
+function unlessAborted(rejected: Rejected): Rejected | Ended {
+	return rejected.error.reason === 'aborted' ? ENDED : rejected
 }
 
 /**
- * A request's place in a limiter: waiting, then at work. It is also the signal that takes it out of the queue.
+ * Lets a request enter a gate.
  *
- * What tells that the handler is done depends on the framework. Koa's middleware sees it, and says so with
- * `handlerBegins` and `handlerDone`. In Express nobody sees it: there the end of the response stands for it.
+ * @param subject - what the gate's own functions are given: `req` or `ctx`.
+ * @throws what the gate's own functions throw.
  */
-export class Place implements Admission, AbortSignalLike {
-	/** The place in the limiter that the request met before this one. */
-	outer: Place | undefined = undefined
-	readonly limiter: Limiter
-	readonly #exchange: Exchange
-	#stay: Stay | undefined = undefined
-	#handler: 'unseen' | 'working' | 'done' = 'unseen'
-	#abandoned = false
-	#waiter: { handleEvent(): void } | undefined = undefined
-	#timer: NodeJS.Timeout | undefined = undefined
-
-	constructor(exchange: Exchange, limiter: Limiter) {
-		this.#exchange = exchange
-		this.limiter = limiter
-	}
-
-	get waited(): number {
-		return this.#stay?.waited ?? 0
-	}
-
-	get queued(): number {
-		return this.#stay?.queued ?? 0
-	}
-
-	get available(): number {
-		return this.#stay?.available ?? 0
-	}
-
-	get signal(): AbortSignal {
-		const { signal } = this.#exchange
-		return this.#stay?.signalWith?.(signal) ?? signal
-	}
-
-	get admitted(): boolean {
-		return this.#stay !== undefined
-	}
-
-	get aborted(): boolean {
-		return this.#exchange.gone
-	}
-
-	addEventListener(_type: 'abort', waiter: { handleEvent(): void }): void {
-		this.#waiter = waiter
-	}
-
-	removeEventListener(): void {
-		this.#waiter = undefined
-	}
-
-	begin(stay: Stay): void {
-		this.#stay = stay
-	}
-
-	release(): void {
-		clearTimeout(this.#timer)
-		this.#stay?.leave(this.#abandoned ? 'abandoned' : outcomeOf(this.#exchange.res.statusCode))
-	}
-
-	handlerBegins(): void {
-		this.#handler = 'working'
-	}
-
-	handlerDone(): void {
-		this.#handler = 'done'
-		if (this.#exchange.gone) this.release()
-	}
-
-	/** @returns whether the handler is still at work and only the end of its response will tell when it is done. */
-	clientLeft(responseEnded: boolean): boolean {
-		if (this.#stay === undefined) {
-			this.#waiter?.handleEvent()
-			return false
-		}
-		const done = this.#handler === 'unseen' ? responseEnded : this.#handler === 'done'
-		const { abandonedTimeout } = this.limiter
-		this.#abandoned = !done
-		if (done || abandonedTimeout === 0) {
-			this.release()
-			return false
-		}
-		if (abandonedTimeout !== Number.POSITIVE_INFINITY) {
-			this.#timer = setTimeout(() => this.release(), abandonedTimeout).unref()
-		}
-		return this.#handler === 'unseen'
-	}
-
-	handlerEnded(): void {
-		if (this.#handler === 'unseen') this.release()
-	}
-}
-
-function outcomeOf(statusCode: number): Outcome {
-	if (statusCode < 400) return 'ok'
-	return statusCode < 500 ? 'client-error' : 'server-error'
-}
-
-/**
- * Lets a request into a limiter.
- *
- * @param subject - what the limiter's own functions are given: `req` or `ctx`.
- * @returns its place, at once or by a promise; or a `RejectedError` at once, if the request is refused without waiting;
- * `undefined` if it is not to be limited, is so already, or is over. The promise is of `undefined` if the client left before
- * its turn, and rejects with a `RejectedError` if the request is refused after waiting.
- * @throws what the limiter's own functions throw.
- */
-export function enterLimiter(
-	limiter: Limiter,
+export function enterGate(
+	gate: Gate,
 	subject: object,
 	req: IncomingMessage & Limited,
 	res: ServerResponse,
-): Place | Promise<Place | undefined> | RejectedError | undefined {
-	if (res.writableFinished) return undefined
+): Entry {
+	const turn = turnOf(req, res)
+	if (turn !== undefined) {
+		return { tag: 'waiting', ready: turn, enter: () => enterGate(gate, subject, req, res) }
+	}
 	const exchange = req[KEY] ?? new Exchange(req, res)
-	if (exchange.over) return undefined
-	for (let place = exchange.place; place !== undefined; place = place.outer) {
-		if (place.limiter === limiter) return undefined
-	}
+	if (exchange.hasMet(gate)) return exchange.ended ? ENDED : SKIPPED
 
-	const place = new Place(exchange, limiter)
-	const stay = limiter[enter](subject, place)
-	if (stay === undefined || 'reason' in stay) return stay
-	exchange.add(place)
-	if ('leave' in stay) {
-		place.begin(stay)
-		return place
+	const ticket = new Ticket(exchange, gate)
+	const entrance = gate[enter](subject, ticket)
+	switch (entrance.tag) {
+		case 'admitted':
+			return exchange.admit(ticket, entrance)
+		case 'waiting':
+			exchange.queue(ticket)
+			return {
+				tag: 'waiting',
+				ready: entrance.settled,
+				enter: (outcome) => exchange.dequeue(ticket, outcome as Stay | Rejected),
+			}
+		case 'rejected':
+			return unlessAborted(entrance)
+		case 'skipped':
+			return entrance
 	}
-	return stay.then(
-		(begun) => {
-			place.begin(begun)
-			return place
-		},
-		(error) => {
-			exchange.remove(place)
-			if (exchange.gone) return undefined
-			throw error
-		},
-	)
 }
 
 /**
  * Gives back all permits that a request holds, as it is no work of the server's.
  *
- * @returns the limiter that it met last; `undefined` if it has met none.
+ * @returns the gate that it met last; `undefined` if it has met none.
  */
-export function releaseAll({ [KEY]: exchange }: IncomingMessage & Limited): Limiter | undefined {
-	for (let place = exchange?.place; place !== undefined; place = place.outer) place.release()
-	return exchange?.place?.limiter
+export function releaseAll({ [KEY]: exchange }: IncomingMessage & Limited): Gate | undefined {
+	for (let ticket = exchange?.ticket; ticket !== undefined; ticket = ticket.outer) ticket.release()
+	return exchange?.ticket?.gate
 }
 
 /**
@@ -305,8 +301,8 @@ export function releaseAll({ [KEY]: exchange }: IncomingMessage & Limited): Limi
  */
 export function admission(request: object): Admission | undefined {
 	const { [KEY]: own, req } = request as Limited & { req?: Limited }
-	for (let place = (own ?? req?.[KEY])?.place; place !== undefined; place = place.outer) {
-		if (place.admitted) return place
+	for (let ticket = (own ?? req?.[KEY])?.ticket; ticket !== undefined; ticket = ticket.outer) {
+		if (ticket.admitted) return ticket
 	}
 	return undefined
 }

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http'
-import type { Limiter } from '../limiter/limiter.js'
-import type { Place } from './exchange.js'
+import type { Gate } from '../limiter/gate.js'
+import type { Ticket } from './ticket.js'
 
 /*
  * What a response tells its client of the limiter, in fields that are off by default: how busy a server is, is its own
@@ -12,32 +12,22 @@ import type { Place } from './exchange.js'
 /** The largest integer of a structured field: RFC 9651, section 3.3.1. */
 const LARGEST = 999_999_999_999_999
 
-/** Whether a limiter has anything to announce: looked at once for a middleware, so that nothing is asked at a request. */
-export function announces({ serverTiming, rateLimitFields }: Limiter): boolean {
-	return serverTiming || rateLimitFields
-}
-
 /** Tells the client of an admission: how long it waited, and what is left of the quota. */
-export function announce(place: Place, res: ServerResponse): void {
-	if (res.headersSent) return
-	const { limiter, waited, available } = place
-	const fields = limiter.rateLimitFields ? rateLimitFields(limiter, `r=${Math.min(available, LARGEST)}`) : {}
-	if (limiter.serverTiming) fields['Server-Timing'] = `queue;dur=${Math.round(waited * 1000) / 1000}`
+export function announce({ gate, waited, available }: Ticket, res: ServerResponse): void {
+	if (!(gate.serverTiming || gate.rateLimitFields) || res.headersSent) return
+	const fields = gate.rateLimitFields ? rateLimitFields(gate, `r=${Math.min(available, LARGEST)}`) : {}
+	if (gate.serverTiming) fields['Server-Timing'] = `queue;dur=${Math.round(waited * 1000) / 1000}`
 	for (const [name, value] of Object.entries(fields)) res.setHeader(name, joined(res, name, value))
 }
 
-/** The fields of a refusal. Nothing is left, for as long as the client is told to stay away. */
-export function refusalFields(
-	limiter: Limiter,
-	retryAfter: number,
-	res: ServerResponse,
-): Record<string, string> {
-	if (!limiter.rateLimitFields) return {}
-	const fields = Object.entries(rateLimitFields(limiter, `r=0;t=${retryAfter}`))
+/** The fields of a rejection. Nothing is left, for as long as the client is told to stay away. */
+export function rejectionFields(gate: Gate, retryAfter: number, res: ServerResponse): Record<string, string> {
+	if (!gate.rateLimitFields) return {}
+	const fields = Object.entries(rateLimitFields(gate, `r=0;t=${retryAfter}`))
 	return Object.fromEntries(fields.map(([name, value]) => [name, joined(res, name, value)]))
 }
 
-function rateLimitFields({ name, capacity }: Limiter, state: string): Record<string, string> {
+function rateLimitFields({ name, capacity }: Gate, state: string): Record<string, string> {
 	// Without a bound there is no quota to tell of.
 	if (capacity === Number.POSITIVE_INFINITY) return {}
 	const policy = `"${name.replace(/["\\]/g, '\\$&')}"`

@@ -1,10 +1,10 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { RejectedError } from '../errors.js'
-import type { Limiter } from '../limiter/limiter.js'
-import { refusalFields } from './headers.js'
+import type { Gate } from '../limiter/gate.js'
+import { rejectionFields } from './headers.js'
 
 /**
- * Why a request is refused, and how to say so. Frameworks answer accordingly when it is thrown or passed to `next`:
+ * Why a request is rejected, and how to say so. Frameworks answer accordingly when it is thrown or passed to `next`:
  * Express and Koa both honour `status`, `headers` and `expose`.
  */
 export interface Rejection extends RejectedError {
@@ -26,10 +26,10 @@ const PROBLEMS: Record<number, { type: string; title: string } | undefined> = {
 }
 
 /** @param res - the response that will carry it. */
-export function rejectionBy(limiter: Limiter, error: RejectedError, res: ServerResponse): Rejection {
+export function rejectionBy(gate: Gate, error: RejectedError, res: ServerResponse): Rejection {
 	const { retryAfter } = error
-	const headers = { 'Retry-After': String(retryAfter), ...refusalFields(limiter, retryAfter, res) }
-	return Object.assign(error, { status: limiter.statusCode, headers, expose: true })
+	const headers = { 'Retry-After': String(retryAfter), ...rejectionFields(gate, retryAfter, res) }
+	return Object.assign(error, { status: gate.statusCode, headers, expose: true })
 }
 
 interface Content {
@@ -41,7 +41,7 @@ interface Content {
 const CONTENTS = new Map<string, Content>()
 
 /** The default answer: an RFC 9457 problem. It tells nothing of the limiter’s figures, which are not the client’s. */
-export function refusalOf(rejection: Rejection): Content {
+export function answerTo(rejection: Rejection): Content {
 	const { headers, body } = contentOf(rejection)
 	return { headers: { ...rejection.headers, ...headers }, body }
 }

@@ -1,5 +1,6 @@
 import { checkFunction, checkOptions } from '../checks.js'
-import { enter, LIMITER_OPTIONS, Limiter, type LimiterOptions } from '../limiter/limiter.js'
+import { enter } from '../limiter/gate.js'
+import { LIMITER_OPTIONS, Limiter, type LimiterOptions } from '../limiter/limiter.js'
 
 /** A limiter, made by this copy of the package or by another one in the same process. */
 export type SharedLimiter = Pick<Limiter, keyof Limiter>

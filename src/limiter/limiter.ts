@@ -28,6 +28,7 @@ import { type AbortSignalLike, type Permit, type RankedWaiter, Semaphore } from 
 import { type Counts, Figures } from '../stats/figures.js'
 import type { Observer, Outcome } from '../stats/observer.js'
 import { Pace } from '../stats/pace.js'
+import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from './gate.js'
 
 /** Who may enter a {@link Limiter}, and how. In Express the functions are given `req`, in Koa `ctx`. */
 export interface LimiterOptions<Request = object> {
@@ -83,6 +84,11 @@ export interface LimiterOptions<Request = object> {
 	 * `Infinity`: no bound. Default: `30_000`.
 	 */
 	abandonedTimeout?: number | undefined
+	/**
+	 * How long a client may take nothing of what waits for it before its connection is cut off, in ms, from 0 to 2^31 - 1;
+	 * `Infinity`: never. A request that has given its permit back is not cut off. Default: `60_000`.
+	 */
+	stallTimeout?: number | undefined
 	/** Status of a refusal: an integer from 400 to 599. Default: `503`; `429` with `key`. */
 	statusCode?: number | undefined
 	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
@@ -123,35 +129,14 @@ export const LIMITER_OPTIONS: readonly string[] = [
 	'fairBy',
 	'deadline',
 	'abandonedTimeout',
+	'stallTimeout',
 	'statusCode',
 	'serverTiming',
 	'rateLimitFields',
 	'name',
 ]
 
-/**
- * Where the HTTP layer enters a limiter; and what tells one from an object of options, whichever copy of this package
- * made it.
- *
- * @internal
- */
-export const enter: unique symbol = Symbol.for('inflight-limit.enter') as never
-
 const WARNING = { type: 'InflightLimitWarning', code: 'INFLIGHT_CONTROLLER' }
-
-/** A request’s stay in a limiter, from its admission. */
-export interface Stay {
-	/** In ms. */
-	readonly waited: number
-	/** Requests that were waiting ahead when it arrived. */
-	readonly queued: number
-	/** Permits that were left when it was admitted; with `key`, those of its key. */
-	readonly available: number
-	/** A signal that is aborted with `client`, and also when the permit is lost. Absent where none can be lost. */
-	signalWith?(client: AbortSignal): AbortSignal
-	/** Ends it: gives the permit back. Only the first call counts. */
-	leave(outcome: Outcome): void
-}
 
 /** What a limiter keeps whose capacity is found by controllers. */
 interface Finding {
@@ -175,11 +160,13 @@ interface Standing {
  *
  * Made once, it can be shared by several routes, apps and frameworks: `limit(limiter)`.
  */
-export class Limiter {
+export class Limiter implements Gate {
 	/** What it is called in figures. */
 	readonly name: string
 	/** How long a handler may go on holding its permit after its client left, in ms. */
 	readonly abandonedTimeout: number
+	/** How long a client may take nothing of what waits for it, in ms. */
+	readonly stallTimeout: number
 	/** Status of a refusal. */
 	readonly statusCode: number
 	/** Whether clients are told how long they waited. */
@@ -230,6 +217,7 @@ export class Limiter {
 		}
 		this.#bounds = { maxQueue: checkMaxQueue(maxQueue), maxWait: checkDuration('maxWait', maxWait) }
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
+		this.stallTimeout = checkDuration('stallTimeout', given.stallTimeout ?? 60_000)
 		this.name = checkName(name)
 		this.#figures = new Figures(name)
 		checkFunction('key', given.key)
@@ -316,34 +304,30 @@ export class Limiter {
 		}
 	}
 
-	/**
-	 * Lets a request in or turns it away: at once, or by a promise when it must wait.
-	 *
-	 * @internal
-	 * @param signal - is aborted when the client has left.
-	 * @returns `undefined` for a request that is not to be limited. The promise rejects with a `RejectedError`, or with
-	 * the reason of `signal`.
-	 * @throws what the user's functions throw, or a `TypeError` or `RangeError` for what they returned.
-	 */
-	[enter](request: object, signal: AbortSignalLike): Stay | Promise<Stay> | RejectedError | undefined {
+	/** @internal */
+	[enter](request: object, signal: AbortSignalLike): Entrance {
 		const options = this.#options
-		if (options.skip !== undefined && checkSkip(options.skip(request))) return undefined
+		if (signal.aborted) return this.#aborted(undefined, this.#semaphore)
+		if (options.skip !== undefined && checkSkip(options.skip(request))) return SKIPPED
 		let key: string | undefined
 		let semaphore = this.#semaphore
 		if (options.key !== undefined) {
 			key = options.key(request)
-			if (key === undefined) return undefined
+			if (key === undefined) return SKIPPED
 			semaphore = this.#keys.get(checkKey(key)) ?? this.#newSemaphore()
 		}
 		const weight = options.weight === undefined ? 1 : this.#weigh(options.weight(request), semaphore)
 		if (this.#finding?.controllers.get(semaphore)?.refuses?.(request) && !this.#closed) {
+			const error = withoutStack(() => semaphore.rejection('queue-full', weight))
 			this.#figures.rejected('queue-full', 0, key, semaphore)
-			return withoutStack(() => semaphore.rejection('queue-full', weight))
+			return { tag: 'rejected', error }
 		}
 		const standing = this.#standingOf(request, semaphore, weight)
 		const left = options.deadline === undefined ? Number.POSITIVE_INFINITY : this.#timeLeft(request)
+		// One of the functions may have ended the request.
+		if (signal.aborted) return this.#aborted(key, semaphore)
 
-		if (left > 0 && !signal.aborted) {
+		if (left > 0) {
 			const permit = semaphore.tryAcquire(weight === 1 ? undefined : { weight })
 			if (permit !== undefined) {
 				if (key !== undefined) this.#keys.set(key, semaphore)
@@ -352,12 +336,17 @@ export class Limiter {
 			}
 		}
 		const now = performance.now()
-		const refusal = signal.aborted
-			? undefined
-			: withoutStack(() => this.#refusal(semaphore, standing, { weight, left, now }))
-		if (refusal === undefined) return this.#wait(semaphore, key, standing, { weight, left, now, signal })
-		this.#figures.rejected(refusal.reason, 0, key, semaphore)
-		return refusal
+		const error = withoutStack(() => this.#refusal(semaphore, standing, { weight, left, now }))
+		if (error === undefined) {
+			return { tag: 'waiting', settled: this.#wait(semaphore, key, standing, { weight, left, now, signal }) }
+		}
+		this.#figures.rejected(error.reason, 0, key, semaphore)
+		return { tag: 'rejected', error }
+	}
+
+	#aborted(key: string | undefined, semaphore: Semaphore): Rejected {
+		this.#figures.rejected('aborted', 0, key, semaphore)
+		return { tag: 'rejected', error: withoutStack(() => semaphore.rejection('aborted', 1)) }
 	}
 
 	#standingOf(request: object, semaphore: Semaphore, weight: number): Standing | undefined {
@@ -414,24 +403,23 @@ export class Limiter {
 		key: string | undefined,
 		standing: Standing | undefined,
 		{ weight, left, now, signal }: { weight: number; left: number; now: number; signal: AbortSignalLike },
-	): Promise<Stay> {
+	): Promise<Stay | Rejected> {
 		const { queued } = semaphore
 		const longest = Math.min(this.#bounds.maxWait, left)
 		const maxWait = longest > LONGEST_TIMER ? Number.POSITIVE_INFINITY : longest
+		let error: unknown
 		try {
-			if (signal.aborted) throw signal.reason
 			const permit = await semaphore.wait(weight, maxWait, signal, now, standing?.rank)
-			// The client can leave after the permit was handed over and before this line runs.
-			if (signal.aborted) {
-				this.#giveBack(permit, semaphore, key, standing)
-				throw signal.reason
-			}
-			return this.#admit(permit, queued, semaphore, key, standing)
-		} catch (error) {
-			const reason = error instanceof RejectedError ? error.reason : 'aborted'
-			this.#figures.rejected(reason, performance.now() - now, key, semaphore)
-			throw error
+			// The request can be over after the permit was handed to it and before this line runs.
+			if (!signal.aborted) return this.#admit(permit, queued, semaphore, key, standing)
+			this.#giveBack(permit, semaphore, key, standing)
+		} catch (caught) {
+			error = caught
 		}
+		if (!(error instanceof RejectedError)) error = withoutStack(() => semaphore.rejection('aborted', weight))
+		const rejected: Rejected = { tag: 'rejected', error: error as RejectedError }
+		this.#figures.rejected(rejected.error.reason, performance.now() - now, key, semaphore)
+		return rejected
 	}
 
 	#admit(
@@ -453,7 +441,7 @@ export class Limiter {
 			this.#giveBack(permit, semaphore, key, standing)
 			this.#figures.released(waited, performance.now() - since, outcome, key, semaphore)
 		}
-		return { waited, queued, available, leave }
+		return { tag: 'admitted', waited, queued, available, leave }
 	}
 
 	#giveBack(

@@ -1,5 +1,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { enter, Limiter, type LimiterOptions, type Stay } from '../../src/limiter/limiter.js'
+import { enter, type Stay } from '../../src/limiter/gate.js'
+import { Limiter, type LimiterOptions } from '../../src/limiter/limiter.js'
+import { settle } from '../support/gate.js'
 
 afterEach(() => {
 	vi.useRealTimers()
@@ -14,15 +16,13 @@ const present = new AbortController().signal
 
 /** Enters; what becomes of it is known after `await`. */
 async function come(limiter: Limiter, request: Request = {}, signal = present): Promise<Stay | undefined> {
-	const entered = await limiter[enter](request, signal)
-	if (entered !== undefined && 'reason' in entered) throw entered
-	return entered
+	return settle(limiter[enter](request, signal))
 }
 
 /** Enters at once. */
 function enterNow(limiter: Limiter, request: Request = {}): Stay {
 	const stay = limiter[enter](request, present)
-	if (stay === undefined || !('leave' in stay)) throw new Error('not admitted at once')
+	if (stay.tag !== 'admitted') throw new Error('not admitted at once')
 	return stay
 }
 
@@ -122,7 +122,7 @@ test('a request whose client leaves just when the permit is handed over does not
 describe('the functions', () => {
 	test('skip lets a request through, uncounted', async () => {
 		const limiter = new Limiter({ capacity: 1, skip: (request) => (request as Request).user === 'probe' })
-		expect(limiter[enter]({ user: 'probe' }, present)).toBeUndefined()
+		expect(limiter[enter]({ user: 'probe' }, present)).toEqual({ tag: 'skipped' })
 		expect(limiter.stats()).toMatchObject({ active: 0, admitted: 0 })
 		enterNow(limiter)
 	})
@@ -132,7 +132,9 @@ describe('the functions', () => {
 		expect(() => limiter[enter]({}, present)).toThrow(
 			new TypeError('what skip returns must be true or false; got an object'),
 		)
-		expect(new Limiter({ capacity: 1, skip: () => 'yes' as never })[enter]({}, present)).toBeUndefined()
+		expect(new Limiter({ capacity: 1, skip: () => 'yes' as never })[enter]({}, present)).toEqual({
+			tag: 'skipped',
+		})
 	})
 
 	test('weight is how many permits a request takes', async () => {
@@ -187,8 +189,8 @@ describe('key', () => {
 
 	test('undefined is not limited', () => {
 		const limiter = keyed()
-		expect(limiter[enter]({}, present)).toBeUndefined()
-		expect(limiter[enter]({}, present)).toBeUndefined()
+		expect(limiter[enter]({}, present)).toEqual({ tag: 'skipped' })
+		expect(limiter[enter]({}, present)).toEqual({ tag: 'skipped' })
 		expect(limiter.stats()).toMatchObject({ admitted: 0, keys: 0 })
 	})
 

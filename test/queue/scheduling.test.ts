@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { enter, Limiter, type LimiterOptions, type Stay } from '../../src/limiter/limiter.js'
+import { enter, type Stay } from '../../src/limiter/gate.js'
+import { Limiter, type LimiterOptions } from '../../src/limiter/limiter.js'
+import { settle } from '../support/gate.js'
 
 interface Request {
 	id?: string
@@ -29,10 +31,7 @@ function setup(options: Partial<LimiterOptions<Request>>) {
 			stays.set(id, stay)
 		}
 		const entered = limiter[enter]({ id, ...request }, signal)
-		if (entered === undefined) throw new Error('not limited')
-		if ('then' in entered) entered.then(admit, refuse)
-		else if ('reason' in entered) refuse(entered)
-		else admit(entered)
+		settle(entered).then((stay) => admit(stay as Stay), refuse)
 		await settled()
 	}
 
@@ -359,11 +358,10 @@ describe('fairBy', () => {
 		const work = rates.map(() => 0)
 		const refused = rates.map(() => 0)
 		const come = async (flow: number): Promise<void> => {
-			const entered = await limiter[enter]({ flow: `${flow}` }, present)
-			if (entered === undefined || 'reason' in entered) throw entered
+			const stay = await settle(limiter[enter]({ flow: `${flow}` }, present))
 			const time = -Math.log(1 - random()) * hold(flow)
 			await new Promise((resolve) => setTimeout(resolve, time))
-			entered.leave('ok')
+			stay?.leave('ok')
 			work[flow] = (work[flow] as number) + time
 		}
 		for (let t = 0; t < 10_000; t++) {

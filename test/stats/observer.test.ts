@@ -3,8 +3,10 @@ import express from 'express'
 import supertest from 'supertest'
 import { expect, test, vi } from 'vitest'
 import { limit } from '../../adapters/express.js'
-import { enter, Limiter, type Stay } from '../../src/limiter/limiter.js'
+import { enter, type Stay } from '../../src/limiter/gate.js'
+import { Limiter } from '../../src/limiter/limiter.js'
 import type { Observer } from '../../src/stats/observer.js'
+import { settle } from '../support/gate.js'
 
 const present = new AbortController().signal
 
@@ -34,8 +36,8 @@ test('an observer is told the facts of each event, until it ends that', async ()
 	const wait = expect.any(Number)
 
 	const first = limiter[enter]({ user: 'ada' }, present) as Stay
-	const second = limiter[enter]({ user: 'ada' }, present) as Promise<Stay>
-	expect(limiter[enter]({ user: 'ada' }, present)).toMatchObject({ reason: 'queue-full' })
+	const second = settle(limiter[enter]({ user: 'ada' }, present)) as Promise<Stay>
+	expect(limiter[enter]({ user: 'ada' }, present)).toMatchObject({ error: { reason: 'queue-full' } })
 	first.leave('server-error')
 	const { waited, leave } = await second
 	limiter.resize(2)

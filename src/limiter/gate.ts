@@ -1,0 +1,77 @@
+import type { RejectedError } from '../errors.js'
+import type { AbortSignalLike } from '../semaphore/semaphore.js'
+import type { Outcome } from '../stats/observer.js'
+
+/**
+ * Where HTTP enters a gate. It also tells a gate from an object of options, whichever copy of this
+ * package made it.
+ *
+ * @internal
+ */
+export const enter: unique symbol = Symbol.for('inflight-limit.enter') as never
+
+/** A request that is not limited: the gate does not count it. */
+export interface Skipped {
+	readonly tag: 'skipped'
+}
+
+/** A request that has its permits. */
+export interface Stay {
+	readonly tag: 'admitted'
+	/** How long it waited, in ms. */
+	readonly waited: number
+	/** Requests that were queued ahead of it when it arrived. */
+	readonly queued: number
+	/** Permits that were left when it was admitted; with `key`, those of its key. */
+	readonly available: number
+	/**
+	 * A signal that is aborted with `client`, and also when the permit is lost. Absent where no permit
+	 * can be lost.
+	 */
+	signalWith?(client: AbortSignal): AbortSignal
+	/** Ends the stay: gives its permits back. Only the first call counts. */
+	leave(outcome: Outcome): void
+}
+
+/** A request that is rejected. With the reason `aborted` nobody is left to be answered. */
+export interface Rejected {
+	readonly tag: 'rejected'
+	readonly error: RejectedError
+}
+
+/** A request that is queued. `settled` never rejects. */
+export interface Queued {
+	readonly tag: 'waiting'
+	readonly settled: Promise<Stay | Rejected>
+}
+
+/** What becomes of a request that enters a gate. */
+export type Entrance = Skipped | Stay | Queued | Rejected
+
+export const SKIPPED: Skipped = { tag: 'skipped' }
+
+/** What `limit()` puts before a handler: a limit of this process, or one that several processes share. */
+export interface Gate {
+	/** What it is called in figures, headers and messages. */
+	readonly name: string
+	/** Requests at work at once; with `key`, for each key. */
+	readonly capacity: number
+	/** How long a handler may hold its permit after its client left, in ms. */
+	readonly abandonedTimeout: number
+	/** How long a client may take nothing of what waits for it, in ms. */
+	readonly stallTimeout: number
+	/** Status of a rejection. */
+	readonly statusCode: number
+	/** Whether clients are told how long they waited. */
+	readonly serverTiming: boolean
+	/** Whether clients are told the capacity, and what is left of it. */
+	readonly rateLimitFields: boolean
+	/**
+	 * @internal
+	 * @param request - what the gate's own functions are given.
+	 * @param signal - is aborted once the request is over. It is looked at first: a request that is over is
+	 * rejected with `aborted`, and none of the user's functions is asked about it.
+	 * @throws what the user's functions throw, or a `TypeError` or `RangeError` for what they returned.
+	 */
+	[enter](request: object, signal: AbortSignalLike): Entrance
+}
