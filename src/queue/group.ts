@@ -1,3 +1,4 @@
+import { type Permits, Waiter } from '../semaphore/permits.js'
 import type { Linked } from '../semaphore/wait-queue.js'
 
 /** What decides of a request’s turn. */
@@ -15,6 +16,16 @@ export interface Ranked<T> extends Linked<T> {
 	readonly rank: Rank
 	/** When it began to wait, as long as it waits. */
 	readonly waited: number
+}
+
+/** A waiter in a scheduled queue. */
+export class RankedWaiter extends Waiter implements Ranked<RankedWaiter> {
+	readonly rank: Rank
+
+	constructor(permits: Permits<Waiter>, rank: Rank) {
+		super(permits, rank.weight)
+		this.rank = rank
+	}
 }
 
 /** Waiters of one priority, and which of them is next. */

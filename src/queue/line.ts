@@ -1,5 +1,5 @@
+import type { Pace } from '../semaphore/pace.js'
 import { WaitQueue } from '../semaphore/wait-queue.js'
-import type { Pace } from '../stats/pace.js'
 import type { Group, Rank, Ranked } from './group.js'
 
 /**

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { enter, Limiter, type LimiterOptions, type Stay } from '../../src/limiter/limiter.js'
-import { Pace } from '../../src/stats/pace.js'
+import { Pace } from '../../src/semaphore/pace.js'
 
 interface Caller {
 	id: number
