@@ -323,7 +323,6 @@ export class Permits<W extends Waiter> {
 			if (signal instanceof EventTarget) setMaxListeners(0, signal)
 			signal?.addEventListener('abort', waiter, ONCE)
 			if (maxWait !== Number.POSITIVE_INFINITY) bounds.timer = setTimeout(timeOut, maxWait, waiter)
-			bounds.timer?.unref()
 		} catch (error) {
 			if (waiter.bounds === bounds) this.#remove(waiter)
 			throw error
