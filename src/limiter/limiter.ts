@@ -447,6 +447,7 @@ export class Limiter {
 		} catch (error) {
 			const reason = error instanceof RejectedError ? error.reason : 'aborted'
 			this.#figures.rejected(reason, clock.now() - now, key, semaphore)
+			this.#forget(key, semaphore)
 			throw error
 		}
 	}

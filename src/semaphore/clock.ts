@@ -1,8 +1,9 @@
 import { performance as own } from 'node:perf_hooks'
 import { setImmediate } from 'node:timers'
 
-/** Node's own clock and turn of the event loop, which fake timers don't replace. In ms. */
-export const realNow: () => number = own.now.bind(own)
+const ownNow = own.now.bind(own)
+
+/** Calls back when the event loop has turned, also where `setImmediate` is replaced or missing. */
 export const onNextTurn: (callback: () => void) => unknown = setImmediate
 
 /*
@@ -13,7 +14,7 @@ export const onNextTurn: (callback: () => void) => unknown = setImmediate
  */
 let timers: unknown
 let clock: unknown
-let read = realNow
+let read = ownNow
 let offset = 0
 let last = 0
 
@@ -33,7 +34,7 @@ function replaced(): void {
 	timers = setTimeout
 	if (performance === clock) return
 	const replacement = performance
+	read = replacement === own ? ownNow : () => replacement.now()
+	offset = clock === undefined ? 0 : last - read()
 	clock = replacement
-	read = replacement === own ? realNow : () => replacement.now()
-	offset = last - read()
 }

@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events'
 import { RejectedError, type RejectionReason } from '../errors.js'
-import { now } from './clock.js'
+import { isFaked, now, onNextTurn } from './clock.js'
 import { type Deferred, deferred } from './deferred.js'
 import type { Linked } from './wait-queue.js'
 
@@ -53,6 +53,12 @@ export interface Meter {
 	/** The seconds after which `permits` more will have come back: an integer from 1. */
 	secondsFor(permits: number): number
 }
+
+/**
+ * How long permits are handed on within one turn of the event loop, in ms. Waiters that release synchronously would
+ * otherwise follow each other until the queue is empty, and no socket or timer would be served meanwhile.
+ */
+const LONGEST_DRAIN = 10
 
 /** One object for all listeners. */
 const ONCE = { once: true } as const
@@ -149,6 +155,12 @@ export class Permits<W extends Waiter> {
 	#closed = false
 	/** A caller has found no room, and there has been none since. Without it, a release only counts. */
 	#full = false
+	/** When the first permit of this turn of the event loop was handed on, in ms, as far as it was noted. */
+	#drainingSince = Number.NEGATIVE_INFINITY
+	/** The turn in which that was is not over. */
+	#sameTurn = false
+	/** Permits that came back too late in a long turn. They count as held until the next one. */
+	#deferred = 0
 	#idle: Deferred | undefined = undefined
 
 	/** @param capacity - an integer from 0, or `Infinity`. */
@@ -225,22 +237,58 @@ export class Permits<W extends Waiter> {
 
 	/** Ends a wait without a permit: the waiter's promise rejects with `error`. It must be in the queue. */
 	reject(waiter: W, error: unknown): void {
-		const { head } = this.queue
 		this.#leave(waiter, error)
-		// The head may have been too heavy for the room there is, and the next one is not.
-		if (this.queue.head !== head) this.#admit(now())
+		// It may have been the head, too heavy for the room there is, with lighter ones behind it.
+		this.#admit()
 		if (this.#idle !== undefined) this.#settleIdle()
 	}
 
 	/** The permits held come back to be handed on. A permit calls it. */
 	giveBack(weight: number): void {
-		this.#active -= weight
 		if (this.#full) {
 			const time = now()
 			this.#meter.returned(weight, time)
+			if (this.queue.size > 0 && this.#mustYield(time)) {
+				this.#deferred += weight
+				return
+			}
+			this.#active -= weight
 			this.#admit(time)
+		} else {
+			this.#active -= weight
 		}
 		if (this.#idle !== undefined) this.#settleIdle()
+	}
+
+	/** Whether permits have been handed on for too long in this turn of the event loop. */
+	#mustYield(time: number): boolean {
+		if (this.#deferred > 0) return true
+		if (time - this.#drainingSince <= LONGEST_DRAIN) return false
+		// With a stale note, it is not known yet whether the loop has turned since.
+		if (this.#sameTurn) return !isFaked()
+		this.#noteTurn(time)
+		return false
+	}
+
+	#noteTurn(time: number): void {
+		this.#drainingSince = time
+		this.#sameTurn = true
+		onNextTurn(() => {
+			this.#sameTurn = false
+			if (this.#deferred === 0) return
+			this.#noteTurn(now())
+			this.#handOnDeferred()
+		})
+	}
+
+	/** One by one: what is done with the first permit decides whether there is time for the next. */
+	#handOnDeferred(): void {
+		if (this.#deferred === 0 || now() - this.#drainingSince > LONGEST_DRAIN) return
+		this.#deferred--
+		this.#active--
+		this.#admit()
+		if (this.#idle !== undefined) this.#settleIdle()
+		Promise.resolve().then(() => this.#handOnDeferred())
 	}
 
 	/**
@@ -249,7 +297,7 @@ export class Permits<W extends Waiter> {
 	 */
 	resize(capacity: number): void {
 		this.#capacity = capacity
-		if (this.#full) this.#admit(now())
+		if (this.#full) this.#admit()
 		if (this.#idle !== undefined) this.#settleIdle()
 	}
 
@@ -277,12 +325,18 @@ export class Permits<W extends Waiter> {
 	}
 
 	/** Hands the permits there are to the head of the queue, and to the next, until one must wait on. */
-	#admit(time: number): void {
+	#admit(given?: number): void {
+		let time = given
+		if (this.#deferred > 0 && this.queue.size === 0) {
+			this.#active -= this.#deferred
+			this.#deferred = 0
+		}
 		for (let waiter = this.queue.head; waiter !== undefined; waiter = this.queue.head) {
 			// One that is too heavy for the whole capacity, since a resize, goes alone; at a capacity of 0 none goes.
 			const fits =
 				this.#active + waiter.weight <= this.#capacity || (this.#active === 0 && this.#capacity > 0)
 			if (!fits || this.#closed) return
+			time ??= now()
 			// While the event loop is busy, no timer fires.
 			if (waiter.bounds !== undefined && waiter.bounds.until < time) {
 				this.#leave(waiter, this.rejection('timeout', waiter.weight))
@@ -297,7 +351,7 @@ export class Permits<W extends Waiter> {
 		}
 		if (this.#full && this.#active < this.#capacity) {
 			this.#full = false
-			this.#meter.room(time)
+			this.#meter.room(time ?? now())
 		}
 	}
 
