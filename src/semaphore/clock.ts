@@ -35,6 +35,7 @@ function replaced(): void {
 	if (performance === clock) return
 	const replacement = performance
 	read = replacement === own ? ownNow : () => replacement.now()
-	offset = clock === undefined ? 0 : last - read()
+	// Whole milliseconds, so that the whole ones of a fake clock stay such.
+	offset = clock === undefined ? 0 : Math.ceil(last - read())
 	clock = replacement
 }
