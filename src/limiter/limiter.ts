@@ -56,11 +56,12 @@ export interface LimiterOptions<Request = object> {
 	 * Who goes first of those with the same rights: `'fifo'`, who came first; `'lifo'`, who came last; `'adaptive'`, who
 	 * came first while the queue empties now and then, and once it has not been empty for 100 ms, who came last, while
 	 * those who have waited longer than 5 ms leave with each newcomer (`timeout`). Where permits come back more slowly than one
-	 * in 5 ms, both times grow in proportion. Default: `'fifo'`.
+	 * in 5 ms, both times grow in proportion. Where the last goes first, a full queue evicts the oldest (`evicted`).
+	 * Default: `'fifo'`.
 	 */
 	order?: Order | undefined
 	/**
-	 * Who goes before whom: any number but `NaN`, higher first. A full queue evicts the newest of the lowest for a higher
+	 * Who goes before whom: any number but `NaN`, higher first. A full queue evicts the last of the lowest for a higher
 	 * one. Default: none.
 	 */
 	priority?(request: Request): number
@@ -71,7 +72,7 @@ export interface LimiterOptions<Request = object> {
 	lowerShare?: number | undefined
 	/**
 	 * Between whom the capacity is divided (user, tenant): each gets an equal share, or less if it wants less. A full
-	 * queue evicts the newest of whoever has most waiting. Default: none.
+	 * queue evicts the last of whoever has most waiting. Default: none.
 	 */
 	fairBy?(request: Request): string
 	/**
@@ -419,7 +420,7 @@ export class Limiter {
 			waiter = queue.overstayed(rank, now)
 		}
 		if (queue.size < Math.min(this.#bounds.maxQueue, this.#roomToWait(semaphore))) return false
-		waiter = queue.lessEntitled(rank)
+		waiter = queue.lessEntitled(rank, now)
 		if (waiter !== undefined) semaphore.reject(waiter, semaphore.rejection('evicted', waiter.weight))
 		return waiter !== undefined
 	}

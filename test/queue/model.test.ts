@@ -198,14 +198,26 @@ class Model {
 		const [longest] = this.#flowsIn(priority).sort(
 			(a, b) => this.#lineIn(b).length - this.#lineIn(a).length || a.lengthSince - b.lengthSince,
 		)
-		return longest === undefined ? undefined : this.#lineIn(longest).at(-1)
+		return longest === undefined ? undefined : this.#lastIn(longest)
 	}
 
-	/** The same within the caller's own priority, if that makes its flows more equal. */
+	/** Whose turn is last in a flow. */
+	#lastIn(flow: Flow): Caller | undefined {
+		const line = this.#lineIn(flow)
+		return flow.newestFirst ? line[0] : line.at(-1)
+	}
+
+	/**
+	 * The same within the caller's own priority, if that makes its flows more equal; else the oldest of its own flow, if the
+	 * caller goes before it.
+	 */
 	#longerThanOwn(caller: Caller): Caller | undefined {
 		const last = this.#lastOf(caller.priority)
-		if (last === undefined || this.#lineOf(last).length < this.#lineOf(caller).length + 2) return undefined
-		return last
+		const own = this.#lineOf(caller)
+		if (last !== undefined && this.#lineOf(last).length >= own.length + 2) return last
+		const { order } = this.#rules
+		const stands = caller.since - this.#flowOf(caller).emptyUntil > 100
+		return order === 'lifo' || (order === 'adaptive' && stands) ? own[0] : undefined
 	}
 
 	/** The flows that have someone waiting in a priority. */
