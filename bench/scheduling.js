@@ -18,7 +18,8 @@ async function serve(waiters, options) {
 	const limiter = new Limiter({ capacity: 3, maxQueue: Number.POSITIVE_INFINITY, ...options })
 	let served = 0
 	const come = async (/** @type {number} */ i) => {
-		const stay = await /** @type {any} */ (limiter)[enter]({ i }, present)
+		const entrance = /** @type {any} */ (limiter)[enter]({ i }, present)
+		const stay = entrance.tag === 'waiting' ? await entrance.settled : entrance
 		served++
 		await null
 		stay.leave('ok')

@@ -66,7 +66,7 @@ const refused: [unknown, typeof Error, string][] = [
 ]
 
 const NAMES =
-	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, deadline, abandonedTimeout, statusCode, serverTiming, rateLimitFields, name'
+	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, deadline, abandonedTimeout, stallTimeout, statusCode, serverTiming, rateLimitFields, name'
 
 describe.each([
 	['Limiter', (given: unknown) => new Limiter(given as number), NAMES],

@@ -12,11 +12,14 @@ export const limiterOf = (options, Limiter) => () => {
 	const door = /** @type {any} */ (limiter)
 	const enter = Symbol.for('inflight-limit.enter')
 	return {
-		enter: (request, signal) => door[enter](request, signal),
+		enter(request, signal) {
+			const entrance = door[enter](request, signal)
+			return entrance.tag === 'waiting' ? entrance.settled : entrance
+		},
 		waiting: () => limiter.queued > 0,
 		capacity: () => limiter.capacity,
 	}
 }
 
 /** @returns {Policy} */
-export const none = () => ({ enter: () => ({ leave: () => {} }), waiting: () => false })
+export const none = () => ({ enter: () => ({ tag: 'admitted', leave: () => {} }), waiting: () => false })

@@ -6,11 +6,12 @@ import { randomFrom } from './random.js'
  * What decides who is served: our limiter, or a model of another package.
  *
  * @typedef {object} Policy
- * @property {(request: Request, signal: Signal) => Stay | Promise<Stay> | Error} enter throws, returns an error, or rejects for a refusal
+ * @property {(request: Request, signal: Signal) => Entrance | Promise<Entrance>} enter what becomes of a request: only its tag `admitted` has a stay
  * @property {() => boolean} waiting whether anyone waits in it
  * @property {() => number} [capacity]
  *
- * @typedef {{ leave: (outcome: 'ok' | 'client-error' | 'server-error' | 'abandoned') => void }} Stay
+ * @typedef {{ tag: string, leave: (outcome: 'ok' | 'client-error' | 'server-error' | 'abandoned') => void }} Stay
+ * @typedef {Stay | { tag: string }} Entrance
  *
  * @typedef {object} Request
  * @property {number} work 1 for the average
@@ -137,11 +138,12 @@ export async function simulate(makePolicy, scenario) {
 				{ work: size, important: urgent, flow, deadline: since + deadline },
 				signal,
 			)
-			if (entered instanceof Error) return fail()
-			if (!('then' in entered)) return serve(entered)
+			const settle = (/** @type {Entrance} */ entrance) =>
+				entrance.tag === 'admitted' ? serve(/** @type {Stay} */ (entrance)) : fail()
+			if (!('then' in entered)) return settle(entered)
 			pending++
 			const settled = () => pending--
-			entered.then(serve, fail)
+			entered.then(settle, fail)
 			entered.then(settled, settled)
 		} catch {
 			fail()

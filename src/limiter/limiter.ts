@@ -20,14 +20,16 @@ import {
 	LONGEST_TIMER,
 } from '../checks.js'
 import { inWords, RejectedError, withoutStack } from '../errors.js'
-import type { Rank } from '../queue/group.js'
+import { type Rank, RankedWaiter } from '../queue/group.js'
 import type { Order } from '../queue/line.js'
 import type { ScheduledQueue } from '../queue/scheduled-queue.js'
 import { Scheduling } from '../queue/scheduling.js'
-import { type AbortSignalLike, type Permit, type RankedWaiter, Semaphore } from '../semaphore/semaphore.js'
+import * as clock from '../semaphore/clock.js'
+import { Pace } from '../semaphore/pace.js'
+import { type AbortSignalLike, type Permit, Permits, Waiter } from '../semaphore/permits.js'
+import { WaitQueue } from '../semaphore/wait-queue.js'
 import { type Counts, Figures } from '../stats/figures.js'
 import type { Observer, Outcome } from '../stats/observer.js'
-import { Pace } from '../stats/pace.js'
 import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from './gate.js'
 
 /** Who may enter a {@link Limiter}, and how. In Express the functions are given `req`, in Koa `ctx`. */
@@ -55,11 +57,12 @@ export interface LimiterOptions<Request = object> {
 	 * Who goes first of those with the same rights: `'fifo'`, who came first; `'lifo'`, who came last; `'adaptive'`, who
 	 * came first while the queue empties now and then, and once it has not been empty for 100 ms, who came last, while
 	 * those who have waited longer than 5 ms leave with each newcomer (`timeout`). Where permits come back more slowly than one
-	 * in 5 ms, both times grow in proportion. Default: `'fifo'`.
+	 * in 5 ms, both times grow in proportion. Where the last goes first, a full queue evicts the oldest (`evicted`).
+	 * Default: `'fifo'`.
 	 */
 	order?: Order | undefined
 	/**
-	 * Who goes before whom: any number but `NaN`, higher first. A full queue evicts the newest of the lowest for a higher
+	 * Who goes before whom: any number but `NaN`, higher first. A full queue evicts the last of the lowest for a higher
 	 * one. Default: none.
 	 */
 	priority?(request: Request): number
@@ -70,7 +73,7 @@ export interface LimiterOptions<Request = object> {
 	lowerShare?: number | undefined
 	/**
 	 * Between whom the capacity is divided (user, tenant): each gets an equal share, or less if it wants less. A full
-	 * queue evicts the newest of whoever has most waiting. Default: none.
+	 * queue evicts the last of whoever has most waiting. Default: none.
 	 */
 	fairBy?(request: Request): string
 	/**
@@ -142,7 +145,7 @@ const WARNING = { type: 'InflightLimitWarning', code: 'INFLIGHT_CONTROLLER' }
 interface Finding {
 	readonly factory: ControllerFactory
 	/** One for each semaphore. */
-	readonly controllers: WeakMap<Semaphore, Controller>
+	readonly controllers: WeakMap<Permits<Waiter>, Controller>
 	/** The heaviest that a request may be. */
 	readonly heaviest: number
 	/** How many may wait was not given. */
@@ -179,9 +182,10 @@ export class Limiter implements Gate {
 	readonly #bounds: { maxQueue: number; maxWait: number }
 	readonly #pace = new Pace()
 	/** Without `key`, the only one. */
-	readonly #semaphore: Semaphore
+	readonly #semaphore: Permits<Waiter>
+	readonly #paces = new WeakMap<Permits<Waiter>, Pace>()
 	/** With `key`, those of the keys that have a request at work or waiting. */
-	readonly #keys = new Map<string, Semaphore>()
+	readonly #keys = new Map<string, Permits<Waiter>>()
 	readonly #figures: Figures
 	/** How the capacity is found; `undefined` if it was given as a number. */
 	readonly #finding: Finding | undefined
@@ -328,14 +332,14 @@ export class Limiter implements Gate {
 		if (signal.aborted) return this.#aborted(key, semaphore)
 
 		if (left > 0) {
-			const permit = semaphore.tryAcquire(weight === 1 ? undefined : { weight })
+			const permit = semaphore.tryAcquire(weight)
 			if (permit !== undefined) {
 				if (key !== undefined) this.#keys.set(key, semaphore)
 				standing?.queue.hold(standing.rank)
 				return this.#admit(permit, 0, semaphore, key, standing)
 			}
 		}
-		const now = performance.now()
+		const now = clock.now()
 		const error = withoutStack(() => this.#refusal(semaphore, standing, { weight, left, now }))
 		if (error === undefined) {
 			return { tag: 'waiting', settled: this.#wait(semaphore, key, standing, { weight, left, now, signal }) }
@@ -344,15 +348,15 @@ export class Limiter implements Gate {
 		return { tag: 'rejected', error }
 	}
 
-	#aborted(key: string | undefined, semaphore: Semaphore): Rejected {
+	#aborted(key: string | undefined, semaphore: Permits<Waiter>): Rejected {
 		this.#figures.rejected('aborted', 0, key, semaphore)
 		return { tag: 'rejected', error: withoutStack(() => semaphore.rejection('aborted', 1)) }
 	}
 
-	#standingOf(request: object, semaphore: Semaphore, weight: number): Standing | undefined {
+	#standingOf(request: object, semaphore: Permits<Waiter>, weight: number): Standing | undefined {
 		if (this.#scheduling === undefined) return undefined
 		// It is the one that it was made with.
-		const queue = semaphore.queue as ScheduledQueue<RankedWaiter>
+		const queue = semaphore.queue as unknown as ScheduledQueue<RankedWaiter>
 		return { queue, rank: this.#scheduling.rank(request, weight) }
 	}
 
@@ -363,22 +367,34 @@ export class Limiter implements Gate {
 
 	/** Why a request that got no permit may not wait for one either; `undefined`: it may. */
 	#refusal(
-		semaphore: Semaphore,
+		semaphore: Permits<Waiter>,
 		standing: Standing | undefined,
 		{ weight, left, now }: { weight: number; left: number; now: number },
 	): RejectedError | undefined {
 		if (this.#closed) return semaphore.rejection('closed', weight)
 		if (left <= 0) return semaphore.rejection('timeout', weight)
 		if (left !== Number.POSITIVE_INFINITY) {
-			const needed = semaphore.forecast(weight, now, standing?.queue.ahead(standing.rank))
-			if (left <= needed) return semaphore.rejection('timeout', weight)
+			const ahead = standing?.queue.ahead(standing.rank) ?? semaphore.wanted
+			if (left <= this.#forecast(semaphore, ahead + weight, now))
+				return semaphore.rejection('timeout', weight)
 		}
 		// Who takes the place of another makes the queue no longer, even where it has become too long, as the capacity shrank.
 		const takesPlace = standing !== undefined && this.#makeWay(semaphore, standing, now)
 		if (!takesPlace && semaphore.queued >= this.#roomToWait(semaphore)) {
 			return semaphore.rejection('queue-full', weight)
 		}
-		return semaphore.refusal(weight, this.#bounds.maxWait, now)
+		semaphore.noteFull(now)
+		if (semaphore.queued >= this.#bounds.maxQueue) return semaphore.rejection('queue-full', weight)
+		return this.#bounds.maxWait === 0 ? semaphore.rejection('timeout', weight) : undefined
+	}
+
+	/** In how many ms a request is done that goes once `wanted` permits are given, its own included; 0 with nothing measured. */
+	#forecast(semaphore: Permits<Waiter>, wanted: number, now: number): number {
+		const pace = this.#paces.get(semaphore) as Pace
+		semaphore.noteFull(now)
+		pace.update(now)
+		// As many permits as are held come back while it is at work itself.
+		return pace.timeFor(wanted + semaphore.active)
 	}
 
 	/**
@@ -386,20 +402,20 @@ export class Limiter implements Gate {
 	 *
 	 * @returns whether there was such a one.
 	 */
-	#makeWay(semaphore: Semaphore, { queue, rank }: Standing, now: number): boolean {
+	#makeWay(semaphore: Permits<Waiter>, { queue, rank }: Standing, now: number): boolean {
 		let waiter = queue.overstayed(rank, now)
 		while (waiter !== undefined) {
-			semaphore.drop(waiter, semaphore.rejection('timeout', waiter.weight))
+			semaphore.reject(waiter, semaphore.rejection('timeout', waiter.weight))
 			waiter = queue.overstayed(rank, now)
 		}
 		if (queue.size < Math.min(this.#bounds.maxQueue, this.#roomToWait(semaphore))) return false
-		waiter = queue.lessEntitled(rank)
-		if (waiter !== undefined) semaphore.drop(waiter, semaphore.rejection('evicted', waiter.weight))
+		waiter = queue.lessEntitled(rank, now)
+		if (waiter !== undefined) semaphore.reject(waiter, semaphore.rejection('evicted', waiter.weight))
 		return waiter !== undefined
 	}
 
 	async #wait(
-		semaphore: Semaphore,
+		semaphore: Permits<Waiter>,
 		key: string | undefined,
 		standing: Standing | undefined,
 		{ weight, left, now, signal }: { weight: number; left: number; now: number; signal: AbortSignalLike },
@@ -409,7 +425,9 @@ export class Limiter implements Gate {
 		const maxWait = longest > LONGEST_TIMER ? Number.POSITIVE_INFINITY : longest
 		let error: unknown
 		try {
-			const permit = await semaphore.wait(weight, maxWait, signal, now, standing?.rank)
+			const waiter =
+				standing === undefined ? new Waiter(semaphore, weight) : new RankedWaiter(semaphore, standing.rank)
+			const permit = await semaphore.wait(waiter, maxWait, signal, now)
 			// The request can be over after the permit was handed to it and before this line runs.
 			if (!signal.aborted) return this.#admit(permit, queued, semaphore, key, standing)
 			this.#giveBack(permit, semaphore, key, standing)
@@ -418,14 +436,15 @@ export class Limiter implements Gate {
 		}
 		if (!(error instanceof RejectedError)) error = withoutStack(() => semaphore.rejection('aborted', weight))
 		const rejected: Rejected = { tag: 'rejected', error: error as RejectedError }
-		this.#figures.rejected(rejected.error.reason, performance.now() - now, key, semaphore)
+		this.#figures.rejected(rejected.error.reason, clock.now() - now, key, semaphore)
+		this.#forget(key, semaphore)
 		return rejected
 	}
 
 	#admit(
 		permit: Permit,
 		queued: number,
-		semaphore: Semaphore,
+		semaphore: Permits<Waiter>,
 		key: string | undefined,
 		standing: Standing | undefined,
 	): Stay {
@@ -446,7 +465,7 @@ export class Limiter implements Gate {
 
 	#giveBack(
 		permit: Permit,
-		semaphore: Semaphore,
+		semaphore: Permits<Waiter>,
 		key: string | undefined,
 		standing: Standing | undefined,
 	): void {
@@ -457,12 +476,12 @@ export class Limiter implements Gate {
 	}
 
 	/** Nothing is kept of a key whose last request is over. */
-	#forget(key: string | undefined, semaphore: Semaphore): void {
+	#forget(key: string | undefined, semaphore: Permits<Waiter>): void {
 		if (key !== undefined && semaphore.active === 0 && semaphore.queued === 0) this.#keys.delete(key)
 	}
 
 	/** One that is heavier than the capacity that was found is no fault of its sender: it takes all there is. */
-	#weigh(weight: number, semaphore: Semaphore): number {
+	#weigh(weight: number, semaphore: Permits<Waiter>): number {
 		if (this.#finding === undefined) return checkWeight(weight, this.#capacity)
 		return Math.min(checkWeight(weight, this.#finding.heaviest), semaphore.capacity)
 	}
@@ -471,7 +490,7 @@ export class Limiter implements Gate {
 	 * How many may wait. Under a capacity that was found, the queue need only bridge the gaps between arrivals: a longer
 	 * one would add to each wait, and nothing to what is served.
 	 */
-	#roomToWait(semaphore: Semaphore): number {
+	#roomToWait(semaphore: Permits<Waiter>): number {
 		if (!this.#finding?.shortQueue) return Number.POSITIVE_INFINITY
 		// To choose who goes next, there must be some to choose from.
 		return this.#scheduling === undefined
@@ -480,7 +499,7 @@ export class Limiter implements Gate {
 	}
 
 	/** Tells the controller of a request that is over, before its permit is given on, and does what it says. */
-	#adapt(semaphore: Semaphore, key: string | undefined, since: number, outcome: Outcome): void {
+	#adapt(semaphore: Permits<Waiter>, key: string | undefined, since: number, outcome: Outcome): void {
 		const { active, queued } = semaphore
 		const now = performance.now()
 		try {
@@ -496,13 +515,17 @@ export class Limiter implements Gate {
 		}
 	}
 
-	#newSemaphore(controller = this.#finding && checkController(this.#finding.factory)): Semaphore {
+	#newSemaphore(controller = this.#finding && checkController(this.#finding.factory)): Permits<Waiter> {
 		// Each key's own: what one client sends must not get others refused. What all have in common is better than nothing for
 		// `Retry-After`.
 		const pace = new Pace(this.#pace)
 		const queue = this.#scheduling?.newQueue<RankedWaiter>(pace)
 		const capacity = controller === undefined ? this.#capacity : controller.initial
-		const semaphore = new Semaphore(capacity, this.#bounds, pace, queue)
+		const semaphore: Permits<Waiter> =
+			queue === undefined
+				? new Permits(capacity, new WaitQueue<Waiter>(), pace)
+				: new Permits(capacity, queue, pace)
+		this.#paces.set(semaphore, pace)
 		if (controller !== undefined) this.#finding?.controllers.set(semaphore, controller)
 		if (this.#closed) semaphore.close()
 		return semaphore

@@ -76,11 +76,13 @@ export class Flows<T extends Ranked<T>> implements Group<T> {
 		}
 	}
 
-	/** The newest of the longest flow, unless the newcomer’s own flow would then be as long as that. */
-	lessEntitled({ flow }: Rank): T | undefined {
+	/** The last of the longest flow, unless the newcomer's own flow would then be as long as that; else one of its own. */
+	lessEntitled(rank: Rank, now: number): T | undefined {
 		const longest = this.#byLength.highest
-		const own = this.#flows.get(flow)?.line.size ?? 0
-		return longest !== undefined && longest.line.size > own + 1 ? longest.line.last : undefined
+		const own = this.#flows.get(rank.flow)
+		const length = own?.line.size ?? 0
+		if (longest !== undefined && longest.line.size > length + 1) return longest.line.last
+		return own?.line.lessEntitled(rank, now)
 	}
 
 	overstayed(rank: Rank, now: number): T | undefined {

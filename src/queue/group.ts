@@ -1,3 +1,4 @@
+import { type Permits, Waiter } from '../semaphore/permits.js'
 import type { Linked } from '../semaphore/wait-queue.js'
 
 /** What decides of a request’s turn. */
@@ -17,6 +18,16 @@ export interface Ranked<T> extends Linked<T> {
 	readonly waited: number
 }
 
+/** A waiter in a scheduled queue. */
+export class RankedWaiter extends Waiter implements Ranked<RankedWaiter> {
+	readonly rank: Rank
+
+	constructor(permits: Permits<Waiter>, rank: Rank) {
+		super(permits, rank.weight)
+		this.rank = rank
+	}
+}
+
 /** Waiters of one priority, and which of them is next. */
 export interface Group<T> {
 	/** Who wait. */
@@ -27,15 +38,15 @@ export interface Group<T> {
 	readonly idle: boolean
 	/** Who is next. */
 	readonly head: T | undefined
-	/** Who would be missed least. */
+	/** The one whose turn is last. */
 	readonly last: T | undefined
 	push(member: T): void
 	/** The head leaves, and has its permits from now on. */
 	take(member: T): void
 	/** A member leaves without, wherever it stands. */
 	remove(member: T): void
-	/** Who must make room for a newcomer of this rank when there is none, if it has the better right to wait. */
-	lessEntitled(rank: Rank): T | undefined
+	/** The one that must leave a full queue for a newcomer of this rank; `undefined`: none has less right to wait. */
+	lessEntitled(rank: Rank, now: number): T | undefined
 	/** Who has waited too long to stay, now that a newcomer of this rank comes. */
 	overstayed(rank: Rank, now: number): T | undefined
 	/** The permits wanted by those whose turn is before that of a newcomer of this rank, as far as can be told. */

@@ -1,5 +1,5 @@
+import type { Pace } from '../semaphore/pace.js'
 import { WaitQueue } from '../semaphore/wait-queue.js'
-import type { Pace } from '../stats/pace.js'
 import type { Group, Rank, Ranked } from './group.js'
 
 /**
@@ -54,14 +54,12 @@ export class Line<T extends Ranked<T>> implements Group<T> {
 	}
 
 	get last(): T | undefined {
-		return this.#waiters.tail
+		return this.#newestFirst ? this.#waiters.head : this.#waiters.tail
 	}
 
 	push(member: T): void {
-		if (this.#order === 'adaptive') {
-			if (this.size === 0) this.#since = member.waited
-			this.#newestFirst = this.#stands(member.waited)
-		}
+		if (this.size === 0) this.#since = member.waited
+		this.#newestFirst = this.#isNewestFirst(member.waited)
 		this.#waiters.push(member)
 		this.wanted += member.rank.weight
 	}
@@ -75,8 +73,9 @@ export class Line<T extends Ranked<T>> implements Group<T> {
 		this.wanted -= member.rank.weight
 	}
 
-	lessEntitled(): undefined {
-		return undefined
+	/** Where the newest goes first, the oldest goes last: a newcomer takes its place. */
+	lessEntitled(_rank: Rank, now: number): T | undefined {
+		return this.#isNewestFirst(now) ? this.#waiters.head : undefined
 	}
 
 	overstayed(_rank: Rank | undefined, now: number): T | undefined {
@@ -96,6 +95,10 @@ export class Line<T extends Ranked<T>> implements Group<T> {
 	/** It can't be shorter than the time in which one permit comes back, as for CoDel that of sending one packet. */
 	get #target(): number {
 		return Math.max(TARGET, this.#pace.timeFor(1))
+	}
+
+	#isNewestFirst(now: number): boolean {
+		return this.#order === 'lifo' || (this.#order === 'adaptive' && this.#stands(now))
 	}
 
 	#stands(now: number): boolean {

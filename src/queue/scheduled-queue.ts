@@ -70,32 +70,55 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		this.#left(level)
 	}
 
-	/** Who must leave a full queue for a newcomer of this rank; `undefined`: nobody has less right to wait. */
-	lessEntitled(rank: Rank): T | undefined {
+	/**
+	 * The one that must leave a full queue for a newcomer of this rank; `undefined`: none has less right to wait.
+	 *
+	 * Another level may have to give up a place, the last in it. Otherwise the newcomer's own level decides.
+	 */
+	lessEntitled(rank: Rank, now: number): T | undefined {
 		const { priority } = rank
 		const own = this.#levels.get(priority)?.group
+		return this.#levelToShrink(priority, own?.size ?? 0)?.last ?? own?.lessEntitled(rank, now)
+	}
+
+	/**
+	 * The level that must give up a place of the full queue to a newcomer of this priority.
+	 *
+	 * Without `lowerShare`: the lowest one, if it is below the newcomer's. With it, a share of the turns would be worth nothing
+	 * to requests that never get into the queue: so the lower levels, all but the highest, have the same share of its
+	 * places. Each of them has an equal part of that.
+	 *
+	 * | the newcomer's level    | if                                          | then the place comes from      |
+	 * | ----------------------- | ------------------------------------------- | ------------------------------ |
+	 * | the highest             | the lower levels have more than their share | the lowest level               |
+	 * | lower, less than a part | the lower levels have less than their share | the highest level              |
+	 * | lower, less than a part | a lower level has two waiters more          | the longest lower level        |
+	 * | lower                   | the lowest that has more than a part is below it | that level                |
+	 */
+	#levelToShrink(priority: number, size: number): Group<T> | undefined {
 		const top = this.#waiting.at(-1)
-		/** How many of each level a higher one may not send away. */
-		let kept = 0
-		if (this.#lowerShare > 0 && top !== undefined) {
-			// A share of the turns is worth nothing to those who never get into the queue: the lower levels have the same share
-			// of its places, but never all, and each of them its part.
-			const places = Math.min(this.size - 1, Math.max(1, Math.floor(this.#lowerShare * this.size)))
-			const lower = priority > top.priority ? this.size : this.size - top.group.size
-			if (priority >= top.priority) {
-				if (lower <= places) return own?.lessEntitled(rank)
-			} else {
-				const size = own?.size ?? 0
-				kept = Math.max(1, Math.floor(places / (this.#waiting.length - (size > 0 ? 1 : 0))))
-				if (size < kept) {
-					if (lower < places) return top.group.last
-					const longest = this.#longestBelow(top)
-					if (longest !== undefined && longest.size > size + 1) return longest.last
-				}
-			}
+		if (top === undefined) return undefined
+		if (this.#lowerShare === 0) return this.#lowestBelow(priority, 0)
+
+		const lower = priority > top.priority ? this.size : this.size - top.group.size
+		// At least one place, and never all.
+		const share = Math.min(this.size - 1, Math.max(1, Math.floor(this.#lowerShare * this.size)))
+		if (priority >= top.priority) return lower > share ? this.#lowestBelow(priority, 0) : undefined
+
+		const lowerLevels = this.#waiting.length - 1 + (size === 0 ? 1 : 0)
+		const part = Math.max(1, Math.floor(share / lowerLevels))
+		if (size < part) {
+			if (lower < share) return top.group
+			const longest = this.#longestBelow(top)
+			if (longest !== undefined && longest.size > size + 1) return longest
 		}
-		const victim = this.#waiting.find(({ group }) => group.size > kept)
-		return victim !== undefined && victim.priority < priority ? victim.group.last : own?.lessEntitled(rank)
+		return this.#lowestBelow(priority, part)
+	}
+
+	/** Of the levels that have more waiters than `kept`, the lowest, if it is below a priority. */
+	#lowestBelow(priority: number, kept: number): Group<T> | undefined {
+		const lowest = this.#waiting.find(({ group }) => group.size > kept)
+		return lowest !== undefined && lowest.priority < priority ? lowest.group : undefined
 	}
 
 	/** Who must leave when a newcomer of this rank comes, as it has waited too long. */

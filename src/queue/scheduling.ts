@@ -1,6 +1,6 @@
 import { checkFlow, checkFunction, checkLowerShare, checkOrder, checkPriority } from '../checks.js'
 import type { LimiterOptions } from '../limiter/limiter.js'
-import type { Pace } from '../stats/pace.js'
+import type { Pace } from '../semaphore/pace.js'
 import { Flows } from './flows.js'
 import type { Rank, Ranked } from './group.js'
 import { Line, type Order } from './line.js'

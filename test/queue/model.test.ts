@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { enter, type Stay } from '../../src/limiter/gate.js'
 import { Limiter, type LimiterOptions } from '../../src/limiter/limiter.js'
-import { Pace } from '../../src/stats/pace.js'
+import { Pace } from '../../src/semaphore/pace.js'
 import { settle } from '../support/gate.js'
 
 interface Caller {
@@ -200,14 +200,26 @@ class Model {
 		const [longest] = this.#flowsIn(priority).sort(
 			(a, b) => this.#lineIn(b).length - this.#lineIn(a).length || a.lengthSince - b.lengthSince,
 		)
-		return longest === undefined ? undefined : this.#lineIn(longest).at(-1)
+		return longest === undefined ? undefined : this.#lastIn(longest)
 	}
 
-	/** The same within the caller's own priority, if that makes its flows more equal. */
+	/** Whose turn is last in a flow. */
+	#lastIn(flow: Flow): Caller | undefined {
+		const line = this.#lineIn(flow)
+		return flow.newestFirst ? line[0] : line.at(-1)
+	}
+
+	/**
+	 * The same within the caller's own priority, if that makes its flows more equal; else the oldest of its own flow, if the
+	 * caller goes before it.
+	 */
 	#longerThanOwn(caller: Caller): Caller | undefined {
 		const last = this.#lastOf(caller.priority)
-		if (last === undefined || this.#lineOf(last).length < this.#lineOf(caller).length + 2) return undefined
-		return last
+		const own = this.#lineOf(caller)
+		if (last !== undefined && this.#lineOf(last).length >= own.length + 2) return last
+		const { order } = this.#rules
+		const stands = caller.since - this.#flowOf(caller).emptyUntil > 100
+		return order === 'lifo' || (order === 'adaptive' && stands) ? own[0] : undefined
 	}
 
 	/** The flows that have someone waiting in a priority. */
@@ -339,7 +351,7 @@ test('any history, under any rules, agrees with the plain model, and leaves noth
 				} else if (step.kind === 'abort') {
 					if (model.queue.length === 0) continue
 					const caller = model.queue[step.which % model.queue.length] as Caller
-					model.drop(caller, 'left')
+					model.drop(caller, 'aborted')
 					aborters.get(caller.id)?.abort('left')
 				} else if (step.kind === 'resize') {
 					model.capacity = step.capacity
@@ -374,7 +386,7 @@ test('any history, under any rules, agrees with the plain model, and leaves noth
 		{ numRuns: 2_000 },
 	)
 	// The histories reach what they are to test.
-	for (const reason of ['timeout', 'evicted', 'queue-full', 'left', 'closed']) {
+	for (const reason of ['timeout', 'evicted', 'queue-full', 'aborted', 'closed']) {
 		expect([reason, (seen.get(reason) ?? 0) > 20]).toEqual([reason, true])
 	}
 })

@@ -76,6 +76,55 @@ describe('order', () => {
 		expect(admitted).toEqual(['a', 'd', 'c', 'b'])
 	})
 
+	test('lifo: a full queue evicts the oldest, whose turn would be last', async () => {
+		const { come, drain, admitted, refused } = setup({ order: 'lifo', maxQueue: 2 })
+		for (const id of ['a', 'b', 'c', 'd', 'e']) await come(id)
+		expect(refused).toEqual({ b: 'evicted', c: 'evicted' })
+		await drain()
+		expect(admitted).toEqual(['a', 'e', 'd'])
+	})
+
+	test('lifo: so does one of a higher priority, and one of a flow that has least waiting', async () => {
+		const { come, refused } = setup({
+			order: 'lifo',
+			maxQueue: 3,
+			priority: (request) => (request as Request).priority ?? 0,
+			fairBy: (request) => (request as Request).flow ?? '',
+		})
+		for (const id of ['a', 'b1', 'b2', 'b3']) await come(id, { flow: id[0] as string })
+		await come('high', { priority: 1 })
+		expect(refused).toEqual({ b1: 'evicted' })
+		// Three flows could not be more equal: one of its own must leave.
+		await come('b4', { flow: 'b' })
+		expect(refused).toEqual({ b1: 'evicted', b2: 'evicted' })
+		await come('c', { flow: 'c' })
+		expect(refused).toEqual({ b1: 'evicted', b2: 'evicted', b3: 'evicted' })
+		await come('d', { flow: 'd' })
+		expect(refused).toMatchObject({ d: 'queue-full' })
+	})
+
+	test('fifo: a full queue rejects the newcomer', async () => {
+		const { come, refused } = setup({ order: 'fifo', maxQueue: 2 })
+		for (const id of ['a', 'b', 'c', 'd', 'e']) await come(id)
+		expect(refused).toEqual({ d: 'queue-full', e: 'queue-full' })
+	})
+
+	test('adaptive: a full queue rejects the newcomer, and once it stands evicts the oldest', async () => {
+		const { come, drain, admitted, refused } = setup({ order: 'adaptive', maxQueue: 3 })
+		for (const id of ['a', 'b', 'c', 'd', 'full']) await come(id)
+		expect(refused).toEqual({ full: 'queue-full' })
+		vi.advanceTimersByTime(101)
+		// The others have waited for too long.
+		await come('e')
+		vi.advanceTimersByTime(1)
+		await come('f')
+		await come('g')
+		await come('h')
+		expect(refused).toEqual({ full: 'queue-full', b: 'timeout', c: 'timeout', d: 'timeout', e: 'evicted' })
+		await drain()
+		expect(admitted).toEqual(['a', 'h', 'g', 'f'])
+	})
+
 	test('adaptive: who came first, as long as the queue has been empty within 100 ms', async () => {
 		const { come, drain, admitted, refused } = setup({ order: 'adaptive' })
 		for (const id of ['a', 'b', 'c', 'd']) await come(id)

@@ -343,20 +343,112 @@ describe('giving up', () => {
 		expect(semaphore.queued).toBe(1)
 	})
 
-	test('the wait of an unfinished program does not keep it alive', () => {
+	test.each([
+		['with a bound settles, although nothing else keeps the program alive', '{ maxWait: 50 }', 'timeout'],
+		['without a bound does not keep the program alive', '{}', ''],
+	])('a wait %s', (_, options, said) => {
 		// A program of its own, on the built package.
 		const program = `
 			import { Semaphore } from 'inflight-limit'
-			const semaphore = new Semaphore(1, { maxWait: 2_000_000 })
+			const semaphore = new Semaphore(1)
 			await semaphore.acquire()
-			semaphore.acquire()
-			console.log('end')`
+			semaphore.acquire(${options}).catch((error) => console.log(error.reason))`
 		const output = execFileSync(process.execPath, ['--input-type=module', '--eval', program], {
 			cwd: new URL('..', import.meta.url),
 			encoding: 'utf8',
 			timeout: 20_000,
 		})
-		expect(output).toBe('end\n')
+		expect(output.trim()).toBe(said)
+	})
+})
+
+describe('what the user replaced', () => {
+	afterEach(() => {
+		vi.unstubAllGlobals()
+	})
+
+	/** Nothing of a failed wait is left, and the semaphore goes on as if it had never begun. */
+	async function expectUnharmed(semaphore: Semaphore, held: Permit): Promise<void> {
+		expect([semaphore.active, semaphore.queued]).toEqual([1, 0])
+		const next = semaphore.acquire()
+		const idle = semaphore.onIdle()
+		held.release()
+		;(await next).release()
+		await idle
+		expect([semaphore.active, semaphore.queued]).toEqual([0, 0])
+	}
+
+	test('timers may be numbers', async () => {
+		const timers: NodeJS.Timeout[] = []
+		const { setTimeout, clearTimeout } = globalThis
+		vi.stubGlobal('setTimeout', (...args: Parameters<typeof setTimeout>) => timers.push(setTimeout(...args)))
+		vi.stubGlobal('clearTimeout', (timer: number) => clearTimeout(timers[timer - 1]))
+		const semaphore = new Semaphore(1)
+		const held = await semaphore.acquire()
+		await expect(semaphore.acquire({ maxWait: 5 })).rejects.toMatchObject({ reason: 'timeout' })
+		const waiting = semaphore.acquire({ maxWait: 60_000 })
+		held.release()
+		await expectUnharmed(semaphore, await waiting)
+		expect(timers).toHaveLength(2)
+	})
+
+	test.each([
+		['setTimeout', new AbortController().signal],
+		['addEventListener', undefined],
+	])('a wait fails when %s throws, and leaves nothing behind', async (name, signal) => {
+		const fail = (): never => {
+			throw new Error('mine')
+		}
+		const semaphore = new Semaphore(1)
+		const held = await semaphore.acquire()
+		const removed = vi.fn()
+		const own = { aborted: false, addEventListener: fail, removeEventListener: removed }
+		if (name === 'setTimeout') vi.stubGlobal('setTimeout', fail)
+		await expect(semaphore.acquire({ maxWait: 100, signal: signal ?? own })).rejects.toThrow('mine')
+		vi.unstubAllGlobals()
+		await expectUnharmed(semaphore, held)
+	})
+
+	test('a setTimeout that calls back at once rejects at once', async () => {
+		vi.stubGlobal('setTimeout', (callback: (arg: unknown) => void, _ms: number, arg: unknown) =>
+			callback(arg),
+		)
+		const semaphore = new Semaphore(1)
+		const held = await semaphore.acquire()
+		await expect(semaphore.acquire({ maxWait: 100 })).rejects.toMatchObject({ reason: 'timeout' })
+		await expectUnharmed(semaphore, held)
+	})
+
+	test('a permit is handed over, although neither clearTimeout nor removeEventListener works', async () => {
+		const fail = (): never => {
+			throw new Error('mine')
+		}
+		let due = (): void => {}
+		let abort = (): void => {}
+		vi.stubGlobal('setTimeout', (callback: (arg: unknown) => void, _ms: number, arg: unknown) => {
+			due = () => callback(arg)
+			return 1
+		})
+		vi.stubGlobal('clearTimeout', fail)
+		const signal = {
+			aborted: false,
+			addEventListener(_type: string, listener: { handleEvent(): void }) {
+				abort = () => listener.handleEvent()
+			},
+			removeEventListener: fail,
+		}
+		const semaphore = new Semaphore(1)
+		const held = await semaphore.acquire()
+		const waiting = semaphore.acquire({ maxWait: 100, signal })
+		held.release()
+		const permit = await waiting
+		// Both come too late.
+		due()
+		abort()
+		await expectUnharmed(semaphore, permit)
+		due()
+		abort()
+		expect([semaphore.active, semaphore.queued]).toEqual([0, 0])
 	})
 })
 

@@ -1,23 +1,52 @@
+import type { Meter } from './permits.js'
+
 /** What was measured so long ago, in ms, weighs half. */
 const HALF_LIFE = 15_000
 
+/** How often a stretch without room is added while it lasts, in ms. */
+const INTERVAL = 1_000
+
 /**
- * How fast permits come back while there is no room: what the next one turned away can expect.
+ * How fast permits come back while there is no room: what a rejected caller can expect.
  *
- * Only stretches of time in which the semaphore was full the whole time are measured. An idle minute says nothing
- * about how long a queue will take; and with room available nobody asks, so that case costs no look at the clock. But it
- * makes what was measured before weigh less: one slow minute must not outweigh all the short rushes of the next hour.
+ * Only the time without room is measured: an idle minute says nothing about how long a queue will take. But it makes
+ * older measurements count less: one slow minute must not outweigh all the short rushes of the next hour.
  */
-export class Pace {
+export class Pace implements Meter {
 	#permits = 0
 	#time = 0
 	/** When it was measured last, in ms. */
 	#at = 0
+	/** The stretch without room that lasts: when it began, or was added last; and the permits that came back since. */
+	#since: number | undefined = undefined
+	#returned = 0
 	readonly #all: Pace | undefined
 
 	/** @param all - that of many like this one: it measures what they measure, and stands in for those that have nothing measured. */
 	constructor(all?: Pace) {
 		this.#all = all
+	}
+
+	full(time: number): void {
+		this.#since ??= time
+	}
+
+	returned(permits: number, time: number): void {
+		this.#returned += permits
+		if (this.#since !== undefined && time - this.#since > INTERVAL) this.update(time)
+	}
+
+	room(time: number): void {
+		this.update(time)
+		this.#since = undefined
+	}
+
+	/** Adds the stretch that lasts, until now. */
+	update(time: number): void {
+		if (this.#since === undefined) return
+		this.add(this.#returned, time - this.#since, time)
+		this.#since = time
+		this.#returned = 0
 	}
 
 	/** Adds a stretch of `time` ms without room until `now`, in which `permits` came back. */
