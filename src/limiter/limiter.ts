@@ -426,8 +426,10 @@ export class Limiter implements Gate {
 		let error: unknown
 		try {
 			const waiter =
-				standing === undefined ? new Waiter(semaphore, weight) : new RankedWaiter(semaphore, standing.rank)
-			const permit = await semaphore.wait(waiter, maxWait, signal, now)
+				standing === undefined
+					? new Waiter(semaphore, weight, now)
+					: new RankedWaiter(semaphore, standing.rank, now)
+			const permit = await semaphore.wait(waiter, maxWait, signal)
 			// The request can be over after the permit was handed to it and before this line runs.
 			if (!signal.aborted) return this.#admit(permit, queued, semaphore, key, standing)
 			this.#giveBack(permit, semaphore, key, standing)

@@ -20,10 +20,11 @@ export interface Ranked<T> extends Linked<T> {
 
 /** A waiter in a scheduled queue. */
 export class RankedWaiter extends Waiter implements Ranked<RankedWaiter> {
-	readonly rank: Rank
+	declare readonly rank: Rank
 
-	constructor(permits: Permits<Waiter>, rank: Rank) {
-		super(permits, rank.weight)
+	/** @param since - when it began to wait, in ms. */
+	constructor(permits: Permits<Waiter>, rank: Rank, since: number) {
+		super(permits, rank.weight, since)
 		this.rank = rank
 	}
 }

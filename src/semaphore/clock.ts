@@ -12,17 +12,15 @@ export const onNextTurn: (callback: () => void) => unknown = setImmediate
  *
  * Whether they were replaced is seen by `setTimeout`: to look `performance` up each time takes as long as to read it.
  */
-let timers: unknown
-let clock: unknown
-let read = ownNow
+let timers: unknown = setTimeout
+let clock: { now(): number } = performance
+let read = reader(clock)
 let offset = 0
-let last = 0
 
 /** The time, in ms, by the clock that timers go by. It does not jump when fake timers are switched on or off. */
 export function now(): number {
 	if (setTimeout !== timers) replaced()
-	last = read() + offset
-	return last
+	return read() + offset
 }
 
 /** Whether {@link now} goes by the clock of a test. */
@@ -32,10 +30,15 @@ export function isFaked(): boolean {
 
 function replaced(): void {
 	timers = setTimeout
-	if (performance === clock) return
 	const replacement = performance
-	read = replacement === own ? ownNow : () => replacement.now()
+	if (replacement === clock) return
+	const last = read() + offset
+	read = reader(replacement)
 	// Whole milliseconds, so that the whole ones of a fake clock stay such.
-	offset = clock === undefined ? 0 : Math.ceil(last - read())
+	offset = Math.ceil(last - read())
 	clock = replacement
+}
+
+function reader(of: { now(): number }): () => number {
+	return of === own ? ownNow : () => of.now()
 }

@@ -63,15 +63,21 @@ const LONGEST_DRAIN = 10
 /** One object for all listeners. */
 const ONCE = { once: true } as const
 
+/*
+ * The fields of the two classes are set in their constructors alone: a field that is first defined with a default value
+ * makes each object slower to create, and there may be a million of them.
+ */
+
 class HeldPermit implements Permit {
 	/** `undefined` once released: the first release is the only one. */
-	permits: Permits<Waiter> | undefined
-	readonly weight: number
-	waited = 0
+	declare permits: Permits<Waiter> | undefined
+	declare readonly weight: number
+	declare waited: number
 
-	constructor(permits: Permits<Waiter>, weight: number) {
+	constructor(permits: Permits<Waiter>, weight: number, waited: number) {
 		this.permits = permits
 		this.weight = weight
+		this.waited = waited
 	}
 
 	release(): void {
@@ -99,11 +105,19 @@ interface Bounds {
  * While it waits, `waited` holds the time at which it began. It is itself the listener on its signal.
  */
 export class Waiter extends HeldPermit implements Linked<Waiter> {
-	previous: this | undefined = undefined
-	next: this | undefined = undefined
-	resolve!: (permit: Permit | Failure) => void
+	declare previous: this | undefined
+	declare next: this | undefined
+	declare resolve: (permit: Permit | Failure) => void
 	/** `undefined` if it has none, and once the wait is over. */
-	bounds: Bounds | undefined = undefined
+	declare bounds: Bounds | undefined
+
+	/** @param since - when it began to wait, in ms. */
+	constructor(permits: Permits<Waiter>, weight: number, since: number) {
+		super(permits, weight, since)
+		this.previous = undefined
+		this.next = undefined
+		this.bounds = undefined
+	}
 
 	handleEvent(): void {
 		const { permits, bounds } = this
@@ -202,7 +216,7 @@ export class Permits<W extends Waiter> {
 	tryAcquire(weight: number): Permit | undefined {
 		if (this.#active + weight > this.#capacity || this.queue.size > 0 || this.#closed) return undefined
 		this.#active += weight
-		return new HeldPermit(this, weight)
+		return new HeldPermit(this, weight, 0)
 	}
 
 	/** A caller found no room at this time, and waits or is rejected: from now on the pace is measured. */
@@ -213,25 +227,24 @@ export class Permits<W extends Waiter> {
 	}
 
 	/**
-	 * Puts a new waiter into the queue, from the time `time`.
+	 * Puts a new waiter into the queue.
 	 *
 	 * @param maxWait - the longest wait, in ms; `Infinity`: no bound.
 	 * @returns a promise of its permit. It rejects with what {@link reject} is given, with the reason of `signal`, or with a
 	 * {@link RejectedError} (`timeout`, `closed`).
 	 * @throws what `signal.addEventListener` or a replaced `setTimeout` throws. Nothing waits then.
 	 */
-	wait(waiter: W, maxWait: number, signal: AbortSignalLike | undefined, time: number): Promise<Permit> {
-		waiter.waited = time
+	wait(waiter: W, maxWait: number, signal: AbortSignalLike | undefined): Promise<Permit> {
+		const { waited: since } = waiter
 		const promise = new Promise<Permit | Failure>((resolve) => {
 			waiter.resolve = resolve
 		})
-		this.noteFull(time)
+		this.noteFull(since)
 		this.queue.push(waiter)
 		this.#wanted += waiter.weight
-		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY)
-			this.#bind(waiter, maxWait, signal, time)
+		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY) this.#bind(waiter, maxWait, signal)
 		// If it goes before the others, there may be room for it.
-		if (this.queue.head === waiter) this.#admit(time)
+		if (this.queue.head === waiter) this.#admit(since)
 		return promise as Promise<Permit>
 	}
 
@@ -369,8 +382,8 @@ export class Permits<W extends Waiter> {
 		if (waiter.bounds !== undefined) unbind(waiter, waiter.bounds)
 	}
 
-	#bind(waiter: W, maxWait: number, signal: AbortSignalLike | undefined, time: number): void {
-		const bounds: Bounds = { signal, timer: undefined, until: time + maxWait }
+	#bind(waiter: W, maxWait: number, signal: AbortSignalLike | undefined): void {
+		const bounds: Bounds = { signal, timer: undefined, until: waiter.waited + maxWait }
 		waiter.bounds = bounds
 		try {
 			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its listener off again.

@@ -169,6 +169,6 @@ export class Semaphore {
 		if (permits.queued >= this.#maxQueue) throw permits.rejection('queue-full', weight)
 		const maxWait = options?.maxWait ?? this.#maxWait
 		if (maxWait === 0) throw permits.rejection('timeout', weight)
-		return permits.wait(new Waiter(permits, weight), maxWait, options?.signal, time)
+		return permits.wait(new Waiter(permits, weight, time), maxWait, options?.signal)
 	}
 }
