@@ -54,7 +54,8 @@ export function printMissed() {
 }
 
 /**
- * Times all alternatives in turn, round after round, and prints each one's time as a ratio to that of the first.
+ * Times all alternatives in turn, round after round, and prints each one's time as a ratio to that of the first,
+ * with the middle half of the ratios as the noise.
  *
  * @param {string} title
  * @param {Alternative[]} alternatives
@@ -75,10 +76,12 @@ export async function compare(title, alternatives, { rounds, operations, targets
 			times[i]?.push(Number(process.hrtime.bigint() - start))
 		}
 	}
-	printTitle(title, ['ratio', 'ns each'])
+	printTitle(title, ['ratio', 'noise', 'ns each'])
 	for (const [i, { name }] of alternatives.entries()) {
 		const own = /** @type {number[]} */ (times[i])
 		const ratios = own.map((time, round) => time / /** @type {number} */ (times[0]?.[round]))
-		printRow(name, [median(ratios), (median(own) / operations).toFixed(0)], targets[name])
+		const sorted = ratios.toSorted((a, b) => a - b)
+		const [low, high] = [0.25, 0.75].map((part) => sorted[Math.floor(part * sorted.length)]?.toFixed(2))
+		printRow(name, [median(ratios), `${low}-${high}`, (median(own) / operations).toFixed(0)], targets[name])
 	}
 }

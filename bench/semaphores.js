@@ -25,6 +25,62 @@ import { Bare } from './bare.js'
 const BARE = 'bare counter and list'
 export const OURS = 'inflight-limit'
 
+/** A counter and a list whose permits count their release once, and nothing else: no options, no bounds. */
+class OneShot {
+	#free
+	/** @type {WaitQueue} */
+	#waiting = { head: undefined, tail: undefined }
+
+	/** @param {number} capacity */
+	constructor(capacity) {
+		this.#free = capacity
+	}
+
+	/** @returns {Promise<OneShotPermit>} */
+	acquire() {
+		if (this.#free > 0) {
+			this.#free--
+			return Promise.resolve(new OneShotPermit(this))
+		}
+		return new Promise((resolve) => {
+			const entry = { resolve, next: undefined }
+			if (this.#waiting.tail === undefined) this.#waiting.head = entry
+			else this.#waiting.tail.next = entry
+			this.#waiting.tail = entry
+		})
+	}
+
+	giveBack() {
+		const { head } = this.#waiting
+		if (head === undefined) {
+			this.#free++
+			return
+		}
+		this.#waiting.head = head.next
+		if (head.next === undefined) this.#waiting.tail = undefined
+		head.resolve(new OneShotPermit(this))
+	}
+}
+
+/** @typedef {{ resolve: (permit: OneShotPermit) => void, next: Entry | undefined }} Entry */
+/** @typedef {{ head: Entry | undefined, tail: Entry | undefined }} WaitQueue */
+
+class OneShotPermit {
+	/** @type {OneShot | undefined} */
+	#owner
+
+	/** @param {OneShot} owner */
+	constructor(owner) {
+		this.#owner = owner
+	}
+
+	release() {
+		const owner = this.#owner
+		this.#owner = undefined
+		owner?.giveBack()
+	}
+}
+
 /** @type {Package[]} */
 export const packages = [
 	{
@@ -78,6 +134,29 @@ export const packages = [
 					}
 				},
 				wait: (signal) => semaphore.acquire(signal && { signal }),
+			}
+		},
+	},
+	{
+		name: 'one-shot permit',
+		make(capacity) {
+			const oneShot = new OneShot(capacity)
+			return {
+				async pairs(n) {
+					for (let i = 0; i < n; i++) {
+						const permit = await oneShot.acquire()
+						permit.release()
+					}
+				},
+				async caller(work) {
+					const permit = await oneShot.acquire()
+					try {
+						return await work()
+					} finally {
+						permit.release()
+					}
+				},
+				wait: () => oneShot.acquire(),
 			}
 		},
 	},
