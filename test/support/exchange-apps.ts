@@ -50,8 +50,10 @@ export interface Exchange {
 	threw: boolean
 	/** Its handler leaves the response open for good. */
 	hangs: boolean
-	/** The app has destroyed its connection, or may have. */
+	/** The app has destroyed its response: the connection of HTTP/1 ends when its turn has come. */
 	cut: boolean
+	/** The app has destroyed its connection. */
+	cutSocket: boolean
 	winRace: () => void
 	race: Promise<void>
 }
@@ -365,7 +367,10 @@ export function destroy(exchange: Exchange, what: 'response' | 'socket'): void {
 	} else {
 		if (res?.headersSent) exchange.destroyed = true
 		if (stream !== undefined) stream.destroy()
-		else req?.socket.destroy()
+		else {
+			exchange.cutSocket = true
+			req?.socket.destroy()
+		}
 	}
 }
 

@@ -349,6 +349,7 @@ class Run implements Watch {
 			threw: false,
 			hangs: false,
 			cut: false,
+			cutSocket: false,
 			winRace,
 			race,
 		}
@@ -408,7 +409,7 @@ class Run implements Watch {
 		this.letAllGo()
 		for (const client of this.clients) client.completeUpload()
 		await waitFor(
-			() => this.clients.every((client) => this.#atPeace(client)),
+			() => this.clients.filter((client) => !this.#atPeace(client)).length === 0,
 			() => {
 				this.#check(false)
 				const without = this.clients.flatMap((client) =>
@@ -439,6 +440,7 @@ class Run implements Watch {
 	}
 
 	#atPeace(client: Client): boolean {
+		if (client.sent.some(({ cutSocket }) => cutSocket)) return true
 		const answers = client.answers()
 		for (const [i, exchange] of client.sent.entries()) {
 			// Nobody will ever end its response.
@@ -454,7 +456,7 @@ class Run implements Watch {
 
 	/** Each has exactly one answer, complete, its own; but for those behind an end of the connection that is in order. */
 	#checkAnswers(client: Client): void {
-		if (client.left) return
+		if (client.left || client.sent.some(({ cutSocket }) => cutSocket)) return
 		const answers = client.answers()
 		if (answers.length > client.sent.length)
 			throw new Violation(`${answers.length} answers to ${client.sent.length} requests`)
@@ -640,6 +642,7 @@ function connectHttp1(port: number, sockets: Map<number, Socket>): Promise<Clien
 					socket.end()
 					return
 				}
+				if (how === 'garbage') client.completeUpload()
 				client.left = true
 				if (how === 'garbage') socket.write('\0\r\n\r\n')
 				else if (how === 'RST') socket.resetAndDestroy()
