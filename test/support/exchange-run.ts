@@ -385,7 +385,7 @@ class Run implements Watch {
 	}
 
 	#mayWait({ limited, entered, begun, res, carrier }: Exchange): boolean {
-		return limited && entered && !begun && !res?.headersSent && !res?.destroyed && !carrier?.closed
+		return limited && entered && !begun && !res?.writableEnded && !res?.destroyed && !carrier?.closed
 	}
 
 	#mayHold(each: Exchange): boolean {
