@@ -16,6 +16,7 @@ import { limit as limitKoa } from '../../adapters/koa.js'
 import { get, rawClient, request, until, type Work, workshop } from '../support/clients.js'
 import { frameworks, type Handler, listen } from '../support/frameworks.js'
 import {
+	agentFor,
 	type Before,
 	carrierOf,
 	listenerOf,
@@ -98,7 +99,7 @@ describe.each(places)('$framework over $transport', (place) => {
 			const { arrived, before } = noting()
 			const options = { capacity: 2, maxWait: Number.POSITIVE_INFINITY }
 			await using running = await start(place, { before, handler: work.handler, options })
-			const agent = new http.Agent({ keepAlive: true, maxSockets: 4 })
+			const agent = agentFor(place.transport, 4)
 			const holders = [running.visit('/1'), running.visit('/2')]
 			await until(() => work.begun.length === 2)
 			const visits = [1, 2, 3].map((i) => running.visit(`/other/${i}`, h2 ? {} : { agent }))
@@ -135,7 +136,7 @@ describe.each(places)('$framework over $transport', (place) => {
 				onReject: (rejection: unknown) => rejections.push(rejection),
 			}
 			await using running = await start(place, { before, handler: work.handler, options })
-			const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+			const agent = agentFor(place.transport, 1)
 			const holder = running.visit('/holder')
 			await until(() => work.begun.length === 1)
 			const answered = running.visit('/other', h2 ? {} : { agent })
@@ -191,8 +192,11 @@ describe.each(places)('$framework over $transport', (place) => {
 				res.once('finish', resolve)
 				res.end('other')
 			}),
-		'with the head alone': (res) => res.writeHead(504).flushHeaders(),
-		'with a part': (res) => res.write('other'),
+		'in two parts': async (res) => {
+			res.writeHead(504).write('ot')
+			await turns(1)
+			res.end('her')
+		},
 	}
 	test.each(Object.entries(befores))(
 		'answered before the limiter, %s: nothing is asked, nothing runs, nothing is counted',
@@ -213,10 +217,8 @@ describe.each(places)('$framework over $transport', (place) => {
 				},
 			}
 			let entered = 0
-			const ends: ServerResponse[] = []
 			const before: Before = async (req, res, next) => {
 				if (req.url !== '/other') return next()
-				ends.push(res)
 				await answer(res)
 				const rest = next()
 				entered++
@@ -229,7 +231,6 @@ describe.each(places)('$framework over $transport', (place) => {
 			expect(work.begun).toEqual([])
 			expect(asked).not.toHaveBeenCalled()
 			expect(running.limiter.stats()).toMatchObject({ active: 0, queued: 0, admitted: 0 })
-			for (const res of ends) if (!res.writableEnded) res.end()
 			for (const { ended } of visits) expect(await ended).toBe('clean')
 			await expectNothingLost(running, work)
 		},
@@ -407,7 +408,6 @@ describe.each(places.filter(({ transport }) => transport === 'HTTP/2'))(
 			await until(() => visit.body === 'hel')
 			visit.leave()
 			await until(() => running.limiter.active === 0)
-			expect(running.limiter.stats()).toMatchObject({ completed: 0, abandoned: 1 })
 			await expectNothingLost(running, work)
 		})
 	},

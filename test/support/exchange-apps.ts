@@ -52,7 +52,7 @@ export interface Exchange {
 	hangs: boolean
 	/** The app has destroyed its response: the connection of HTTP/1 ends when its turn has come. */
 	cut: boolean
-	/** The app has destroyed its connection. */
+	/** The app has destroyed its connection, or its stream. */
 	cutSocket: boolean
 	winRace: () => void
 	race: Promise<void>
@@ -365,12 +365,9 @@ export function destroy(exchange: Exchange, what: 'response' | 'socket'): void {
 		exchange.destroyed = true
 		res?.destroy()
 	} else {
-		if (res?.headersSent) exchange.destroyed = true
+		exchange.cutSocket = true
 		if (stream !== undefined) stream.destroy()
-		else {
-			exchange.cutSocket = true
-			req?.socket.destroy()
-		}
+		else req?.socket.destroy()
 	}
 }
 

@@ -232,7 +232,7 @@ class Run implements Watch {
 
 	#mustBeThere({ id, req, res, carrier, stream }: Exchange, what: string): void {
 		if (carrier?.destroyed) this.#break(`${what} #${id}, the client of which was gone`)
-		else if (res?.headersSent || res?.writableEnded) this.#break(`${what} #${id}, which was answered`)
+		else if (res?.writableEnded) this.#break(`${what} #${id}, which was answered`)
 		else if (res?.destroyed) this.#break(`${what} #${id}, the response of which was destroyed`)
 		else if (stream === undefined && res?.socket !== req?.socket)
 			this.#break(`${what} #${id} before its response owned the connection`)
@@ -252,7 +252,9 @@ class Run implements Watch {
 		if (!each.carrier?.destroyed) return false
 		if (this.#program.abandonedTimeout === 0) return true
 		if (this.#program.framework === 'Koa 3') return each.done
-		return each.ended || each.piped || each.destroyed || each.res?.writableEnded === true
+		// The last handler of Express destroys the socket, when the head of the answer is out.
+		const cut = each.cutSocket && each.res?.headersSent
+		return each.ended || each.piped || each.destroyed || each.res?.writableEnded || cut === true
 	}
 
 	/* The steps. */
@@ -390,7 +392,8 @@ class Run implements Watch {
 
 	#mayHold(each: Exchange): boolean {
 		// A file by the framework is opened first.
-		const over = each.carrier?.closed && this.#over(each) && !(each.piped && each.send.handler.length > 0)
+		const unsure = (each.piped && each.send.handler.length > 0) || each.cutSocket
+		const over = each.carrier?.closed && this.#over(each) && !unsure
 		return each.limited && each.begun && !each.released && !each.finished && !over
 	}
 
@@ -445,7 +448,12 @@ class Run implements Watch {
 		for (const [i, exchange] of client.sent.entries()) {
 			// Nobody will ever end its response.
 			const hangs = exchange.hangs && !exchange.finished && exchange.answeredBy !== 'other'
-			if (hangs && !client.left) client.leave('destroy', exchange, false)
+			if (hangs) {
+				client.left = true
+				client.destroy()
+				// Node sees nothing more of a client that has ended its side, where half-open connections are allowed.
+				client.serverSocket()?.destroy()
+			}
 			if (client.left || client.closed) return true
 			if (exchange.cut) continue
 			if (!answers[i]?.complete) return false
@@ -635,7 +643,7 @@ function connectHttp1(port: number, sockets: Map<number, Socket>): Promise<Clien
 				toUpload = false
 			},
 			leave(how, _exchange, halfOpen) {
-				if (client.left || (socket.writableEnded && how !== 'destroy')) return
+				if (client.left || socket.writableEnded) return
 				if (how === 'FIN') {
 					client.mute = true
 					if (!halfOpen || toUpload) client.left = true

@@ -52,7 +52,14 @@ export function listenerOf(
 		const app = framework === 'Koa 3' ? new Koa() : (new Koa2() as unknown as Koa)
 		app.silent = true
 		const guard = forKoa.limit(options as forKoa.LimitOptions)
-		app.use((ctx, next) => before(ctx.req, ctx.res, next) as Promise<unknown>)
+		app.use((ctx, next) => {
+			// Until the rest has its turn, the response is whose it has been given to.
+			ctx.respond = false
+			return before(ctx.req, ctx.res, () => {
+				ctx.respond = true
+				return next()
+			}) as Promise<unknown>
+		})
 		app.use(guard)
 		app.use(async (ctx) => {
 			ctx.respond = false
@@ -105,6 +112,11 @@ const CLIENT_TLS: ConnectionOptions = {
 	checkServerIdentity: () => undefined,
 }
 
+/** Keeps up to `maxSockets` connections of HTTP/1 or HTTPS. */
+export function agentFor(transport: Transport, maxSockets: number): https.Agent {
+	return new (transport === 'HTTPS' ? https : http).Agent({ keepAlive: true, maxSockets }) as https.Agent
+}
+
 /** A client's view of one exchange. */
 export interface Visit {
 	status: number | undefined
@@ -127,7 +139,7 @@ export interface VisitOptions {
 	method?: string
 	/** The body, or that one follows, by `stream`. */
 	body?: string | 'to follow'
-	agent?: http.Agent
+	agent?: https.Agent
 	/** Begin without reading. */
 	paused?: boolean
 }
