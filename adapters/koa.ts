@@ -3,12 +3,14 @@ import type { RejectedError } from '../src/errors.js'
 import { type Entry, enterGate } from '../src/http/exchange.js'
 import { answerTo, type Rejection, rejectionBy } from '../src/http/rejection.js'
 import { readLimit, type SharedLimiter } from '../src/http/setup.js'
-import type { Limiter, LimiterOptions } from '../src/limiter/limiter.js'
+import type { Limiter } from '../src/limiter/limiter.js'
+import type { LimiterOptions } from '../src/limiter/options.js'
 
 export { admission } from '../src/http/exchange.js'
 export type { Rejection } from '../src/http/rejection.js'
 export type { Admission } from '../src/http/ticket.js'
-export { Limiter, type LimiterOptions, type LimiterStats } from '../src/limiter/limiter.js'
+export { Limiter, type LimiterStats } from '../src/limiter/limiter.js'
+export type { LimiterOptions } from '../src/limiter/options.js'
 
 /** What is needed of the context of Koa 3 or 2. */
 export interface ContextLike {

@@ -1,17 +1,29 @@
+/** All reasons, in the order in which figures show them. */
+export const REJECTION_REASONS = [
+	'queue-full',
+	'timeout',
+	'evicted',
+	'closed',
+	'overloaded',
+	'aborted',
+	'unavailable',
+] as const
+
 /**
- * Why a caller was turned away.
+ * Why a caller was rejected.
  *
  * - `queue-full`: there was no room, and as many were waiting as may wait.
  * - `timeout`: it had waited as long as it may.
- * - `evicted`: it made room for a more important one.
+ * - `evicted`: it made room for one with a better right to wait.
  * - `closed`: the limiter is shutting down.
- * - `aborted`: its client left, or its signal was aborted.
- * - `unavailable`: what the limiter is shared through could not be reached.
+ * - `overloaded`: the event loop is late.
+ * - `aborted`: its client left, it was answered by something else, or its signal was aborted.
+ * - `unavailable`: Redis, through which the limiter is shared, does not answer.
  */
-export type RejectionReason = 'queue-full' | 'timeout' | 'evicted' | 'closed' | 'aborted' | 'unavailable'
+export type RejectionReason = (typeof REJECTION_REASONS)[number]
 
 /**
- * A caller was turned away instead of being given a permit.
+ * A caller was rejected instead of being given a permit.
  *
  * Recognise it by `code`, not by `instanceof`: one process can hold two copies of this package.
  */

@@ -3,7 +3,8 @@ export { RejectedError, type RejectionReason } from './errors.js'
 export { requestDeadline, requestStart } from './http/deadlines.js'
 export { admission } from './http/exchange.js'
 export type { Admission } from './http/ticket.js'
-export { Limiter, type LimiterOptions, type LimiterStats } from './limiter/limiter.js'
+export { Limiter, type LimiterStats, type TaskOptions } from './limiter/limiter.js'
+export type { LimiterOptions } from './limiter/options.js'
 export type { Order } from './queue/line.js'
 export {
 	type AbortSignalLike,

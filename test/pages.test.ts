@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFil
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { REDIS_LIMITER_OPTIONS } from '../adapters/redis/options.js'
-import { LIMITER_OPTIONS } from '../src/limiter/limiter.js'
+import { LIMITER_OPTIONS } from '../src/limiter/options.js'
 import { node, scratch } from './support/packed.js'
 
 const root = join(import.meta.dirname, '..')
@@ -105,15 +105,15 @@ test.each(['express', 'koa'])('the first program for %s serves requests', async 
 })
 
 test.each([
-	['README.md', 'src/limiter/limiter.ts', LIMITER_OPTIONS, ['onReject']],
-	['docs/redis.md', 'adapters/redis/options.ts', REDIS_LIMITER_OPTIONS, []],
+	['README.md', ['src/limiter/options.ts', 'src/queue/options.ts'], LIMITER_OPTIONS, ['onReject']],
+	['docs/redis.md', ['adapters/redis/options.ts'], REDIS_LIMITER_OPTIONS, []],
 ])(
 	'the table of options in %s has each option with the default that its type documents',
 	(page, code, options, ofAdapters) => {
 		const table = readFileSync(join(root, page), 'utf8').matchAll(/^\| `(\w+)` +\| (.+?) +\|/gm)
 		const rows = Array.from(table, ([, name = '', value = '']) => [name, value])
 		expect(rows.map(([name]) => name).sort()).toEqual([...options, ...ofAdapters].sort())
-		const source = readFileSync(join(root, code), 'utf8')
+		const source = code.map((file) => readFileSync(join(root, file), 'utf8')).join('\n')
 		for (const [name = '', value] of rows) {
 			const docs = new RegExp(`/\\*\\*((?:(?!\\*/).)*)\\*/\\s+${name}\\??[:(]`, 's').exec(source)?.[1]
 			const documented = /Default: (.*)\.\s*$/.exec(docs ?? '')?.[1]

@@ -1,4 +1,4 @@
-import type { RejectionReason } from '../../src/errors.js'
+import { REJECTION_REASONS } from '../../src/errors.js'
 import type { SharedLimiter } from '../../src/http/setup.js'
 import { Durations } from '../../src/stats/durations.js'
 
@@ -14,8 +14,6 @@ const KEYS = 5
 /** The longest key shown, in characters: what clients send is as long as they like. */
 const LONGEST_KEY = 80
 
-const REASONS: RejectionReason[] = ['queue-full', 'timeout', 'evicted', 'closed', 'aborted', 'unavailable']
-
 /**
  * What a sample is made of, in this order. Counts are since the start of the limiter; percentiles, in ms, are of what
  * ended since the sample before, and `null` if nothing did. Last come the keys that waited longest since then, if asked
@@ -30,7 +28,7 @@ export const FIELDS: readonly string[] = [
 	'admitted',
 	'completed',
 	'abandoned',
-	...REASONS,
+	...REJECTION_REASONS,
 	'waitP50',
 	'waitP99',
 	'holdP50',
@@ -79,7 +77,7 @@ export class Samples {
 			stats.admitted,
 			stats.completed,
 			stats.abandoned,
-			...REASONS.map((reason) => stats.rejected[reason]),
+			...REJECTION_REASONS.map((reason) => stats.rejected[reason]),
 			...percentiles(this.#waits),
 			...percentiles(this.#holds),
 			this.#longest,

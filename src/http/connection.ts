@@ -128,8 +128,8 @@ export function connectionOf(req: IncomingMessage, res: ServerResponse): Connect
 	// A request that was made by hand may have no socket that tells when a client leaves: its response is all there is.
 	const socket = typeof req.socket?.prependListener === 'function' ? req.socket : res
 	const connection = connectionBy(stream ?? (socket as Carrier))
-	// Only exchanges that were made by hand can share a connection, as the parts of a batch do.
-	return connection.occupied ? connectionBy(res as unknown as Carrier) : connection
+	// Only exchanges that were made by hand can share an open connection, as the parts of a batch do.
+	return connection.occupied && !connection.closed ? connectionBy(res as unknown as Carrier) : connection
 }
 
 /**

@@ -1,6 +1,7 @@
 import { checkFunction, checkOptions } from '../checks.js'
 import { enter } from '../limiter/gate.js'
-import { LIMITER_OPTIONS, Limiter, type LimiterOptions } from '../limiter/limiter.js'
+import { Limiter } from '../limiter/limiter.js'
+import { LIMITER_OPTIONS, type LimiterOptions } from '../limiter/options.js'
 
 /** A limiter, made by this copy of the package or by another one in the same process. */
 export type SharedLimiter = Pick<Limiter, keyof Limiter>

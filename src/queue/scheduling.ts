@@ -1,26 +1,24 @@
 import { checkFlow, checkFunction, checkLowerShare, checkOrder, checkPriority } from '../checks.js'
-import type { LimiterOptions } from '../limiter/limiter.js'
 import type { Pace } from '../semaphore/pace.js'
 import { Flows } from './flows.js'
 import type { Rank, Ranked } from './group.js'
 import { Line, type Order } from './line.js'
+import type { QueueOptions } from './options.js'
 import { ScheduledQueue } from './scheduled-queue.js'
 
-type Options = Pick<LimiterOptions, 'order' | 'priority' | 'lowerShare' | 'fairBy'>
-
-/** How the queues of a limiter are made, and how a request stands in them. */
+/** How the queues of a limiter are made, and how a request ranks in them. */
 export class Scheduling {
 	readonly #order: Order
 	readonly #lowerShare: number
-	readonly #options: { [Name in 'priority' | 'fairBy']: Options[Name] | undefined }
+	readonly #options: { [Name in 'priority' | 'fairBy']: QueueOptions[Name] | undefined }
 
-	constructor({ order = 'fifo', priority, fairBy, lowerShare = 0 }: Options) {
+	constructor({ order = 'fifo', priority, fairBy, lowerShare = 0 }: QueueOptions) {
 		this.#order = checkOrder(order)
 		this.#lowerShare = checkLowerShare(lowerShare, priority)
 		this.#options = { priority: checkFunction('priority', priority), fairBy: checkFunction('fairBy', fairBy) }
 	}
 
-	/** First come, first served: there is nothing to it. */
+	/** First come, first served: a plain queue does it. */
 	get plain(): boolean {
 		const { priority, fairBy } = this.#options
 		return this.#order === 'fifo' && priority === undefined && fairBy === undefined
@@ -32,6 +30,7 @@ export class Scheduling {
 		return new ScheduledQueue(shared ? () => new Flows(newLine) : newLine, shared, this.#lowerShare)
 	}
 
+	/** @throws TypeError, RangeError - what the user's functions throw, or for what they returned. */
 	rank(request: object, weight: number): Rank {
 		const { priority, fairBy } = this.#options
 		return {

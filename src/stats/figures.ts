@@ -1,4 +1,4 @@
-import type { RejectionReason } from '../errors.js'
+import { REJECTION_REASONS, type RejectionReason } from '../errors.js'
 import { type DurationStats, Durations } from './durations.js'
 import { type Observer, Observers, type Outcome } from './observer.js'
 
@@ -10,7 +10,7 @@ export interface Counts {
 	completed: number
 	/** Requests whose client left while their handler was at work, and that are over. */
 	abandoned: number
-	/** Requests turned away, by reason. */
+	/** Requests that were rejected, by reason. */
 	rejected: Record<RejectionReason, number>
 	/** How long the admitted waited, in ms. */
 	waits: DurationStats
@@ -30,14 +30,10 @@ export class Figures {
 	readonly #limiter: string
 	readonly #waits = new Durations()
 	readonly #holds = new Durations()
-	readonly #rejected: Record<RejectionReason, number> = {
-		'queue-full': 0,
-		timeout: 0,
-		evicted: 0,
-		closed: 0,
-		aborted: 0,
-		unavailable: 0,
-	}
+	readonly #rejected = Object.fromEntries(REJECTION_REASONS.map((reason) => [reason, 0])) as Record<
+		RejectionReason,
+		number
+	>
 	#admitted = 0
 	#completed = 0
 	#abandoned = 0

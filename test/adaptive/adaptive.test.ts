@@ -147,8 +147,8 @@ test('no more wait for a found capacity than bridge the gaps, unless maxQueue sa
 
 test('a controller can refuse at once', async () => {
 	const limiter = new Limiter({ capacity: obeying(() => 2, { refuses: () => true }) })
-	expect(limiter[enter]({}, present)).toMatchObject({ error: { reason: 'queue-full' } })
-	expect(limiter.stats()).toMatchObject({ active: 0, rejected: { 'queue-full': 1 } })
+	expect(limiter[enter]({}, present)).toMatchObject({ error: { reason: 'overloaded' } })
+	expect(limiter.stats()).toMatchObject({ active: 0, rejected: { overloaded: 1 } })
 	limiter.close()
 	expect(limiter[enter]({}, present)).toMatchObject({ error: { reason: 'closed' } })
 })

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { enter, type Stay } from '../../src/limiter/gate.js'
-import { Limiter, type LimiterOptions } from '../../src/limiter/limiter.js'
+import { Limiter } from '../../src/limiter/limiter.js'
+import type { LimiterOptions } from '../../src/limiter/options.js'
 import { settle } from '../support/gate.js'
 
 afterEach(() => {
@@ -47,7 +48,15 @@ describe('stats', () => {
 			admitted: 0,
 			completed: 0,
 			abandoned: 0,
-			rejected: { 'queue-full': 0, timeout: 0, evicted: 0, closed: 0, aborted: 0, unavailable: 0 },
+			rejected: {
+				'queue-full': 0,
+				timeout: 0,
+				evicted: 0,
+				closed: 0,
+				overloaded: 0,
+				aborted: 0,
+				unavailable: 0,
+			},
 			waits: none,
 			holds: none,
 		})
@@ -85,7 +94,15 @@ describe('stats', () => {
 			admitted: 2,
 			completed: 1,
 			abandoned: 1,
-			rejected: { 'queue-full': 1, timeout: 1, evicted: 0, closed: 1, aborted: 1, unavailable: 0 },
+			rejected: {
+				'queue-full': 1,
+				timeout: 1,
+				evicted: 0,
+				closed: 1,
+				overloaded: 0,
+				aborted: 1,
+				unavailable: 0,
+			},
 			waits: { count: 2, mean: 25, max: 50 },
 			holds: { count: 2, mean: 60, max: 100 },
 		})

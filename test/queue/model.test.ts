@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { enter, type Stay } from '../../src/limiter/gate.js'
-import { Limiter, type LimiterOptions } from '../../src/limiter/limiter.js'
+import { Limiter } from '../../src/limiter/limiter.js'
+import type { LimiterOptions } from '../../src/limiter/options.js'
 import { Pace } from '../../src/semaphore/pace.js'
 import { settle } from '../support/gate.js'
 

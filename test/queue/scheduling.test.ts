@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { enter, type Stay } from '../../src/limiter/gate.js'
-import { Limiter, type LimiterOptions } from '../../src/limiter/limiter.js'
+import { Limiter } from '../../src/limiter/limiter.js'
+import type { LimiterOptions } from '../../src/limiter/options.js'
 import { settle } from '../support/gate.js'
 
 interface Request {

@@ -39,9 +39,10 @@ test('an observer is told the facts of each event, until it ends that', async ()
 	const second = settle(limiter[enter]({ user: 'ada' }, present)) as Promise<Stay>
 	expect(limiter[enter]({ user: 'ada' }, present)).toMatchObject({ error: { reason: 'queue-full' } })
 	first.leave('server-error')
-	const { waited, leave } = await second
+	const stay = await second
+	const { waited } = stay
 	limiter.resize(2)
-	leave('abandoned')
+	stay.leave('abandoned')
 	expect(told).toEqual([
 		['admitted', { ...facts, active: 1, queued: 0, waited: 0 }],
 		['rejected', { ...facts, active: 1, queued: 1, waited: wait, reason: 'queue-full' }],

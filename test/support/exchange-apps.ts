@@ -8,7 +8,7 @@ import express from 'express'
 import Koa from 'koa'
 import * as forExpress from '../../adapters/express.js'
 import * as forKoa from '../../adapters/koa.js'
-import type { LimiterOptions } from '../../src/limiter/limiter.js'
+import type { LimiterOptions } from '../../src/limiter/options.js'
 import type { Action, Program, Send } from './exchange-model.js'
 
 /*

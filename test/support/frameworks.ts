@@ -7,7 +7,7 @@ import Koa from 'koa'
 import Koa2 from 'koa2'
 import * as forExpress from '../../adapters/express.js'
 import * as forKoa from '../../adapters/koa.js'
-import type { LimiterOptions } from '../../src/limiter/limiter.js'
+import type { LimiterOptions } from '../../src/limiter/options.js'
 
 /** What stands behind the limiter: ends the response itself, and is done when its promise settles. */
 export type Handler = (req: IncomingMessage, res: ServerResponse) => unknown

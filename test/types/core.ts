@@ -85,7 +85,8 @@ export function limiter(): void {
 }
 
 export function rejection(error: RejectedError): void {
-	holds<Equal<RejectionReason, 'queue-full' | 'timeout' | 'evicted' | 'closed' | 'aborted' | 'unavailable'>>()
+	type Reason = 'queue-full' | 'timeout' | 'evicted' | 'closed' | 'overloaded' | 'aborted' | 'unavailable'
+	holds<Equal<RejectionReason, Reason>>()
 	holds<Equal<typeof error.reason, RejectionReason>>()
 	holds<Equal<typeof error.code, 'ERR_INFLIGHT_REJECTED'>>()
 	holds<Equal<typeof error.retryAfter, number>>()

@@ -11,7 +11,7 @@ import uPlot from 'uplot'
  * @typedef {{ charts: Chart[], tiles: Record<string, HTMLElement>, longest: HTMLElement | undefined, cells: Record<string, HTMLElement> }} View
  */
 
-const REASONS = ['queue-full', 'timeout', 'evicted', 'closed', 'aborted', 'unavailable']
+const REASONS = ['queue-full', 'timeout', 'evicted', 'closed', 'overloaded', 'aborted', 'unavailable']
 
 /** How long to hear nothing from the server before the connection counts as lost, in ms. It speaks once a second. */
 const SILENCE = 4000

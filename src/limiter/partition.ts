@@ -1,0 +1,306 @@
+import { type Controller, checkFound } from '../adaptive/controller.js'
+import { checkWeight, LONGEST_TIMER } from '../checks.js'
+import { inWords, RejectedError, type RejectionReason, withoutStack } from '../errors.js'
+import { type Rank, RankedWaiter } from '../queue/group.js'
+import type { ScheduledQueue } from '../queue/scheduled-queue.js'
+import type { Scheduling } from '../queue/scheduling.js'
+import { now } from '../semaphore/clock.js'
+import { Pace } from '../semaphore/pace.js'
+import { type AbortSignalLike, type Permit, Permits, Waiter } from '../semaphore/permits.js'
+import { WaitQueue } from '../semaphore/wait-queue.js'
+import type { Figures } from '../stats/figures.js'
+import type { Outcome } from '../stats/observer.js'
+import type { Queued, Rejected, Stay } from './gate.js'
+
+/** What the partitions of a limiter have in common. */
+export interface Common {
+	readonly maxQueue: number
+	readonly maxWait: number
+	/** `undefined`: first come, first served. */
+	readonly scheduling: Scheduling | undefined
+	/** Whether `maxQueue` was left to the controller's capacity. */
+	readonly shortQueue: boolean
+	readonly figures: Figures
+	/** The pace of all partitions: better than nothing for one that has measured none. */
+	readonly pace: Pace
+	/** Is called when nothing is at work and nothing waits in a partition that has a key. */
+	forget(partition: Partition): void
+}
+
+const WARNING = { type: 'InflightLimitWarning', code: 'INFLIGHT_CONTROLLER' }
+
+/** A failing controller is reported once for a limiter. */
+const warned = new WeakSet<Common>()
+
+/** The limit of one key, or of all requests without `key`: its permits, its queue, and how its capacity is found. */
+export class Partition {
+	readonly key: string | undefined
+	readonly #common: Common
+	readonly #permits: Permits<Waiter>
+	/** The queue, where requests rank in it. */
+	readonly #queue: ScheduledQueue<RankedWaiter> | undefined
+	/** Each partition has its own: one client's slow requests must not get those of others rejected. */
+	readonly #pace: Pace
+	readonly #controller: Controller | undefined
+
+	/** @param capacity - a number, or what finds it. */
+	constructor(common: Common, key: string | undefined, capacity: number | Controller) {
+		this.#common = common
+		this.key = key
+		this.#pace = new Pace(common.pace)
+		this.#queue = common.scheduling?.newQueue<RankedWaiter>(this.#pace)
+		this.#controller = typeof capacity === 'number' ? undefined : capacity
+		const initial = typeof capacity === 'number' ? capacity : capacity.initial
+		this.#permits =
+			this.#queue === undefined
+				? new Permits(initial, new WaitQueue<Waiter>(), this.#pace)
+				: (new Permits(initial, this.#queue, this.#pace) as unknown as Permits<Waiter>)
+	}
+
+	get capacity(): number {
+		return this.#permits.capacity
+	}
+
+	get active(): number {
+		return this.#permits.active
+	}
+
+	get queued(): number {
+		return this.#permits.queued
+	}
+
+	get idle(): boolean {
+		return this.#permits.active === 0 && this.#permits.queued === 0
+	}
+
+	/** A weight above a capacity that was found is no mistake of its sender: it takes all permits there are. */
+	checkWeight(weight: number): number {
+		const controller = this.#controller
+		if (controller === undefined) return checkWeight(weight, this.#permits.capacity)
+		return Math.min(checkWeight(weight, controller.max ?? Number.POSITIVE_INFINITY), this.#permits.capacity)
+	}
+
+	/** Whether the controller rejects a request for a reason of its own: the event loop is late. */
+	isOverloaded(request: object): boolean {
+		return this.#controller?.refuses?.(request) === true && !this.#permits.closed
+	}
+
+	/**
+	 * Admits a request, queues it, or rejects it.
+	 *
+	 * @param rank - where it stands in the queue, if that asks for it.
+	 * @param left - the time until its deadline, in ms.
+	 */
+	enter(
+		weight: number,
+		rank: Rank | undefined,
+		left: number,
+		signal: AbortSignalLike,
+	): Stay | Queued | Rejected {
+		if (left > 0) {
+			const permit = this.#permits.tryAcquire(weight)
+			if (permit !== undefined) {
+				if (rank !== undefined) this.#queue?.hold(rank)
+				return this.#admit(permit, 0, rank)
+			}
+		}
+		const time = now()
+		const reason = this.#reasonToReject(weight, rank, left, time)
+		if (reason !== undefined) return this.reject(reason, weight)
+		return { tag: 'waiting', settled: this.#wait(weight, rank, left, time, signal) }
+	}
+
+	reject(reason: RejectionReason, weight: number): Rejected {
+		const error = withoutStack(() => this.#permits.rejection(reason, weight))
+		return this.#rejected(error, 0)
+	}
+
+	resize(capacity: number): void {
+		this.#permits.resize(capacity)
+	}
+
+	close(): void {
+		this.#permits.close()
+	}
+
+	onIdle(): Promise<void> {
+		return this.#permits.onIdle()
+	}
+
+	/** Ends a stay. */
+	leave(stay: PartitionStay, outcome: Outcome): void {
+		const held = performance.now() - stay.since
+		this.#adapt(held, outcome)
+		this.#giveBack(stay.permit, stay.rank)
+		this.#common.figures.released(stay.waited, held, outcome, this.key, this)
+	}
+
+	/** Why a request that found no room must not wait either; `undefined`: it may wait. */
+	#reasonToReject(
+		weight: number,
+		rank: Rank | undefined,
+		left: number,
+		time: number,
+	): RejectionReason | undefined {
+		const permits = this.#permits
+		if (permits.closed) return 'closed'
+		if (left <= 0) return 'timeout'
+		// Rejected requests count as demand, so that the pace goes on being measured.
+		permits.noteFull(time)
+		if (left !== Number.POSITIVE_INFINITY && left <= this.#forecast(weight, rank, time)) return 'timeout'
+		// A request that takes the place of another makes the queue no longer. So it may do that also where the queue has
+		// become too long, as the capacity shrank.
+		const makesRoom = rank !== undefined && this.#makeRoom(rank, time)
+		if (!makesRoom && permits.queued >= this.#maxQueue) return 'queue-full'
+		return this.#common.maxWait === 0 ? 'timeout' : undefined
+	}
+
+	/** How long it takes, in ms, until a newcomer is done; 0 when nothing was measured. */
+	#forecast(weight: number, rank: Rank | undefined, time: number): number {
+		this.#pace.update(time)
+		const ahead = rank === undefined ? this.#permits.wanted : (this.#queue?.ahead(rank) ?? 0)
+		// As many permits as are held come back while the newcomer is at work itself.
+		return this.#pace.timeFor(ahead + weight + this.#permits.active)
+	}
+
+	/**
+	 * Rejects requests that have waited too long and, if the queue is full, one that has less right to wait than a newcomer.
+	 *
+	 * @returns whether one was evicted.
+	 */
+	#makeRoom(rank: Rank, time: number): boolean {
+		const permits = this.#permits
+		const queue = this.#queue as ScheduledQueue<RankedWaiter>
+		for (;;) {
+			const late = queue.overstayed(rank, time)
+			if (late === undefined) break
+			permits.reject(late, permits.rejection('timeout', late.weight))
+		}
+		if (queue.size < this.#maxQueue) return false
+		const evicted = queue.lessEntitled(rank, time)
+		if (evicted !== undefined) permits.reject(evicted, permits.rejection('evicted', evicted.weight))
+		return evicted !== undefined
+	}
+
+	/**
+	 * How many may wait. Under a capacity that was found, the queue need only fill the gaps between arrivals: a longer one
+	 * would add to each wait, and nothing to what is served.
+	 */
+	get #maxQueue(): number {
+		const { maxQueue, shortQueue } = this.#common
+		if (!shortQueue) return maxQueue
+		// To choose which one is next, there must be some to choose from.
+		const short = this.#queue === undefined ? Math.ceil(this.capacity / 4) : Math.max(20, this.capacity)
+		return Math.min(maxQueue, short)
+	}
+
+	async #wait(
+		weight: number,
+		rank: Rank | undefined,
+		left: number,
+		since: number,
+		signal: AbortSignalLike,
+	): Promise<Stay | Rejected> {
+		const permits = this.#permits
+		const { queued } = permits
+		const longest = Math.min(this.#common.maxWait, left)
+		const maxWait = longest > LONGEST_TIMER ? Number.POSITIVE_INFINITY : longest
+		let error: unknown
+		try {
+			const waiter =
+				rank === undefined ? new Waiter(permits, weight, since) : new RankedWaiter(permits, rank, since)
+			const permit = await permits.wait(waiter, maxWait, signal)
+			// The request can be over after the permit was handed to it and before this line runs.
+			if (!signal.aborted) return this.#admit(permit, queued, rank)
+			this.#giveBack(permit, rank)
+		} catch (caught) {
+			error = caught
+		}
+		const rejection =
+			error instanceof RejectedError ? error : withoutStack(() => permits.rejection('aborted', weight))
+		const rejected = this.#rejected(rejection, now() - since)
+		// The last permit of a key can have come back while this request still waited.
+		this.#forgetIfIdle()
+		return rejected
+	}
+
+	#admit(permit: Permit, queued: number, rank: Rank | undefined): Stay {
+		const stay = new PartitionStay(this, permit, rank, queued, this.#permits.available)
+		this.#common.figures.admitted(permit.waited, this.key, this)
+		return stay
+	}
+
+	#rejected(error: RejectedError, waited: number): Rejected {
+		this.#common.figures.rejected(error.reason, waited, this.key, this)
+		return { tag: 'rejected', error }
+	}
+
+	#giveBack(permit: Permit, rank: Rank | undefined): void {
+		// First, as it decides which one is next.
+		if (rank !== undefined) this.#queue?.release(rank)
+		permit.release()
+		this.#forgetIfIdle()
+	}
+
+	#forgetIfIdle(): void {
+		if (this.key !== undefined && this.idle) this.#common.forget(this)
+	}
+
+	/** Tells the controller of a request that is over, before its permit is handed on, and does what it says. */
+	#adapt(held: number, outcome: Outcome): void {
+		const controller = this.#controller
+		if (controller === undefined) return
+		const { active, queued } = this
+		try {
+			const capacity = controller.sample({ held, active, queued, outcome, now: performance.now() })
+			if (capacity === this.capacity) return
+			this.#permits.resize(checkFound(capacity, controller))
+			this.#common.figures.resized(capacity, this.key)
+		} catch (error) {
+			// It must not cost the permit.
+			if (!warned.has(this.#common)) {
+				process.emitWarning(`The controller of a limiter failed: ${inWords(error)}`, WARNING)
+			}
+			warned.add(this.#common)
+		}
+	}
+}
+
+class PartitionStay implements Stay {
+	readonly permit: Permit
+	readonly rank: Rank | undefined
+	readonly queued: number
+	readonly available: number
+	/** When it began, in ms. */
+	readonly since: number = performance.now()
+	/** `undefined` once it is over. */
+	#partition: Partition | undefined
+
+	constructor(
+		partition: Partition,
+		permit: Permit,
+		rank: Rank | undefined,
+		queued: number,
+		available: number,
+	) {
+		this.#partition = partition
+		this.permit = permit
+		this.rank = rank
+		this.queued = queued
+		this.available = available
+	}
+
+	get tag(): 'admitted' {
+		return 'admitted'
+	}
+
+	get waited(): number {
+		return this.permit.waited
+	}
+
+	leave(outcome: Outcome): void {
+		const partition = this.#partition
+		this.#partition = undefined
+		partition?.leave(this, outcome)
+	}
+}
