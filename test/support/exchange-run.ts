@@ -202,6 +202,7 @@ class Run implements Watch {
 		stream?.on('error', () => {})
 		;(stream ?? res).on('finish', () => {
 			// Node ends a stream itself when its client resets it.
+			if (stream?.aborted) return
 			if (exchange.ended || exchange.piped || res.writableEnded) exchange.finished = true
 		})
 		return exchange
@@ -354,6 +355,7 @@ class Run implements Watch {
 			cutSocket: false,
 			winRace,
 			race,
+			takeOver() {},
 		}
 		this.#exchanges.push(exchange)
 		this.#byId.set(id, exchange)
@@ -442,8 +444,13 @@ class Run implements Watch {
 		this.#check(true)
 	}
 
+	/** The app has destroyed its connection. */
+	#isCut({ sent }: Client): boolean {
+		return this.#program.protocol === 'HTTP/1' && sent.some(({ cutSocket }) => cutSocket)
+	}
+
 	#atPeace(client: Client): boolean {
-		if (client.sent.some(({ cutSocket }) => cutSocket)) return true
+		if (this.#isCut(client)) return true
 		const answers = client.answers()
 		for (const [i, exchange] of client.sent.entries()) {
 			// Nobody will ever end its response.
@@ -464,7 +471,7 @@ class Run implements Watch {
 
 	/** Each has exactly one answer, complete, its own; but for those behind an end of the connection that is in order. */
 	#checkAnswers(client: Client): void {
-		if (client.left || client.sent.some(({ cutSocket }) => cutSocket)) return
+		if (client.left || this.#isCut(client)) return
 		const answers = client.answers()
 		if (answers.length > client.sent.length)
 			throw new Violation(`${answers.length} answers to ${client.sent.length} requests`)
