@@ -328,6 +328,8 @@ function perform(action: Action, exchange: Exchange, means: Means): Promise<unkn
 	}
 	if (action === 'write') {
 		means.raw()
+		// Node destroys a response of HTTP/2 that is written to after its stream has closed.
+		if (exchange.stream?.destroyed) exchange.cutSocket = true
 		res.write('some')
 		return undefined
 	}

@@ -254,7 +254,7 @@ class Run implements Watch {
 		if (this.#program.abandonedTimeout === 0) return true
 		if (this.#program.framework === 'Koa 3') return each.done
 		// The last handler of Express destroys the socket, when the head of the answer is out.
-		const cut = each.cutSocket && each.res?.headersSent
+		const cut = each.cutSocket && (each.stream !== undefined || each.res?.headersSent)
 		return each.ended || each.piped || each.destroyed || each.res?.writableEnded || cut === true
 	}
 
