@@ -56,6 +56,8 @@ export interface Exchange {
 	cutSocket: boolean
 	winRace: () => void
 	race: Promise<void>
+	/** Keeps the framework from answering as well. */
+	takeOver: () => void
 }
 
 type Carrier = NonNullable<IncomingMessage['socket']> | ServerHttp2Stream
@@ -197,6 +199,9 @@ function koaApp(
 	const guard = forKoa.limit(options)
 	app.use(async (ctx, next) => {
 		const exchange = watch.arrives(ctx.req, ctx.res)
+		exchange.takeOver = () => {
+			ctx.respond = false
+		}
 		const rest = async (): Promise<void> => {
 			const held = exchange.entry.pass()
 			if (held !== undefined) await held
@@ -263,6 +268,7 @@ export function answerByOther(
 		exchange.winRace()
 		return
 	}
+	exchange.takeOver()
 	res.writeHead(504, { 'X-Id': id })
 	if (how === 'stream') {
 		res.write('other')
@@ -322,6 +328,8 @@ function perform(action: Action, exchange: Exchange, means: Means): Promise<unkn
 	}
 	if (action === 'write') {
 		means.raw()
+		// Node destroys a response of HTTP/2 that is written to after its stream has closed.
+		if (exchange.stream?.destroyed) exchange.cutSocket = true
 		res.write('some')
 		return undefined
 	}
