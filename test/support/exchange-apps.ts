@@ -272,7 +272,8 @@ export function answerByOther(
 	res.writeHead(504, { 'X-Id': id })
 	if (how === 'stream') {
 		res.write('other')
-		setImmediate(() => res.end(END))
+		// In one turn: a response that has only begun may be that of a middleware which keeps the connection alive meanwhile.
+		res.end(END)
 	} else if (how === 'pipe') {
 		exchange.piped = true
 		Readable.from(['other', END]).pipe(res)
