@@ -344,7 +344,7 @@ class Run implements Watch {
 		const mayReturn = abandonedTimeout === 0 && !halfOpen
 		// An error after the headers makes Express destroy the socket. When another request is behind, this can't be told from
 		// a client that left, and `abandonedTimeout` is what bounds it.
-		const mayCut = this.#program.framework !== 'Express 5' || abandonedTimeout === 0
+		const mayCut = (this.#program.framework !== 'Express 5' || abandonedTimeout === 0) && !halfOpen
 		const written = send.handler.indexOf('write')
 		const handler = send.handler.map((each, i) => {
 			if (each === 'return' && !mayReturn) return 'end'
