@@ -52,7 +52,9 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 		if (onReject !== undefined) return onReject(rejection, req, res, next)
 		if (res.headersSent) return next(rejection)
 		const { headers, body } = answerTo(rejection)
-		return res.writeHead(rejection.status, headers).end(body)
+		// Not chained: the `writeHead` of express-ws returns nothing.
+		res.writeHead(rejection.status, headers)
+		return res.end(body)
 	}
 
 	async function reject(

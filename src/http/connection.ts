@@ -64,6 +64,8 @@ export class Connection {
 
 	occupy(occupant: Occupant): void {
 		this.#occupant = occupant
+		// What timed out was an earlier exchange.
+		this.#timedOut = false
 	}
 
 	vacate(): void {

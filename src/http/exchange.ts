@@ -163,13 +163,13 @@ class Exchange implements Occupant {
 		req[KEY] = this
 		this.#connection.occupy(this)
 		finisherOf(res).on('finish', this.#onFinish)
-		if (res.socket === null) {
-			// A response that was made by hand never gets a socket, and so it doesn't finish: it is over when it was ended.
-			onHandlerEnd(res, () => this.#finish())
-		} else if (streamOf(res) !== undefined) {
+		if (streamOf(res) !== undefined) {
 			onHandlerDestroy(res, () => {
 				this.#destroyed = true
 			})
+		} else if (res.socket == null) {
+			// A response that was made by hand never gets a socket, and so it doesn't finish: it is over when it was ended.
+			onHandlerEnd(res, () => this.#finish())
 		}
 	}
 

@@ -444,6 +444,36 @@ test('a request made by hand, with no socket, gets in and gives its permit back'
 	expect(guard.limiter.stats()).toMatchObject({ active: 0, completed: 1 })
 })
 
+test('a response made by hand that emits nothing gives its permit back when it is ended', () => {
+	const guard = limit(1)
+	const nothing = () => {}
+	const emitter = { on: nothing, removeListener: nothing, prependListener: nothing, listeners: () => [] }
+	for (let i = 0; i < 3; i++) {
+		const req = { headers: {}, socket: undefined }
+		const res = { ...emitter, statusCode: 200, writableEnded: false, end: nothing, destroy: nothing }
+		const next = vi.fn()
+		guard(req as never, res as never, next)
+		expect(next).toHaveBeenCalledOnce()
+		expect(guard.limiter.active).toBe(1)
+		res.end()
+		expect(guard.limiter.stats()).toMatchObject({ active: 0, completed: i + 1 })
+	}
+})
+
+test('a rejection is sent where `writeHead` returns nothing, as for a WebSocket of express-ws', async () => {
+	const guard = limit(1)
+	guard.limiter.close()
+	const req = new http.IncomingMessage(null as never)
+	const res = new http.ServerResponse(req)
+	const statuses: number[] = []
+	res.writeHead = ((status: number) => void statuses.push(status)) as never
+	const next = vi.fn()
+	guard(req, res, next)
+	await Promise.resolve()
+	expect(statuses[0]).toBe(503)
+	expect(next).not.toHaveBeenCalled()
+})
+
 test('connect and a limiter made beforehand', async () => {
 	const limiter = new Limiter({ capacity: 1, name: 'shared' })
 	const app = connect()
