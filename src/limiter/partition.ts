@@ -129,8 +129,9 @@ export class Partition {
 
 	/** Ends a stay. */
 	leave(stay: PartitionStay, outcome: Outcome): void {
-		const held = performance.now() - stay.since
-		this.#adapt(held, outcome)
+		const time = now()
+		const held = time - stay.since
+		if (this.#controller !== undefined) this.#adapt(this.#controller, held, outcome, time)
 		this.#giveBack(stay.permit, stay.rank)
 		this.#common.figures.released(stay.waited, held, outcome, this.key, this)
 	}
@@ -247,12 +248,10 @@ export class Partition {
 	}
 
 	/** Tells the controller of a request that is over, before its permit is handed on, and does what it says. */
-	#adapt(held: number, outcome: Outcome): void {
-		const controller = this.#controller
-		if (controller === undefined) return
+	#adapt(controller: Controller, held: number, outcome: Outcome, time: number): void {
 		const { active, queued } = this
 		try {
-			const capacity = controller.sample({ held, active, queued, outcome, now: performance.now() })
+			const capacity = controller.sample({ held, active, queued, outcome, now: time })
 			if (capacity === this.capacity) return
 			this.#permits.resize(checkFound(capacity, controller))
 			this.#common.figures.resized(capacity, this.key)
@@ -272,7 +271,7 @@ class PartitionStay implements Stay {
 	readonly queued: number
 	readonly available: number
 	/** When it began, in ms. */
-	readonly since: number = performance.now()
+	readonly since: number = now()
 	/** `undefined` once it is over. */
 	#partition: Partition | undefined
 
