@@ -1,5 +1,5 @@
 import { checkInteger, wrongType } from '../../src/checks.js'
-import type { RedisClient } from './connection.js'
+import type { RedisClient } from './drivers.js'
 
 /** Who may enter a limiter that a whole fleet shares. In Express the functions are given `req`, in Koa `ctx`. */
 export interface RedisLimiterOptions<Request = object> {
@@ -7,12 +7,17 @@ export interface RedisLimiterOptions<Request = object> {
 	client: RedisClient
 	/** What the fleet calls the limiter, in Redis and in figures: 1 to 64 printable ASCII characters. */
 	name: string
-	/** Requests at work at once in the whole fleet: an integer from 1. */
+	/** Requests at work at once in the whole fleet: an integer from 1. With `key`: for each key. */
 	capacity: number
-	/** Requests that may wait in the whole fleet: an integer from 0 (none waits), or `Infinity`. Default: `1000`. */
+	/**
+	 * Requests that may wait in the whole fleet: an integer from 0 (none waits), or `Infinity`. With `key`: for each key.
+	 * Default: `1000`.
+	 */
 	maxQueue?: number | undefined
 	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
 	maxWait?: number | undefined
+	/** A limit of its own for each key (user, tenant, model) in the whole fleet. `undefined`: not limited. Default: none. */
+	key?(request: Request): string | undefined
 	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
 	weight?(request: Request): number
 	/** Lets a request through, uncounted. Default: none. */
@@ -22,7 +27,7 @@ export interface RedisLimiterOptions<Request = object> {
 	 * `Infinity`: no bound. Default: `30_000`.
 	 */
 	abandonedTimeout?: number | undefined
-	/** Status of a refusal: an integer from 400 to 599. Default: `503`. */
+	/** Status of a rejection: an integer from 400 to 599. Default: `503`; `429` with `key`. */
 	statusCode?: number | undefined
 	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
 	serverTiming?: boolean | undefined
@@ -35,13 +40,14 @@ export interface RedisLimiterOptions<Request = object> {
 	redisTimeout?: number | undefined
 	/**
 	 * What becomes of requests while Redis is unavailable: `'local'` admits as many as this process’s share (none, as with
-	 * `'reject'`, before Redis has ever answered it, unless there is a `localCapacity`), `'reject'` turns them away with
+	 * `'reject'`, before Redis has ever answered it, unless there is a `localCapacity`), `'reject'` rejects them with
 	 * `unavailable`, `'admit'` lets all in. Default: `'local'`.
 	 */
 	whenUnavailable?: 'local' | 'reject' | 'admit' | undefined
 	/**
-	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. Its share is what it held and its
-	 * part of what was free; once the leases have ended, its part of the capacity. Default: the share.
+	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. With `key`: of each key. Its
+	 * share is what it held and its part of what was free; when its lease has ended, no more than its part of the
+	 * capacity; after ten leases, that part. Default: the share.
 	 */
 	localCapacity?: number | undefined
 }
@@ -52,6 +58,7 @@ export const REDIS_LIMITER_OPTIONS: readonly string[] = [
 	'capacity',
 	'maxQueue',
 	'maxWait',
+	'key',
 	'weight',
 	'skip',
 	'abandonedTimeout',

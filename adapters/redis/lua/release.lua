@@ -1,0 +1,18 @@
+-- release: ends a permit, or a wait, where somebody waits or some may be missing (fast.lua)
+-- ARGV     4 <process>:<session>:<id>, 5 =<key> or '', 6 weight, 7 the ticket of one that waits, or 0
+-- Answers  {'ok', active of the fleet}
+
+if op == 'release' then
+  local of = account(key)
+  if weight > 0 then
+    change(of, -weight, 0)
+    call('HDEL', S, field)
+    grant(of, limit(of, weight))
+  else
+    -- It may have been the head, too heavy for the room there is, with lighter ones behind it.
+    change(of, 0, -call('ZREM', Q, standing(key, ARGV[7], field, ARGV[6])))
+    grant(of, limit(of, 0))
+  end
+  save()
+  return {'ok', taken()}
+end
