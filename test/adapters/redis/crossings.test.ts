@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { admission, limit } from '../../../adapters/express.js'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
@@ -599,4 +600,106 @@ test('a signal that goes on calling who listens no longer takes no permit away',
 	expect(limiter).toMatchObject({ active: 1, queued: 0 })
 	permit.release()
 	expect(limiter.active).toBe(0)
+})
+
+const ODD: unknown[] = [
+	...[
+		null,
+		undefined,
+		0,
+		1,
+		-1,
+		5,
+		Number.NaN,
+		'',
+		'OK',
+		'QUEUED',
+		'granted',
+		'rejoin',
+		true,
+		false,
+		{},
+		new Error('x'),
+	],
+	...[
+		[],
+		[null],
+		['OK'],
+		['QUEUED'],
+		['granted'],
+		['granted', 1],
+		['granted', 1, 1, 1],
+		['rejoin', 1],
+		[['granted', 1, 1]],
+	],
+	...[null, undefined, '', 'x', Number.NaN, 0, -1, 1.5, 2 ** 53, '1e3', '0x1', ' 1', [], [1], {}, true].map(
+		(odd) => ['granted', odd, 1],
+	),
+	...[null, '', -1, 0.5, Number.POSITIVE_INFINITY, [], {}].map((odd) => ['granted', 1, odd]),
+	...[null, -1, [], 'x'].flatMap((odd) => [
+		['queued', odd, 0, 1],
+		['queued', 0, odd, 1],
+		['queued', 0, 0, odd],
+		['full', odd, 0],
+		['full', 0, odd],
+	]),
+	['full'],
+	['queued', 1],
+	['joined'],
+	['renewed'],
+	['ok'],
+	Object.assign(Object.create(null), { length: 3, 0: 'granted', 1: 1, 2: 1 }),
+]
+
+test.each(['acquire', 'renew', 'join'])(
+	'an answer to %s that is none is an error of Redis, and never a permit',
+	async (operation) => {
+		for (const odd of ODD) {
+			const redis = scripted()
+			const limiter = redis.make({ redisTimeout: 50, whenUnavailable: 'reject' })
+			if (operation !== 'join') await limiter.run(() => {})
+			const right = redis.answers[operation]
+			redis.answers[operation] = () => odd
+			// Before the first command of a session that nobody waits in, a renewal.
+			if (operation === 'renew') redis.client.emit('reconnecting')
+			const outcome = await limiter.acquire({ maxWait: 500 }).then(
+				({ token }) => token,
+				({ reason }) => reason,
+			)
+			if (operation === 'renew') {
+				// It was admitted by the acquire that was the first command.
+				expect(outcome).toBe(2)
+			} else {
+				expect(`${outcome},${limiter.active}`, inspect(odd)).toBe('unavailable,0')
+			}
+			redis.answers[operation] = right as () => unknown
+			limiter.close()
+		}
+	},
+)
+
+test('odd answers to releases, resizes and leaves: the session ends, and what is held counts', async () => {
+	for (const odd of [null, 'OK', 'QUEUED', ['ok', -1], ['ok', 'x'], [], 7]) {
+		const redis = scripted()
+		const limiter = redis.make({ redisTimeout: 1_000 })
+		const [one, other] = [await limiter.acquire(), await limiter.acquire()]
+		const { release } = redis.answers
+		redis.answers.release = () => odd
+		one.release()
+		await vi.waitFor(() => expect(redis.count('join')).toBe(2))
+		redis.answers.release = release as () => unknown
+		// Only what is still held.
+		expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.length).toBe(14 + 2)
+		for (const name of ['resize', 'leave']) redis.answers[name] = () => odd
+		await limiter.resize(3)
+		other.release()
+		limiter.close()
+		await limiter.onIdle()
+	}
+})
+
+test('numbers as strings, as a client can be told to give them, are numbers', async () => {
+	const redis = scripted()
+	redis.answers.acquire = () => ['granted', '12', '1']
+	expect((await redis.make().acquire()).token).toBe(12)
 })
