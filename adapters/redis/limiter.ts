@@ -426,11 +426,8 @@ export class RedisLimiter {
 		// One that has been waiting already can't be too many.
 		const maxQueue = ticket > 0 ? UNBOUNDED : maxWait === 0 ? 0 : this.#maxQueue
 		const answer = await this.#membership.ask(acquire(caller, { maxQueue, lease: this.#lease }))
-		if (answer === undefined) {
-			// The session is over: it will be asked again, or get in alone. Its wait must be bounded all the same.
-			if (caller.state === 'waiting') this.#bound(caller)
-			return
-		}
+		// The session is over: it will be asked again, or get in alone.
+		if (answer === undefined) return
 		this.#membership.learn(answer.active)
 		if (answer.is === 'full') {
 			line.inFleet = answer.queued
@@ -613,6 +610,8 @@ export class RedisLimiter {
 				this.#asking = new Set()
 				for (const caller of this.#callers.values()) {
 					caller.asked = 'no'
+					// An answer to what was asked may never come.
+					this.#bound(caller)
 					// In the order in which they came.
 					this.#unasked.delete(caller)
 					this.#unasked.add(caller)

@@ -216,6 +216,8 @@ export interface WorkerOptions {
 	even?: boolean
 	/** For how long its event loop is blocked, again and again, in ms. */
 	block?: number
+	/** How many keys the limiter has, each with a limit of its own: those of `take` by turns. */
+	keys?: number
 	/** How wrong its clock is, in ms. */
 	clock?: number
 	options: { name: string; capacity: number; [option: string]: unknown }

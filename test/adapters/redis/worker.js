@@ -4,9 +4,8 @@ import { redisLimiter } from 'inflight-limit/redis'
 import { Cluster, Redis } from 'ioredis'
 import { createClient, createCluster } from 'redis'
 
-const { kind, port, cluster, probePort, id, concurrency, hold, even, block, clock, options } = JSON.parse(
-	/** @type {string} */ (process.argv[2]),
-)
+const { kind, port, cluster, probePort, id, concurrency, hold, even, block, clock, keys, options } =
+	JSON.parse(/** @type {string} */ (process.argv[2]))
 if (clock) {
 	const { now } = Date
 	Date.now = () => now() + clock
@@ -54,7 +53,10 @@ const LEAVE = `
 if tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0) > 0 then redis.call('HINCRBY', KEYS[1], ARGV[1], -1) end
 `
 
-const limiter = redisLimiter({ client, ...options })
+const limiter = redisLimiter({ client, ...options, ...(keys ? { key: () => 'a' } : {}) })
+
+/** @param {number} place */
+const keyOf = (place) => (keys ? { key: `key ${place % keys}` } : {})
 let running = true
 const seen = { done: 0, rejected: 0, lost: 0, workAfterLoss: 0, available: true }
 /** @type {number[]} */
@@ -124,7 +126,7 @@ const taken = new Map()
  * @param {number} place @param {number | undefined} hold
  */
 async function take(place, hold) {
-	const admission = limiter.acquire()
+	const admission = limiter.acquire(keyOf(place))
 	const answered = /** @type {{ ping(): Promise<unknown> }} */ (client).ping()
 	answered.then(() => process.send?.({ arrived: place }))
 	const { token, release } = await admission
