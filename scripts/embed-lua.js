@@ -1,5 +1,6 @@
-// Writes the parts of the script for Redis into a module: adapters/redis/script.ts. A module is found wherever the package
-// is put, be it an ES module, CommonJS, under Jest or in a bundle; a file beside it is not.
+// Writes the parts of the script for Redis into a module: adapters/redis/script.ts. A module is
+// found wherever the package is put, be it an ES module, CommonJS, under Jest or in a bundle; a
+// file beside it is not.
 import { readFileSync, writeFileSync } from 'node:fs'
 
 const folder = 'adapters/redis/lua'

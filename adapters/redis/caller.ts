@@ -7,11 +7,14 @@ import type { Queued } from './protocol.js'
 
 /** A permit of the fleet. */
 export interface FleetPermit extends Permit {
-	/** Is aborted with a {@link LeaseLostError} when the permit was lost. It looks at the clock whenever it is looked at. */
+	/**
+	 * Is aborted with a {@link LeaseLostError} when the permit was lost. It looks at the clock
+	 * whenever it is looked at.
+	 */
 	readonly signal: AbortSignal
 	/**
-	 * The fencing token: a safe integer, higher than that of each permit given before it. 0 for a permit that Redis does not know
-	 * of, as it was unavailable.
+	 * The fencing token: a safe integer, higher than that of each permit given before it. 0 for a
+	 * permit that Redis does not know of, as it was unavailable.
 	 */
 	readonly token: number
 }

@@ -1,8 +1,8 @@
 import type { Listening } from './protocol.js'
 
 /*
- * What is needed of a client, and nothing more: written by hand, so that a user of one client needs no types of the other.
- * The two are told apart by their methods.
+ * What is needed of a client, and nothing more: written by hand, so that a user of one client needs
+ * no types of the other. The two are told apart by their methods.
  */
 
 /** What is needed of a client of `redis` (node-redis): single, Sentinel or Cluster. */
@@ -50,7 +50,10 @@ export interface Duplicate extends Emitter {
 /** One kind of client, in the words of the limiter. */
 export interface Driver {
 	readonly listening: Listening
-	/** Where messages come from a connection of our own: it alone says when messages may have been missed. */
+	/**
+	 * Where messages come from a connection of our own: it alone says when messages may have been
+	 * missed.
+	 */
 	readonly ownMessages: boolean
 	/** It throws when a client without a listener for `error` loses its connection. */
 	readonly needsErrorListener: boolean
@@ -109,7 +112,8 @@ function nodeRedis(client: NodeRedisClient, onMessage: OnMessage): Driver {
 	// Channels of a shard have no prefix, by which the keys could be of another shard.
 	const prefixed = Boolean((client as { _keyPrefix?: unknown })._keyPrefix)
 	const listening: Listening = !('slots' in client) ? 'p' : prefixed ? 'b' : 's'
-	// Only a single client can be told not to keep the process alive; the others keep a connection for messages themselves.
+	// Only a single client can be told not to keep the process alive; the others keep a connection
+	// for messages themselves.
 	const single = 'unref' in client
 	let subscriber: Promise<NodeRedisClient> | undefined
 	const connected = async (tend: (duplicate: Duplicate) => void): Promise<NodeRedisClient> => {

@@ -3,7 +3,10 @@ import { Pace } from '../../src/stats/pace.js'
 import type { Caller } from './caller.js'
 import { accountOf } from './protocol.js'
 
-/** What one process has of one key: its callers that wait, and what the others hold. Without keys, there is one of it. */
+/**
+ * What one process has of one key: its callers that wait, and what the others hold. Without keys,
+ * there is one of it.
+ */
 export class KeyQueue {
 	readonly key: string | undefined
 	/** What Redis calls the key. */
@@ -12,14 +15,19 @@ export class KeyQueue {
 	readonly waiting: WaitQueue<Caller> = new WaitQueue()
 	/** Permits held by this process. */
 	active = 0
-	/** What was held, in permits, when the last session ended: Redis keeps that for this process until its lease ends. */
+	/**
+	 * What was held, in permits, when the last session ended: Redis keeps that for this process until
+	 * its lease ends.
+	 */
 	kept = 0
 	/** Callers that waited in the whole fleet, as last known. */
 	inFleet = 0
 	readonly pace: Pace
 	/** With a key: how many that waited were admitted here. */
 	#admitted = 0
-	/** The permits given, and when, at the last admission of one that had waited, while others wait. */
+	/**
+	 * The permits given, and when, at the last admission of one that had waited, while others wait.
+	 */
 	#measured: { given: number; at: number } | undefined = undefined
 
 	/** @param pace - that of all keys. */
@@ -39,13 +47,17 @@ export class KeyQueue {
 		return this.active === 0 && this.kept === 0 && this.waiting.size === 0
 	}
 
-	/** Which of the processes get one permit more when they divide a capacity: another one for each key. */
+	/**
+	 * Which of the processes get one permit more when they divide a capacity: another one for each
+	 * key.
+	 */
 	get offset(): number {
 		return this.key === undefined ? 0 : Buffer.from(this.account.slice(1, 9), 'base64url').readUInt32BE()
 	}
 
 	/**
-	 * Measures how fast permits come back: by what was given between two admissions of callers that waited.
+	 * Measures how fast permits come back: by what was given between two admissions of callers that
+	 * waited.
 	 *
 	 * @param token - of the second: without keys, tokens count what was given in the whole fleet.
 	 */

@@ -37,13 +37,17 @@ import {
 import { acquire, type Held, type Queued, release } from './protocol.js'
 
 /*
- * All that wait in this process for one key stand in one queue, in the order in which they came. While Redis answers, each has
- * asked it for a permit, and gets in when Redis says so. While Redis is away, they get in by the rule of `whenUnavailable`, from
- * the head of the same queue. When it is back, it is told of all that are at work, and those that still wait ask again,
- * with the tickets that Redis once gave them.
+ * All that wait in this process for one key stand in one queue, in the order in which they came.
+ * While Redis answers, each has asked it for a permit, and gets in when Redis says so. While Redis
+ * is away, they get in by the rule of `whenUnavailable`, from the head of the same queue. When it
+ * is back, it is told of all that are at work, and those that still wait ask again, with the
+ * tickets that Redis once gave them.
  */
 
-/** The figures of a limiter in one process, and of its fleet, at one moment: a plain object, fit for JSON. */
+/**
+ * The figures of a limiter in one process, and of its fleet, at one moment: a plain object, fit for
+ * JSON.
+ */
 export interface RedisLimiterStats extends LimiterStats {
 	/** Whether Redis answers. */
 	available: boolean
@@ -59,7 +63,10 @@ export interface FleetAcquireOptions extends AcquireOptions {
 
 const ACQUIRE_OPTIONS = ['weight', 'signal', 'maxWait', 'key']
 
-/** How many are asked for at once: each more would only wait in line for its answer, and Redis has a time to answer. */
+/**
+ * How many are asked for at once: each more would only wait in line for its answer, and Redis has a
+ * time to answer.
+ */
 const AT_ONCE = 200
 
 /** One object for all listeners. */
@@ -69,8 +76,8 @@ const ONCE = { once: true } as const
 const UNBOUNDED = Number.MAX_SAFE_INTEGER
 
 /**
- * One limit for a whole fleet of processes, kept by Redis. Made by {@link redisLimiter}; used like a `Limiter`:
- * `limit(limiter)`.
+ * One limit for a whole fleet of processes, kept by Redis. Made by {@link redisLimiter}; used like
+ * a `Limiter`: `limit(limiter)`.
  */
 export class RedisLimiter {
 	/** What the fleet calls it, in Redis and in figures. */
@@ -99,7 +106,10 @@ export class RedisLimiter {
 	readonly #keys = new Map<string, KeyQueue>()
 	/** Those that wait, by what Redis calls them. */
 	readonly #callers = new Map<string, Caller>()
-	/** Those of them for which Redis has not been asked in this session, in the order in which they came. */
+	/**
+	 * Those of them for which Redis has not been asked in this session, in the order in which they
+	 * came.
+	 */
 	readonly #unasked = new Set<Caller>()
 	/** Those for which it is being asked. */
 	#asking = new Set<Caller>()
@@ -168,7 +178,9 @@ export class RedisLimiter {
 		return this.#membership.available
 	}
 
-	/** The figures of this process now, and what Redis last said of the fleet, as a new plain object. */
+	/**
+	 * The figures of this process now, and what Redis last said of the fleet, as a new plain object.
+	 */
 	stats(): RedisLimiterStats {
 		const { capacity, processes, active, queued } = this.#membership.fleet
 		return {
@@ -184,20 +196,23 @@ export class RedisLimiter {
 	}
 
 	/**
-	 * Tells an observer of each admission, release, rejection and resize in this process from now on, and when Redis becomes
-	 * unavailable or is back.
+	 * Tells an observer of each admission, release, rejection and resize in this process from now on,
+	 * and when Redis becomes unavailable or is back.
 	 *
 	 * @returns a function that ends it.
-	 * @throws TypeError - `observer` has none of an observer's functions, or something else in their place.
+	 * @throws TypeError - `observer` has none of an observer's functions, or something else in their
+	 * place.
 	 */
 	observe(observer: Observer): () => void {
 		return this.#figures.observe(observer)
 	}
 
 	/**
-	 * Changes the capacity of the whole fleet: upwards, those that wait get in at once; downwards, those at work finish first.
+	 * Changes the capacity of the whole fleet: upwards, those that wait get in at once; downwards,
+	 * those at work finish first.
 	 *
-	 * @returns a promise that resolves when Redis has been told; while it is unavailable, at once: it is told when it is back.
+	 * @returns a promise that resolves when Redis has been told; while it is unavailable, at once: it
+	 * is told when it is back.
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 1.
 	 */
 	resize(capacity: number): Promise<void> {
@@ -211,8 +226,8 @@ export class RedisLimiter {
 	/**
 	 * Takes a permit, after waiting for one if need be.
 	 *
-	 * @returns a promise of the permit. It rejects as that of a semaphore does, and with `unavailable` as
-	 * `whenUnavailable` has it.
+	 * @returns a promise of the permit. It rejects as that of a semaphore does, and with
+	 * `unavailable` as `whenUnavailable` has it.
 	 */
 	async acquire(options: FleetAcquireOptions = {}): Promise<FleetPermit> {
 		checkOptions(options, ACQUIRE_OPTIONS)
@@ -226,10 +241,11 @@ export class RedisLimiter {
 	}
 
 	/**
-	 * Runs `task` with a permit of the fleet, which is given back when the task is over, however it ends.
+	 * Runs `task` with a permit of the fleet, which is given back when the task is over, however it
+	 * ends.
 	 *
-	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire} does; a task whose
-	 * `signal` was aborted before its turn is never run.
+	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire}
+	 * does; a task whose `signal` was aborted before its turn is never run.
 	 */
 	async run<T>(task: (permit: FleetPermit) => T | PromiseLike<T>, options?: FleetAcquireOptions): Promise<T> {
 		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
@@ -243,14 +259,20 @@ export class RedisLimiter {
 		}
 	}
 
-	/** Rejects all that wait in this process and all that come, with `closed`. Those at work finish. There is no way back. */
+	/**
+	 * Rejects all that wait in this process and all that come, with `closed`. Those at work finish.
+	 * There is no way back.
+	 */
 	close(): void {
 		this.#closed = true
 		this.#rejectAll('closed')
 		this.#settleIdle()
 	}
 
-	/** Resolves when nothing is at work and nothing waits in this process, and Redis knows of it (if it answers). */
+	/**
+	 * Resolves when nothing is at work and nothing waits in this process, and Redis knows of it (if
+	 * it answers).
+	 */
 	async onIdle(): Promise<void> {
 		while (this.#active > 0 || this.#callers.size > 0) {
 			this.#idle ??= deferred()
@@ -264,9 +286,10 @@ export class RedisLimiter {
 	 *
 	 * @internal
 	 * @param signal - is aborted when the client has left.
-	 * @returns `undefined` for a request that is not to be limited. The promise rejects with a `RejectedError`, or with
-	 * the reason of `signal`.
-	 * @throws what the user's functions throw, or a `TypeError` or `RangeError` for what they returned.
+	 * @returns `undefined` for a request that is not to be limited. The promise rejects with a
+	 * `RejectedError`, or with the reason of `signal`.
+	 * @throws what the user's functions throw, or a `TypeError` or `RangeError` for what they
+	 * returned.
 	 */
 	[enter](request: object, signal: AbortSignalLike): Promise<Stay> | undefined {
 		const options = this.#options
@@ -368,7 +391,8 @@ export class RedisLimiter {
 		if (membership.state !== 'in') {
 			membership.use()
 			if (!membership.available && this.#rule() === 'reject') throw this.#rejection('unavailable', line)
-			// Of the queue, too, a process has its share. While nothing is decided yet, some of them will find room.
+			// Of the queue, too, a process has its share. While nothing is decided yet, some of them will
+			// find room.
 			const bound = membership.available
 				? this.#maxQueue + this.capacity
 				: Math.ceil(this.#maxQueue / membership.fleet.processes)
@@ -383,7 +407,8 @@ export class RedisLimiter {
 			}
 		})
 		if (signal !== undefined) {
-			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its listener off again.
+			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its
+			// listener off again.
 			if (signal instanceof EventTarget) setMaxListeners(0, signal)
 			signal.addEventListener('abort', caller, ONCE)
 			caller.cancel = signal
@@ -400,7 +425,10 @@ export class RedisLimiter {
 		return promise
 	}
 
-	/** Asks Redis for those whose turn it is to be asked for. As long as it is not seen to answer, for one. */
+	/**
+	 * Asks Redis for those whose turn it is to be asked for. As long as it is not seen to answer, for
+	 * one.
+	 */
 	#askMore(): void {
 		for (const caller of this.#unasked) {
 			const { state } = this.#membership
@@ -517,7 +545,8 @@ export class RedisLimiter {
 		if (caller.state !== 'waiting') return
 		caller.state = 'over'
 		this.#leaveQueue(caller)
-		// One that is still asking is released when the answer has come: its cancel can't arrive before it.
+		// One that is still asking is released when the answer has come: its cancel can't arrive before
+		// it.
 		if (this.#serving && caller.asked === 'queued') this.#release(caller, caller.ticket)
 		caller.settle(error)
 		this.#admitAlone(caller.line)
@@ -532,15 +561,17 @@ export class RedisLimiter {
 
 	/** What becomes of requests while Redis is unavailable. */
 	#rule(): 'local' | 'reject' | 'admit' {
-		// A process that Redis has never answered knows of no share: whatever it took could be one too many.
+		// A process that Redis has never answered knows of no share: whatever it took could be one too
+		// many.
 		const unknown = this.#localCapacity === undefined && !this.#membership.known
 		return this.#whenUnavailable === 'local' && unknown ? 'reject' : this.#whenUnavailable
 	}
 
 	/**
-	 * What this process may hold of a key while Redis is unavailable. Redis keeps for it what it held, until its lease ends: with
-	 * that, and its part of what was free, it can't be one too many. If it is Redis that is away, that remains so. If it is this
-	 * process that is, others get what it held: so it then keeps to its part of the capacity.
+	 * What this process may hold of a key while Redis is unavailable. Redis keeps for it what it
+	 * held, until its lease ends: with that, and its part of what was free, it can't be one too many.
+	 * If it is Redis that is away, that remains so. If it is this process that is, others get what it
+	 * held: so it then keeps to its part of the capacity.
 	 */
 	#share(line: KeyQueue): number {
 		if (this.#localCapacity !== undefined) return this.#localCapacity
@@ -721,13 +752,12 @@ function checkAcquireKey(key: unknown, required: boolean): void {
 /**
  * A limiter that a whole fleet of processes shares, through Redis or Valkey.
  *
- * ```ts
- * const renders = redisLimiter({ client, name: 'renders', capacity: 10, maxQueue: 500, maxWait: 10_000 })
- * app.post('/render', limit(renders), render)
- * await renders.run(() => callPartner())
- * ```
+ * ```ts const renders = redisLimiter({ client, name: 'renders', capacity: 10, maxQueue: 500,
+ * maxWait: 10_000 }) app.post('/render', limit(renders), render) await renders.run(() =>
+ * callPartner()) ```
  *
- * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+ * unknown.
  */
 export function redisLimiter(options: RedisLimiterOptions<never>): RedisLimiter {
 	return new RedisLimiter(options)

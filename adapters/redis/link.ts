@@ -14,7 +14,10 @@ export interface LinkUser {
 	resubscribed(): void
 }
 
-/** After each of these nobody knows what became of the commands under way, nor whether it is the same Redis. */
+/**
+ * After each of these nobody knows what became of the commands under way, nor whether it is the
+ * same Redis.
+ */
 const RESETS = [
 	'close',
 	'end',
@@ -41,7 +44,10 @@ function onAny(emitter: Emitter, events: readonly string[], call: () => void): v
 	for (const event of events) emitter.on(event, call)
 }
 
-/** A client, with one connection more for messages: shared by all limiters that were given this client. */
+/**
+ * A client, with one connection more for messages: shared by all limiters that were given this
+ * client.
+ */
 export class RedisLink {
 	readonly listening: Listening
 	/** Whether it is known when messages may have been missed. */
@@ -88,7 +94,10 @@ export class RedisLink {
 		this.#users.set(channel, user)
 	}
 
-	/** Subscribes again, if it is still wanted: Redis does not see that the client listens to a channel of a shard. Never rejects. */
+	/**
+	 * Subscribes again, if it is still wanted: Redis does not see that the client listens to a
+	 * channel of a shard. Never rejects.
+	 */
 	async resubscribe(channel: string): Promise<void> {
 		try {
 			await this.#driver.leave(channel)
@@ -139,7 +148,10 @@ export class RedisLink {
 		})
 	}
 
-	/** Both clients subscribe again by themselves; ioredis does not say when that is done, so it is asked once more. */
+	/**
+	 * Both clients subscribe again by themselves; ioredis does not say when that is done, so it is
+	 * asked once more.
+	 */
 	async #resubscribed(): Promise<void> {
 		const channels = [...this.#users.keys()]
 		try {

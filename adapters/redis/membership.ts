@@ -18,7 +18,8 @@ import {
 } from './protocol.js'
 
 /*
- * A process's membership in a fleet: its session and its lease, and whether Redis answers. See protocol.ts for what it says.
+ * A process's membership in a fleet: its session and its lease, and whether Redis answers. See
+ * protocol.ts for what it says.
  */
 
 /** Where a membership stands. */
@@ -31,7 +32,10 @@ export type MembershipState =
 	| 'telling'
 	/** Redis has let it join, and is asked for one thing, to see whether it does that, too. */
 	| 'trying'
-	/** Commands go to Redis. One without an answer within `redisTimeout`, or with a wrong one, ends the session. */
+	/**
+	 * Commands go to Redis. One without an answer within `redisTimeout`, or with a wrong one, ends
+	 * the session.
+	 */
 	| 'in'
 
 /** What the owner of a membership is told, and asked. */
@@ -42,7 +46,10 @@ export interface MembershipOwner {
 	waiting(most: number): Queued[]
 	/** Nothing is held and nobody waits. */
 	readonly idle: boolean
-	/** Redis knows of the permits in `held`, and of nothing else. @returns whether it was asked for something. */
+	/**
+	 * Redis knows of the permits in `held`, and of nothing else. @returns whether it was asked for
+	 * something.
+	 */
 	joined(held: Held[]): boolean
 	/** From now on commands go to Redis. */
 	opened(): void
@@ -86,14 +93,22 @@ const UNHEARD = 3
 /** How many of those that wait are asked after with a renewal. */
 const ASKED = 100
 
-/** In which all clients have noticed that Redis is back, in ms: their longest pause between two attempts is 2 s. */
+/**
+ * In which all clients have noticed that Redis is back, in ms: their longest pause between two
+ * attempts is 2 s.
+ */
 const RECONNECTED = 3_000
 
-/** To connect and to join, in ms: for a client that has just lost its connection; and when a renewal is due. */
+/**
+ * To connect and to join, in ms: for a client that has just lost its connection; and when a renewal
+ * is due.
+ */
 const CONNECTED = 1_000
 const ON_TIME = 400
 
-/** After so many leases without Redis nobody is taken to be still at work under one that has ended. */
+/**
+ * After so many leases without Redis nobody is taken to be still at work under one that has ended.
+ */
 const LONG_AWAY = 10
 
 const ENDED: unique symbol = Symbol('ended')
@@ -121,7 +136,10 @@ export class Membership implements LinkUser {
 	readonly #owner: MembershipOwner
 	readonly #configured: number
 	readonly #lease: number
-	/** How long Redis keeps what is not renewed: shorter than the lease, so that with the time to notice it is at most that. */
+	/**
+	 * How long Redis keeps what is not renewed: shorter than the lease, so that with the time to
+	 * notice it is at most that.
+	 */
 	readonly #ttl: number
 	readonly #redisTimeout: number
 	readonly #keys: string[]
@@ -193,8 +211,9 @@ export class Membership implements LinkUser {
 	}
 
 	/**
-	 * Whether nobody is taken to be at work any more under a lease from before Redis went away, if it is Redis that is away. A
-	 * lease by itself says little: the work under one that has ended goes on, where it doesn't look at its signal.
+	 * Whether nobody is taken to be at work any more under a lease from before Redis went away, if it
+	 * is Redis that is away. A lease by itself says little: the work under one that has ended goes
+	 * on, where it doesn't look at its signal.
 	 */
 	get longAway(): boolean {
 		return performance.now() > this.#renewed + LONG_AWAY * this.#lease
@@ -212,7 +231,8 @@ export class Membership implements LinkUser {
 	/**
 	 * Asks Redis, in the present session.
 	 *
-	 * @returns `undefined` if the session ended meanwhile: what became of it is not known, and doesn't count.
+	 * @returns `undefined` if the session ended meanwhile: what became of it is not known, and
+	 * doesn't count.
 	 */
 	async ask<Answer>(request: Request<Answer>): Promise<Answer | undefined> {
 		const { session } = this.#speaker
@@ -256,7 +276,10 @@ export class Membership implements LinkUser {
 		})
 	}
 
-	/** @returns whether the lease has ended, by a clock that nobody sets. Its session is then over, too. */
+	/**
+	 * @returns whether the lease has ended, by a clock that nobody sets. Its session is then over,
+	 * too.
+	 */
 	check(): boolean {
 		if (!this.#lapsed && performance.now() > this.#renewed + this.#ttl) {
 			this.#lapsed = true
@@ -319,7 +342,10 @@ export class Membership implements LinkUser {
 		if (this.#state === 'in') this.#renew()
 	}
 
-	/** The oldest command has been under way for as long as it may, if this process was not late itself. */
+	/**
+	 * The oldest command has been under way for as long as it may, if this process was not late
+	 * itself.
+	 */
 	losePatience(): void {
 		this.#patience = undefined
 		const oldest = this.#oldest() as number
@@ -328,7 +354,8 @@ export class Membership implements LinkUser {
 		if (now < due) {
 			this.#patience = setTimeout(losePatience, due - now, this).unref()
 		} else if (now - due > this.#redisTimeout / 4) {
-			// The process was blocked. The answers may be here, and may not even have been asked for: the time begins again.
+			// The process was blocked. The answers may be here, and may not even have been asked for: the
+			// time begins again.
 			for (const place of this.#pending.keys()) this.#pending.set(place, now)
 			this.#patience = setTimeout(losePatience, this.#redisTimeout, this).unref()
 		} else {
@@ -408,7 +435,8 @@ export class Membership implements LinkUser {
 		this.#pending.clear()
 		this.#settle()
 		this.#reason = reason
-		// One in which no command succeeded was no session, but a failed attempt: Redis stays as available as it was.
+		// One in which no command succeeded was no session, but a failed attempt: Redis stays as
+		// available as it was.
 		if (state === 'trying' || performance.now() - this.#openedAt < LASTING) this.#failures++
 		else this.#failures = 0
 		this.#owner.lost()
@@ -417,7 +445,10 @@ export class Membership implements LinkUser {
 		this.#join()
 	}
 
-	/** Redis has `redisTimeout` to answer before it is unavailable; in which this process must not be blocked itself. */
+	/**
+	 * Redis has `redisTimeout` to answer before it is unavailable; in which this process must not be
+	 * blocked itself.
+	 */
 	#decide(): void {
 		clearTimeout(this.#decision)
 		const due = performance.now() + this.#redisTimeout
@@ -524,7 +555,10 @@ export class Membership implements LinkUser {
 		this.#owner.opened()
 	}
 
-	/** Books were opened. Only if they are the first since those closed that it was in is nothing missing from them. */
+	/**
+	 * Books were opened. Only if they are the first since those closed that it was in is nothing
+	 * missing from them.
+	 */
 	#witnessOpening(generation: string): void {
 		const witness = this.#witness
 		if (witness === undefined) return
@@ -546,7 +580,10 @@ export class Membership implements LinkUser {
 		if (opened === own && (this.#state === 'trying' || this.#state === 'in')) this.ask(vouch(own))
 	}
 
-	/** A client follows its channels to another shard by itself, but may fail to, and then does not try again. */
+	/**
+	 * A client follows its channels to another shard by itself, but may fail to, and then does not
+	 * try again.
+	 */
 	async #mend(): Promise<void> {
 		if (this.#unheard % UNHEARD > 0 || this.#mending) return
 		this.#mending = true
@@ -572,7 +609,8 @@ export class Membership implements LinkUser {
 		if (this.#state !== 'in' && this.#state !== 'trying') return
 		const sentAt = performance.now()
 		if (!this.#owner.idle) this.#usedAt = sentAt
-		// One that could not tell later whether others came and went meanwhile stays, so that the books do.
+		// One that could not tell later whether others came and went meanwhile stays, so that the books
+		// do.
 		else if (sentAt - this.#usedAt >= this.#lease && this.#link.gapless) {
 			this.#leave()
 			return

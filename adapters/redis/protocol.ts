@@ -2,56 +2,70 @@ import { createHash } from 'node:crypto'
 import { SCRIPT } from './script.js'
 
 /*
- * The protocol between the processes of a fleet and Redis: what is asked, as arguments of one script, and what is answered,
- * decoded by type. The script is in lua/: each operation is atomic, and one command.
+ * The protocol between the processes of a fleet and Redis: what is asked, as arguments of one
+ * script, and what is answered, decoded by type. The script is in lua/: each operation is atomic,
+ * and one command.
  *
- * What Redis keeps of a limiter, all in one hash slot by the tag {name}, all with an expiry that renewals push on:
+ * What Redis keeps of a limiter, all in one hash slot by the tag {name}, all with an expiry that
+ * renewals push on:
  *
- *   inflight:{name}            the books, a hash: all that the bound rests on, so that it is lost together or not at all
- *   inflight:{name}:queue      a sorted set of those who wait, by key and ticket
+ *   inflight:{name}            the books, a hash: all that the bound rests on, so that it is lost
+ *                              together or not at all
+ *   inflight:{name}:queue      a sorted set of those that wait, by key and ticket
  *   inflight:{name}:leases     a sorted set: process → when its lease ends, by the clock of leases
- *   inflight:{name}:<process>  a channel: `grant:<session>:<id>:<token>` tells a process that its waiter was given a permit,
- *                              `look` that there is something to learn. How it listens is in the first letter of what
- *                              the process is called, see `Listening`
- *   inflight:{name}:books      a channel: `opened:<generation>` and `closed:<generation>:<secret>`
+ *   inflight:{name}:<process>  a channel: `grant:<session>:<id>:<token>` tells a process that its
+ *                              waiter was given a permit, `look` that there is something to learn.
+ *                              How it listens is in the first letter of what the process is called,
+ *                              see `Listening`
+ *   inflight:{name}:books      a channel: `opened:<generation>`, `closed:<generation>:<secret>`
  *
- * A lease is a process's, not a permit's. It renews it each quarter of a lease; the same command takes back what belongs to
- * processes whose leases have ended. It is also how a process learns of permits whose message was lost.
+ * A lease is a process's, not a permit's. It renews it each quarter of a lease; the same command
+ * takes back what belongs to processes whose leases have ended. It is also how a process learns of
+ * permits whose message was lost.
  *
  * What can cross, or go wrong, and what then holds:
  *
- * - An answer and the end of patience. A process that got no answer in time does not know what became of its commands. It
- *   ends its *session*: it joins again with the next number, and with the permits that it holds. That drops whatever Redis had
- *   of it; commands of an older session that arrive late are answered `rejoin` and change nothing.
- * - An answer that is none of the script's, or an error. The same: the session ends. One that ends before any command of it
- *   has succeeded is a failed attempt to join.
- * - A cancel and a grant. To cancel is to release: it frees the permit if there is one, else takes the waiter out of the
- *   queue. It is sent only once the acquire was answered, so that no redirect can let it arrive first.
- * - A command that the client sends twice, after a reconnection. Each is known by process, session and id, and done once.
- * - A message and a lost subscription. The script sees that nobody listens, and passes over that waiter (in a cluster
- *   only with channels of its shard; else that can't be seen there). One that lives finds out when it subscribes again, or
- *   renews, and returns with its old ticket.
- * - A message that somebody else published. A grant names its waiter by an id that cannot be guessed, and that only Redis and
- *   its process know until then. `look` has the process ask Redis, at most ten times a second. Anything else is left aside.
- * - A dead holder, or one that was paused. Its lease ends, its permits go to others, and its session is gone: its late release
- *   changes nothing.
- * - A script that is denied a command. It asks for its rights before its first write. Whatever else can fail after that, Redis
- *   looks at before the first write only (memory, replicas, the disk).
- * - Books that are gone, incomplete, of another type, or an old copy, by whatever cause: FLUSHALL, DEL, an eviction, a restart, a
- *   failover. Then a new *generation* of the books begins, and processes join again with what they hold. For
- *   a while, in which some may be missing, room counts as taken: permits only pass from one that releases to one that waits
- *   (`grace`), and all of the capacity is said to be taken: a share of what only seems free would be one too many, should Redis
- *   go away again. That while is a lease if anything says that there was something. If nothing does, it is the time within which
- *   each that holds something meets Redis, and learns that it is gone: a quarter of a lease, and the time to connect.
- * - Nothing there, as nobody was there. That is known to a *witness*: to a process that has listened without a gap since it was
- *   in books that the last member closed, and heard that no others were opened before its own. It vouches for that, and
- *   nobody waits. A message of before its own opening cannot be missing when it hears its own: they come in order.
- * - A Redis that was away, with all its memory. Nobody could renew, so nobody is taken for dead: the clock of leases stood still.
+ * - An answer and the end of patience. A process that got no answer in time does not know what
+ *   became of its commands. It ends its *session*: it joins again with the next number, and with
+ *   the permits that it holds. That drops whatever Redis had of it; commands of an older session
+ *   that arrive late are answered `rejoin` and change nothing.
+ * - An answer that is none of the script's, or an error. The same: the session ends. One that ends
+ *   before any command of it has succeeded is a failed attempt to join.
+ * - A cancel and a grant. To cancel is to release: it frees the permit if there is one, else takes
+ *   the waiter out of the queue. It is sent only once the acquire was answered, so that no redirect
+ *   can let it arrive first.
+ * - A command that the client sends twice, after a reconnection. Each is known by process, session
+ *   and id, and done once.
+ * - A message and a lost subscription. The script sees that nobody listens, and passes over that
+ *   waiter (in a cluster only with channels of its shard; else that can't be seen there). One that
+ *   lives finds out when it subscribes again, or renews, and returns with its old ticket.
+ * - A message that somebody else published. A grant names its waiter by an id that cannot be
+ *   guessed, and that only Redis and its process know until then. `look` has the process ask Redis,
+ *   at most ten times a second. Anything else is left aside.
+ * - A dead holder, or one that was paused. Its lease ends, its permits go to others, and its
+ *   session is gone: its late release changes nothing.
+ * - A script that is denied a command. It asks for its rights before its first write. Whatever else
+ *   can fail after that, Redis looks at before the first write only (memory, replicas, the disk).
+ * - Books that are gone, incomplete, of another type, or an old copy, by whatever cause: FLUSHALL,
+ *   DEL, an eviction, a restart, a failover. Then a new *generation* of the books begins, and
+ *   processes join again with what they hold. For a while, in which some may be missing, room
+ *   counts as taken: permits only pass from one that releases to one that waits (`grace`), and all
+ *   of the capacity is said to be taken: a share of what only seems free would be one too many,
+ *   should Redis go away again. That while is a lease if anything says that there was something. If
+ *   nothing does, it is the time within which each that holds something meets Redis, and learns
+ *   that it is gone: a quarter of a lease, and the time to connect.
+ * - Nothing there, as nobody was there. That is known to a *witness*: to a process that has
+ *   listened without a gap since it was in books that the last member closed, and heard that no
+ *   others were opened before its own. It vouches for that, and nobody waits. A message of before
+ *   its own opening cannot be missing when it hears its own: they come in order.
+ * - A Redis that was away, with all its memory. Nobody could renew, so nobody is taken for dead:
+ *   the clock of leases stood still.
  */
 
 /**
- * How a client listens to its channels, and whether Redis can see that it does: `p`: to channels, which a single Redis sees;
- * `s`: to channels of their shard in a cluster, which that shard sees; `b`: to channels in a cluster, which can't be seen.
+ * How a client listens to its channels, and whether Redis can see that it does: `p`: to channels,
+ * which a single Redis sees; `s`: to channels of their shard in a cluster, which that shard sees;
+ * `b`: to channels in a cluster, which can't be seen.
  */
 export type Listening = 'p' | 's' | 'b'
 
@@ -63,7 +77,10 @@ export function keysOf(name: string): string[] {
 	return [key, `${key}:queue`, `${key}:leases`]
 }
 
-/** What a key of a limiter is called in Redis, whatever users put into it; of a limiter without keys: ''. */
+/**
+ * What a key of a limiter is called in Redis, whatever users put into it; of a limiter without
+ * keys: ''.
+ */
 export function accountOf(key: string | undefined): string {
 	return key === undefined ? '' : `=${createHash('sha256').update(key).digest('base64url')}`
 }

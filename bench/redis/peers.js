@@ -10,10 +10,11 @@ import { Semaphore } from 'redis-semaphore'
  * One limit of a fleet, as one process sees it.
  *
  * @typedef {object} Fleet
- * @property {() => Promise<() => Promise<unknown>>} acquire - resolves to what gives the permit back, which resolves when
- * Redis has been told.
+ * @property {() => Promise<() => Promise<unknown>>} acquire - resolves to what gives the permit
+ * back, which resolves when Redis has been told.
  * @property {() => Promise<unknown>} ping - is answered after all that was sent before it.
- * @property {(sha: string, keys: string[], args: string[]) => Promise<unknown>} evalsha - by the same client.
+ * @property {(sha: string, keys: string[], args: string[]) => Promise<unknown>} evalsha - by the
+ * same client.
  * @property {() => unknown} close - ends its connections.
  *
  * @typedef {object} FleetOptions
@@ -37,7 +38,10 @@ function byIoredis(client) {
 	}
 }
 
-/** @param {import('inflight-limit/redis').RedisClient & { quit(): Promise<unknown> }} client @param {FleetOptions} options @returns {Pick<Fleet, 'acquire' | 'close'>} */
+/**
+ * @param {import('inflight-limit/redis').RedisClient & { quit(): Promise<unknown> }} client @param
+ * {FleetOptions} options @returns {Pick<Fleet, 'acquire' | 'close'>}
+ */
 function ours(client, { name, capacity, lease = LEASE }) {
 	const limiter = redisLimiter({ client, name, capacity, lease, maxQueue: 5_000, maxWait: PATIENCE })
 	return {

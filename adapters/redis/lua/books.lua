@@ -1,4 +1,4 @@
--- What the other parts share: reading the books, changing them, and giving permits to those who wait.
+-- What the other parts share: reading the books, changing them, and giving permits to waiters.
 
 local Q, L = KEYS[2], KEYS[3]
 local match, can = string.match, redis.acl_check_cmd
@@ -12,8 +12,8 @@ local function sharded(process)
   return string.sub(process, 1, 1) == 's'
 end
 
--- The first command, of those that write or are used between two writes, that the user may not run. The server says so
--- before the first write: a script that fails later leaves half of its work.
+-- The first command, of those that write or are used between two writes, that the user may not run.
+-- The server says so before the first write: a script that fails later leaves half of its work.
 local function forbidden()
   if not can then return end
   if not can('HSET', S, 'a', 'b') then return 'HSET' end
@@ -55,9 +55,9 @@ local function clear(name, type)
   if found ~= type and found ~= 'none' then call('DEL', name) end
 end
 
--- The clock of leases, and the time of the server. It runs only while Redis serves: each living process is heard within
--- a quarter of a lease, so that a longer time without any of them is nobody's fault, and counts as no more than 0.35 of one.
--- A time that was set back counts as none.
+-- The clock of leases, and the time of the server. It runs only while Redis serves: each living
+-- process is heard within a quarter of a lease, so that a longer time without any of them is
+-- nobody's fault, and counts as no more than 0.35 of one. A time that was set back counts as none.
 local clock, real
 local function now()
   if clock then return clock end
@@ -121,8 +121,8 @@ local function save()
   each('HDEL', S, empty)
 end
 
--- What a process is told is held: while some may be missing, what seems free is nobody's, neither here nor in the shares
--- that are taken should Redis go away again.
+-- What a process is told is held: while some may be missing, what seems free is nobody's, neither
+-- here nor in the shares that are taken should Redis go away again.
 local function taken()
   return grace > 0 and math.max(capacity, active) or active
 end
@@ -138,8 +138,8 @@ local function listens(process)
   return call('PUBSUB', 'SHARDNUMSUB', channel(process))[2] > 0
 end
 
--- Returns whether it listens, as far as can be seen. In a cluster, one that is not counted may be told all the same, by a
--- replica: so it is asked first.
+-- Returns whether it listens, as far as can be seen. In a cluster, one that is not counted may be
+-- told all the same, by a replica: so it is asked first.
 local function tell(process, message)
   if not sharded(process) then
     return call('PUBLISH', channel(process), message) > 0 or string.sub(process, 1, 1) == 'b'
@@ -154,7 +154,8 @@ local function standing(of, ticket, holder, w)
   return of .. ':' .. string.format('%016.0f', ticket) .. ':' .. holder .. ':' .. w
 end
 
--- Gives what is free of `most` to the head of a key's queue, and to the next, until one must wait on.
+-- Gives what is free of `most` to the head of a key's queue, and to the next, until one must wait
+-- on.
 local function grant(of, most)
   while of.queued > 0 do
     local head = call('ZRANGE', Q, '[' .. of.key .. ':', '(' .. of.key .. ';', 'BYLEX', 'LIMIT', 0, 1)[1]
@@ -237,7 +238,8 @@ local function expire(lease)
   for _, name in ipairs(KEYS) do call('PEXPIRE', name, 2 * longest) end
 end
 
--- What a process must know of the fleet: where it stands in it, and in how many ms there is something to do.
+-- What a process must know of the fleet: where it stands in it, and in how many ms there is
+-- something to do.
 local function fleet(answer)
   local leases, rank, soon = call('ZRANGE', L, 0, -1, 'WITHSCORES'), 0, -1
   for k = 1, #leases, 2 do

@@ -1,29 +1,36 @@
--- One script with all operations of the protocol, each atomic, each one command; scripts/embed-lua.js joins these files
--- in the order that it gives. ../protocol.ts says what can cross, and encodes and decodes what is listed here.
+-- One script with all operations of the protocol, each atomic, each one command;
+-- scripts/embed-lua.js joins these files in the order that it gives. ../protocol.ts says what can
+-- cross, and encodes and decodes what is listed here.
 --
 -- KEYS  1 the books: a hash          ARGV  1 the operation
 --       2 the queue: a sorted set          2 the process: <listening><random>
 --       3 the leases: a sorted set         3 the number of its session
 --                                          4 … those of the operation: in the header of its file
--- Each operation but join may answer {'rejoin'}: the session is not (or no longer) in the books; nothing was changed.
+-- Each operation but join may answer {'rejoin'}: the session is not (or no longer) in the books;
+-- nothing was changed.
 --
 -- The books, so that all that the bound rests on is lost together, or not at all:
---   head         capacity, active, queued, token, grace: packed into one field, as each field has its price.
---                active and queued are of the whole fleet; grace: until when some may be missing, or 0
---   =<key>       active, queued of one key, packed; only while one of them is not 0. Without keys, those of head count
+--   head         capacity, active, queued, token, grace: packed into one field, as each field has
+--                its price. active and queued are of the whole fleet; grace is the time until which
+--                some may be missing, or 0
+--   =<key>       active, queued of one key, packed; only while one of them is not 0. Without keys,
+--                those of head count
 --   <process>    the number of its present session
 --   <process>:<session>:<id>   a permit: its weight, then its key with the =, or nothing
 --   members      how many processes there are: as many as there are leases
---   run, gen     the run id of the server, and the number of this generation of the books: when they were opened
---   secret       what tells a process that a message on the closing of these books is from this script
---   trust        the processes that were there when these books were opened are all in them: '1' if a witness can know
---   clock        the clock of leases, in ms, and the time of the server when it was last looked at, packed
+--   run, gen     the run id of the server, and the number of this generation of the books: when
+--                they were opened
+--   secret       by which a process knows that a message on the closing of these books is true
+--   trust        1: a witness can know that nothing was missing when these books were opened
+--   clock        the clock of leases, in ms, and the time of the server when it was last looked at,
+--                packed
 --   lease        the longest lease, in ms
---   ticket, configured         the last ticket given; the capacity that was configured
+--   ticket       the last ticket given
+--   configured   the capacity that was configured
 --
--- This part has acquire and release when all is well and nobody waits, as short as can be: not even the functions of
--- the other parts are made for them. Each changes the books by one write that is the first, and after which only a field
--- that says nothing can be left.
+-- This part has acquire and release when all is well and nobody waits, as short as can be: not even
+-- the functions of the other parts are made for them. Each changes the books by one write that is
+-- the first, and after which only a field that says nothing can be left.
 
 local S, op, P, n = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local call, encode, decode = redis.call, struct.pack, struct.unpack

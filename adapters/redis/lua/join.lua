@@ -1,12 +1,20 @@
--- join: a new session of a process, with the permits that it holds; what the books had of it is forgotten
--- ARGV     4 lease, 5 ttl (how long the books keep a process that is not renewed), 6 how long those who may hold something
---          have to say so when nothing is found, 7 how long after its start a server may be one that lost its memory; in ms
---          8 the generation that it was in, or '', 9 the capacity that was configured,
---          10 the capacity to be from now on, or '', 11 the highest token that it saw, 12 the last capacity that it knew,
---          13 a secret for books that are opened, 14 '1' to be told the maxmemory-policy, or ''
+-- join: a new session of a process, with the permits that it holds; what the books had of it is
+--          forgotten
+-- ARGV     4 lease, in ms
+--          5 ttl: how long the books keep a process that is not renewed, in ms
+--          6 how long those that may hold something have to say so when nothing is found, in ms
+--          7 how long after its start a server may be one that lost its memory, in ms
+--          8 the generation that it was in, or ''
+--          9 the capacity that was configured
+--          10 the capacity to be from now on, or ''
+--          11 the highest token that it saw
+--          12 the last capacity that it knew
+--          13 a secret for books that are opened
+--          14 '1' to be told the maxmemory-policy, or ''
 --          15 … the permits that it holds: <process>:<session>:<id>, <weight><=key>
--- Answers  {'joined', generation, secret, opened (1: by this, out of nothing, or 0), maxmemory-policy or '',
---           capacity, active, queued, processes, rank, ms until there is something to do or -1}
+-- Answers  {'joined', generation, secret, opened (1: by this, out of nothing; or 0),
+--           maxmemory-policy or '', capacity, active, queued, processes, rank,
+--           ms until there is something to do or -1}
 --          {'unheard'}: Redis does not see that it listens to its channel
 --          {'stale'}: there is a session with this number, or a higher one
 
@@ -29,7 +37,8 @@ if op == 'join' then
     capacity, active, queued, token, grace = decode('ddddd', b[1])
     whole = capacity >= 1 and active >= 0 and queued >= 0 and token >= 0 and token < 2 ^ 53 and grace >= 0
   end
-  -- Nobody comes from a generation that is younger than the present one, but if that is an old copy of the books.
+  -- Nobody comes from a generation that is younger than the present one, but if that is an old copy
+  -- of the books.
   if whole and b[2] == run and (was == '' or tonumber(was) <= tonumber(gen)) then
     if (tonumber(known or '') or 0) >= tonumber(n) then return {'stale'} end
     now()
@@ -42,8 +51,9 @@ if op == 'join' then
     token = math.max(clock * 1000, whole and token or 0)
     if not whole or was ~= '' then capacity = tonumber(ARGV[12]) end
     active, queued, members, known = 0, 0, 0, false
-    -- An empty state is only trusted when nothing can have been there. Those who hold something notice that it is gone
-    -- with their next command. A server that is young may have lost its memory while its clients were away from it.
+    -- An empty state is only trusted when nothing can have been there. Those who hold something
+    -- notice that it is gone with their next command. A server that is young may have lost its
+    -- memory while its clients were away from it.
     if nothing and was == '' then
       grace, opened = clock + math.max(tonumber(ARGV[6]), math.min(lease, tonumber(ARGV[7]) - uptime * 1000)), 1
     else

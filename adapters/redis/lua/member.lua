@@ -1,4 +1,5 @@
--- What the other operations of a member have in common: its session is in the books, and they are all there.
+-- What the other operations of a member have in common: its session is in the books, and they are
+-- all there.
 
 if op == 'renew' or op == 'vouch' or op == 'resize' or op == 'leave' then
   denied = forbiddenToMembers()
@@ -8,7 +9,8 @@ if op == 'renew' or op == 'vouch' or op == 'resize' or op == 'leave' then
   capacity, active, queued, token, grace = decode('ddddd', s[1])
   clear(Q, 'zset')
   clear(L, 'zset')
-  -- Of a process without a lease nobody would notice that it died. With other books, all say again what they hold.
+  -- Of a process without a lease nobody would notice that it died. With other books, all say again
+  -- what they hold.
   if call('ZCARD', L) ~= tonumber(s[5]) then
     call('DEL', S, Q, L)
     return {'rejoin'}

@@ -1,5 +1,6 @@
 -- release: ends a permit, or a wait, where somebody waits or some may be missing (fast.lua)
--- ARGV     4 <process>:<session>:<id>, 5 =<key> or '', 6 weight, 7 the ticket of one that waits, or 0
+-- ARGV     4 <process>:<session>:<id>, 5 =<key> or '', 6 weight,
+--          7 the ticket of one that waits, or 0
 -- Answers  {'ok', active of the fleet}
 
 if op == 'release' then

@@ -1,4 +1,5 @@
--- vouch: says of books that were opened out of nothing that nothing was missing: nobody need wait for others to come back
+-- vouch: says of books that were opened out of nothing that nothing was missing: nobody need wait
+--          for others to come back
 -- ARGV     4 their generation
 -- Answers  {'ok'}
 

@@ -8,7 +8,8 @@ import { admission, limit } from '../../../adapters/express.js'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
 
 /*
- * What crosses on its way, or does not come at all: a scripted client, as no real Redis can be made to do it at will.
+ * What crosses on its way, or does not come at all: a scripted client, as no real Redis can be made
+ * to do it at will.
  */
 
 const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
@@ -328,7 +329,10 @@ describe('an answer that is read when patience has ended, before it is decided',
 		vi.useRealTimers()
 	})
 
-	/** Two at Redis, asked for 50 ms apart, whose answers the test gives; patience with the first has just ended. */
+	/**
+	 * Two at Redis, asked for 50 ms apart, whose answers the test gives; patience with the first has
+	 * just ended.
+	 */
 	async function impatient() {
 		const redis = scripted()
 		const limiter = redis.make({ redisTimeout: 200 })
@@ -570,7 +574,8 @@ test('a channel that could not be left is left later, up to ten times', async ()
 			await limiter.run(() => {})
 			limiter.close()
 			await limiter.onIdle()
-			// What is decided in an immediate is so between two seconds of the clock, however busy the machine.
+			// What is decided in an immediate is so between two seconds of the clock, however busy the
+			// machine.
 			for (let second = 0; second < 60; second++) {
 				await vi.advanceTimersByTimeAsync(1_000)
 				await new Promise(setImmediate)

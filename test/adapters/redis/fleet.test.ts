@@ -18,8 +18,8 @@ import {
 } from '../../support/redis.js'
 
 /*
- * Eight processes and one limit, with all that can go wrong. Who is at work is counted by a probe in another Redis, which
- * knows nothing of the limiter.
+ * Eight processes and one limit, with all that can go wrong. Who is at work is counted by a probe
+ * in another Redis, which knows nothing of the limiter.
  */
 
 const LEASE = 2_000
@@ -157,7 +157,8 @@ describeRedis('a fleet of eight processes', () => {
 		for (let place = 0; place < 6; place++) of(place).give(place)
 		const all = []
 		for (let place = 0; place < 1_006; place++) all.push({ place, ...(await of(place).released(place)) })
-		// Tokens rise with each admission: they tell the order in which Redis admitted, whoever heard of it first.
+		// Tokens rise with each admission: they tell the order in which Redis admitted, whoever heard
+		// of it first.
 		const admissions = all.sort((a, b) => a.token - b.token)
 		let [outOfOrder, first] = [0, Number.POSITIVE_INFINITY]
 		for (const { place } of admissions.toReversed()) {
@@ -371,7 +372,8 @@ describeRedis('a fleet of eight processes', () => {
 		},
 	)
 
-	// For longer, and with another seed: TORTURE=60000 SEED=2 npx vitest run test/adapters/redis/fleet.test.ts -t torture
+	// For longer, and with another seed: TORTURE=60000 SEED=2 npx vitest run
+	// test/adapters/redis/fleet.test.ts -t torture
 	test.each(['reject', 'local'])(
 		'torture, with %j: all that can happen, at random; then the whole capacity is back',
 		{ timeout: 200_000 },
@@ -439,7 +441,8 @@ describeRedis('a fleet of eight processes', () => {
 			const working = (await probe.hvals('working')).reduce((sum, count) => sum + Number(count), 0)
 			const found = await seen()
 			print('torture', { whenUnavailable, ...done, ...found, rate, working })
-			// What docs/redis.md says of a share: no process but one that was cut off alone can be one too many.
+			// What docs/redis.md says of a share: no process but one that was cut off alone can be one
+			// too many.
 			expect(found.most).toBeLessThanOrEqual(whenUnavailable === 'reject' ? 6 : 12)
 			expect(rate).toBeGreaterThan(40)
 		},

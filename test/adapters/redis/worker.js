@@ -1,4 +1,5 @@
-// One process of a fleet: takes permits, and tells a probe, which is another Redis, of each beginning and end of work.
+// One process of a fleet: takes permits, and tells a probe, which is another Redis, of each
+// beginning and end of work.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { redisLimiter } from 'inflight-limit/redis'
 import { Cluster, Redis } from 'ioredis'
@@ -38,7 +39,9 @@ const client = await connect[/** @type {'redis' | 'ioredis'} */ (kind)]()
 const probe = new Redis(probePort, '127.0.0.1')
 process.on('warning', () => {})
 
-/** Counts who is at work, in all processes; the highest sum is kept, with the time at which it was. */
+/**
+ * Counts who is at work, in all processes; the highest sum is kept, with the time at which it was.
+ */
 const ENTER = `
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 local sum = 0
@@ -93,7 +96,8 @@ async function work() {
 				seen.lost++
 				break
 			}
-			// Work, by someone who was away for longer than a lease since he last looked, and was not told.
+			// Work, by someone who was away for longer than a lease since he last looked, and was not
+			// told.
 			if (performance.now() - last > (options.lease ?? 10_000)) seen.workAfterLoss++
 			last = performance.now()
 		}
@@ -120,8 +124,8 @@ const now = () => Number(process.hrtime.bigint()) / 1e6
 const taken = new Map()
 
 /**
- * One permit, by its place in the order of arrival. Is told when Redis knows of it, when it is admitted, and when it is released:
- * after `hold`, or by `give`.
+ * One permit, by its place in the order of arrival. Is told when Redis knows of it, when it is
+ * admitted, and when it is released: after `hold`, or by `give`.
  *
  * @param {number} place @param {number | undefined} hold
  */
