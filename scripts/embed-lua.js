@@ -6,7 +6,19 @@ import { readFileSync, writeFileSync } from 'node:fs'
 const folder = 'adapters/redis/lua'
 
 /** In this order: each part uses what those before it define. */
-const PARTS = ['fast', 'books', 'acquire', 'release', 'join', 'member', 'renew', 'vouch', 'resize', 'leave']
+const PARTS = [
+	'fast',
+	'books',
+	'acquire',
+	'release',
+	'fleet',
+	'join',
+	'member',
+	'renew',
+	'vouch',
+	'resize',
+	'leave',
+]
 
 export function embedLua() {
 	const script = PARTS.map((name) => readFileSync(`${folder}/${name}.lua`, 'utf8'))

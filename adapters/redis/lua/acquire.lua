@@ -13,6 +13,9 @@ if op == 'acquire' then
     save()
     return {'granted', token, taken()}
   end
+  need('HSET', S, 'a', 'b')
+  need('ZADD', Q, '0', 'a')
+  need('PEXPIRE', Q, '1')
   -- The queue may be gone while the books are not.
   if of.queued > 0 then grant(of, limit(of, 0)) end
   local most = limit(of, 0)
@@ -27,12 +30,16 @@ if op == 'acquire' then
     save()
     return {'full', taken(), of.queued}
   end
-  local last, ticket, ahead, first = tonumber(call('HGET', S, 'ticket')), tonumber(ARGV[9]), of.queued, queued == 0
+  local last, ticket, ahead = tonumber(call('HGET', S, 'ticket')), tonumber(ARGV[9]), of.queued
   if ticket == 0 then ticket = last + 1 end
   if ticket > last then put('ticket', string.format('%.0f', ticket)) end
-  change(of, 0, call('ZADD', Q, 'NX', 0, standing(key, ticket, field, ARGV[5])))
-  if first then call('PEXPIRE', Q, ARGV[8]) end
-  grant(of, most)
+  if call('ZADD', Q, 'NX', 0, standing(key, ticket, field, ARGV[5])) == 1 then
+    -- The queue may be new. Renewals push its end on.
+    if queued == 0 then call('PEXPIRE', Q, ARGV[8]) end
+    change(of, 0, 1)
+  end
+  -- What comes behind others has nothing to be given. A head may be let in though it is too heavy.
+  if ahead == 0 then grant(of, most) end
   save()
   return {'queued', taken(), ahead, ticket}
 end

@@ -19,8 +19,7 @@
 --          {'stale'}: there is a session with this number, or a higher one
 
 if op == 'join' then
-  denied = forbiddenToMembers()
-  if denied then return deny(denied) end
+  needAll()
   if sharded(P) and not listens(P) then return {'unheard'} end
   clear(S, 'hash')
   clear(Q, 'zset')

@@ -2,8 +2,7 @@
 -- all there.
 
 if op == 'renew' or op == 'vouch' or op == 'resize' or op == 'leave' then
-  denied = forbiddenToMembers()
-  if denied then return deny(denied) end
+  needAll()
   s = call('HMGET', S, 'head', P, 'run', 'gen', 'members', 'trust', 'secret')
   if s[2] ~= n or not s[1] then return {'rejoin'} end
   capacity, active, queued, token, grace = decode('ddddd', s[1])

@@ -7,10 +7,15 @@ if op == 'release' then
   local of = account(key)
   if weight > 0 then
     change(of, -weight, 0)
-    call('HDEL', S, field)
+    put(field, '0')
+    spare[1] = field
     grant(of, limit(of, weight))
   else
     -- It may have been the head, too heavy for the room there is, with lighter ones behind it.
+    need('HSET', S, 'a', 'b')
+    need('ZRANGE', Q, '0', '0')
+    need('HGET', S, 'a')
+    if grace > 0 then now() end
     change(of, 0, -call('ZREM', Q, standing(key, ARGV[7], field, ARGV[6])))
     grant(of, limit(of, 0))
   end

@@ -82,6 +82,12 @@ describeRedis.each(servers)('%s', (binary) => {
 		return { seen, work }
 	}
 
+	/** Waits until one can have the whole capacity: longer than a pause between two attempts to join. */
+	async function whole(limiter: ReturnType<typeof redisLimiter>): Promise<void> {
+		const take = () => limiter.run(() => {}, { weight: 2, maxWait: 3 * LEASE })
+		await vi.waitFor(take, { timeout: 6_000, interval: 50 })
+	}
+
 	const key = (): string => `inflight:{fault%20${names}}`
 
 	/** What can become of one key; `undefined`: it is not there. */
@@ -136,7 +142,7 @@ describeRedis.each(servers)('%s', (binary) => {
 			for (let i = 0; i < 4; i++) all.push(work(b, 50))
 			await Promise.all(all)
 			expect(seen).toMatchObject({ most: 2, served: 6, rejected: {} })
-			await a.run(() => {}, { weight: 2, maxWait: 3 * LEASE })
+			await whole(a)
 		})
 	})
 
@@ -155,7 +161,7 @@ describeRedis.each(servers)('%s', (binary) => {
 			worker.child.kill('SIGKILL')
 			await ended
 			const since = performance.now()
-			await limiter.run(() => {}, { weight: 2 })
+			await whole(limiter)
 			expect(performance.now() - since).toBeLessThan(2 * LEASE)
 		},
 	)
@@ -230,10 +236,10 @@ describeRedis.each(servers)('%s', (binary) => {
 		}
 		// Nothing was left half done.
 		const other = await make({ maxWait: 3 * LEASE })
-		await other.run(() => {}, { weight: 2 })
+		await whole(other)
 		await admin.call('ACL', 'SETUSER', user, `+${command}`)
 		await vi.waitFor(() => limiter.run(() => {}), { timeout: 5_000, interval: 100 })
-		await other.run(() => {}, { weight: 2 })
+		await whole(other)
 	})
 
 	test.each(COMMANDS)('a right to %s that is taken away for a moment', async (command) => {
@@ -262,9 +268,8 @@ describeRedis.each(servers)('%s', (binary) => {
 		over = true
 		await Promise.all(load)
 		expect(seen.most).toBe(2)
-		// A pause between two attempts to join is at most a second.
-		await vi.waitFor(() => limiter.run(() => {}, { weight: 2 }), { timeout: 3_000, interval: 50 })
-		await other.run(() => {}, { weight: 2 })
+		await whole(limiter)
+		await whole(other)
 	})
 
 	test('junk on its channels is left aside, and so are forged grants and capacities', async () => {
@@ -348,7 +353,7 @@ describeRedis.each(servers)('%s', (binary) => {
 		over = true
 		await Promise.all(load)
 		expect(seen.most).toBe(2)
-		await a.run(() => {}, { weight: 2 })
+		await whole(a)
 	})
 
 	test('connections killed again and again', async () => {
@@ -373,7 +378,7 @@ describeRedis.each(servers)('%s', (binary) => {
 		over = true
 		await Promise.all(load)
 		expect(seen.most).toBe(2)
-		await a.run(() => {}, { weight: 2 })
+		await whole(a)
 	})
 
 	test('a maxmemory-policy that may evict the keys is warned of, once', async () => {
