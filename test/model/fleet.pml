@@ -1,14 +1,16 @@
 /*
- * The protocol of adapters/redis, for spin: processes that take, give back and cancel permits, sessions that are lost with
- * commands and answers under way, late commands, lost messages, leases that end, and books that are gone.
+ * The protocol of adapters/redis, for spin: processes that take, give back and cancel permits,
+ * sessions that are lost with commands and answers under way, late commands, lost messages, leases
+ * that end, and books that are gone.
  *
- * What is checked: never more than CAPACITY at work; in no state a free permit and a waiter in the queue at the same time;
- * and (with -DLIVE) one that was given a permit learns of it, though its message was lost.
+ * What is checked: never more than CAPACITY at work; in no state a free permit and a waiter in the
+ * queue at the same time; and (with -DLIVE) one that was given a permit learns of it, though its
+ * message was lost.
  *
  * What is taken for granted, as time does it (see "What the bound rests on" in docs/redis.md):
  * - Redis ends the lease of a process only after the process has taken it to have ended.
- * - Some may be missing (`grace`) until each process has met these books: none speaks in a session that they don't
- *   know, or works under a permit that they don't have.
+ * - Some may be missing (`grace`) until each process has met these books: none speaks in a session
+ *   that they don't know, or works under a permit that they don't have.
  *
  * Each process holds at most one permit, of weight 1.
  */

@@ -13,13 +13,10 @@ if op == 'acquire' then
     save()
     return {'granted', token, taken()}
   end
-  need('HSET', S, 'a', 'b')
-  need('ZADD', Q, '0', 'a')
-  need('PEXPIRE', Q, '1')
   -- The queue may be gone while the books are not.
-  if of.queued > 0 then grant(of, limit(of, 0)) end
-  local most = limit(of, 0)
-  if of.queued == 0 and of.active + weight <= most then
+  if of.queued > 0 and call('ZCARD', Q) == 0 then change(of, 0, -of.queued) end
+  local heavy = weight > capacity and grace == 0 and of.active == 0
+  if of.queued == 0 and (of.active + weight <= limit(of, 0) or heavy) then
     token = token + 1
     change(of, weight, 0)
     put(field, ARGV[5] .. key)
@@ -33,13 +30,13 @@ if op == 'acquire' then
   local last, ticket, ahead = tonumber(call('HGET', S, 'ticket')), tonumber(ARGV[9]), of.queued
   if ticket == 0 then ticket = last + 1 end
   if ticket > last then put('ticket', string.format('%.0f', ticket)) end
+  need('HSET', S, 'a', 'b')
+  -- The queue may be new. Renewals push its end on.
+  if queued == 0 then need('PEXPIRE', Q, '1') end
   if call('ZADD', Q, 'NX', 0, standing(key, ticket, field, ARGV[5])) == 1 then
-    -- The queue may be new. Renewals push its end on.
     if queued == 0 then call('PEXPIRE', Q, ARGV[8]) end
     change(of, 0, 1)
   end
-  -- What comes behind others has nothing to be given. A head may be let in though it is too heavy.
-  if ahead == 0 then grant(of, most) end
   save()
   return {'queued', taken(), ahead, ticket}
 end

@@ -4,8 +4,9 @@ local Q, L = KEYS[2], KEYS[3]
 local match, can = string.match, redis.acl_check_cmd
 
 -- A client that puts a prefix before its keys puts none before its channels.
+local base = string.sub(S, 1, 10) == 'inflight:{' and S or match(S, 'inflight:{[^{]*$')
 local function channel(name)
-  return match(S, 'inflight:{[^{]*$') .. ':' .. name
+  return base .. ':' .. name
 end
 
 local function sharded(process)

@@ -82,7 +82,9 @@ describeRedis.each(servers)('%s', (binary) => {
 		return { seen, work }
 	}
 
-	/** Waits until one can have the whole capacity: longer than a pause between two attempts to join. */
+	/**
+	 * Waits until one can have the whole capacity: longer than a pause between two attempts to join.
+	 */
 	async function whole(limiter: ReturnType<typeof redisLimiter>): Promise<void> {
 		const take = () => limiter.run(() => {}, { weight: 2, maxWait: 3 * LEASE })
 		await vi.waitFor(take, { timeout: 6_000, interval: 50 })

@@ -146,7 +146,9 @@ describeRedis.each(
 		const limiter = make({ lease: 10_000 })
 		const held = [await limiter.acquire(), await limiter.acquire()]
 		const waiting = Array.from({ length: 1_000 }, () => limiter.acquire().catch((error) => error.reason))
-		await sleep(500)
+		const queue = `inflight:{${encodeURIComponent(limiter.name)}}:queue`
+		await vi.waitFor(async () => expect(await raw.zcard(queue)).toBe(1_000), 5_000)
+		await sleep(100)
 		await raw.config('RESETSTAT')
 		await sleep(3_000)
 		const calls = Number(/cmdstat_evalsha:calls=(\d+)/.exec(await raw.info('commandstats'))?.[1] ?? 0)
