@@ -84,7 +84,7 @@ export class RedisLimiter {
 	readonly name: string
 	/** How long a handler may go on holding its permit after its client left, in ms. */
 	readonly abandonedTimeout: number
-	/** Status of a refusal. */
+	/** Status of a rejection. */
 	readonly statusCode: number
 	/** Whether clients are told how long they waited. */
 	readonly serverTiming: boolean

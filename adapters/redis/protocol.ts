@@ -328,7 +328,7 @@ export function decode<Answer>(request: Request<Answer>, answer: unknown): Answe
 }
 
 /** Takes an answer apart, value by value, and throws when one is not what it must be. */
-export class Reader {
+class Reader {
 	readonly #values: readonly unknown[]
 	#at = 0
 

@@ -68,7 +68,9 @@ export const peers = {
 	},
 
 	'ours, redis': async (options) => {
-		const client = await createClient({ socket: { port: options.port } }).connect()
+		const client = createClient({ socket: { port: options.port } })
+		client.on('error', () => {})
+		await client.connect()
 		return {
 			...ours(/** @type {any} */ (client), options),
 			ping: () => client.ping(),

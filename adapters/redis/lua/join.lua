@@ -50,7 +50,7 @@ if op == 'join' then
     token = math.max(clock * 1000, whole and token or 0)
     if not whole or was ~= '' then capacity = tonumber(ARGV[12]) end
     active, queued, members, known = 0, 0, 0, false
-    -- An empty state is only trusted when nothing can have been there. Those who hold something
+    -- An empty state is only trusted when nothing can have been there. Those that hold something
     -- notice that it is gone with their next command. A server that is young may have lost its
     -- memory while its clients were away from it.
     if nothing and was == '' then
