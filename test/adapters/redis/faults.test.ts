@@ -220,7 +220,7 @@ describeRedis.each(servers)('%s', (binary) => {
 		names++
 		const user = `without-${command}`
 		await admin.call('ACL', 'SETUSER', user, ...all, `-${command}`)
-		const options = { whenUnavailable: 'reject', maxWait: 2_500, redisTimeout: 150 } as const
+		const options = { whenUnavailable: 'reject', maxWait: 2_500, redisTimeout: 250 } as const
 		const limiter = await make({ ...options, user })
 		await admin.config('RESETSTAT')
 		const { seen, work } = gauge()
@@ -248,10 +248,10 @@ describeRedis.each(servers)('%s', (binary) => {
 		names++
 		const user = `loses-${command}`
 		await admin.call('ACL', 'SETUSER', user, ...all)
-		const options = { whenUnavailable: 'reject', redisTimeout: 150, maxWait: 4_000 } as const
+		const options = { whenUnavailable: 'reject', redisTimeout: 250, maxWait: 4_000 } as const
 		const [limiter, other] = [await make({ ...options, user }), await make(options)]
-		await limiter.run(() => {})
-		await other.run(() => {})
+		await whole(limiter)
+		await whole(other)
 		const { seen, work } = gauge()
 		let over = false
 		const load = [limiter, limiter, limiter, other, other].map(async (one) => {
@@ -333,7 +333,7 @@ describeRedis.each(servers)('%s', (binary) => {
 	}
 	test.each(Object.keys(states))('a Redis that is %s for a second', async (state) => {
 		names++
-		const options = { whenUnavailable: 'reject', redisTimeout: 150, maxWait: 4_000 } as const
+		const options = { whenUnavailable: 'reject', redisTimeout: 250, maxWait: 4_000 } as const
 		const [a, b] = [await make(options), await make(options)]
 		await a.run(() => {})
 		await b.run(() => {})
@@ -360,7 +360,7 @@ describeRedis.each(servers)('%s', (binary) => {
 
 	test('connections killed again and again', async () => {
 		names++
-		const options = { redisTimeout: 150, whenUnavailable: 'reject', maxWait: 4_000 } as const
+		const options = { redisTimeout: 250, whenUnavailable: 'reject', maxWait: 4_000 } as const
 		const [a, b] = [await make(options), await make(options)]
 		await a.run(() => {})
 		await b.run(() => {})
