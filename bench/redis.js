@@ -1,4 +1,5 @@
-// One limit for many processes, beside redis-semaphore and bottleneck: npm run bench:redis (needs redis-server).
+// One limit for many processes, beside redis-semaphore and bottleneck: npm run bench:redis (needs
+// redis-server).
 import { fork, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
@@ -17,7 +18,10 @@ const LEASE = 5_000
 /** After which a permit is taken to come never, in ms. */
 const PATIENCE = 4 * LEASE
 
-/** @typedef {import('./redis/peers.js').Fleet} Fleet @typedef {import('node:child_process').ChildProcess} ChildProcess */
+/**
+ * @typedef {import('./redis/peers.js').Fleet} Fleet @typedef
+ * {import('node:child_process').ChildProcess} ChildProcess
+ */
 
 const server = spawn('redis-server', ['--port', String(PORT), '--save', '', '--appendonly', 'no'], {
 	stdio: 'ignore',
@@ -31,7 +35,10 @@ process.once('exit', () => {
 await sleep(3_500)
 const admin = new Redis(PORT)
 
-/** Listens to all that Redis is asked: @returns {Promise<() => { sent: number, inScripts: number, names: Set<string> }>} */
+/**
+ * Listens to all that Redis is asked: @returns {Promise<() => { sent: number, inScripts: number,
+ * names: Set<string> }>}
+ */
 async function listen() {
 	const found = { sent: 0, inScripts: 0, names: new Set() }
 	const socket = net.connect(PORT)
@@ -58,7 +65,10 @@ async function listen() {
 	}
 }
 
-/** The µs that Redis has spent on commands since the last reset, with what is done in scripts. @param {Set<string>} names */
+/**
+ * The µs that Redis has spent on commands since the last reset, with what is done in scripts.
+ * @param {Set<string>} names
+ */
 async function spent(names) {
 	let usec = 0
 	for (const [, name, time] of (await admin.info('commandstats')).matchAll(
@@ -159,7 +169,10 @@ async function kill(child) {
 	await once(child, 'exit')
 }
 
-/** Waits for a message with `word`. @param {ChildProcess} child @param {string} word @returns {Promise<any>} */
+/**
+ * Waits for a message with `word`. @param {ChildProcess} child @param {string} word @returns
+ * {Promise<any>}
+ */
 function told(child, word) {
 	return new Promise((resolve) => {
 		/** @param {any} message */
@@ -172,7 +185,10 @@ function told(child, word) {
 	})
 }
 
-/** Has a process take a place, and waits until Redis knows of it. @param {ChildProcess} child @param {number} place */
+/**
+ * Has a process take a place, and waits until Redis knows of it. @param {ChildProcess} child @param
+ * {number} place
+ */
 function arrive(child, place) {
 	const arrived = told(child, 'arrived')
 	child.send({ acquire: place })
@@ -186,7 +202,10 @@ async function take(child, place) {
 	await admitted
 }
 
-/** A process's first admission takes longer, as it joins the fleet: that is no part of what is measured. @param {ChildProcess[]} fleet */
+/**
+ * A process's first admission takes longer, as it joins the fleet: that is no part of what is
+ * measured. @param {ChildProcess[]} fleet
+ */
 async function join(fleet) {
 	for (const child of fleet) {
 		await take(child, -1)
@@ -196,9 +215,10 @@ async function join(fleet) {
 }
 
 /**
- * All permits held, 1,000 waiting in eight processes. They arrive one after the other: each only when Redis knows of the one
- * before. Then one permit goes from hand to hand: it is released only when who got it has said so. So an admission is out
- * of order if anybody who arrived before is admitted after it: nothing can have crossed, and nothing is forgiven.
+ * All permits held, 1,000 waiting in eight processes. They arrive one after the other: each only
+ * when Redis knows of the one before. Then one permit goes from hand to hand: it is released only
+ * when who got it has said so. So an admission is out of order if anybody who arrived before is
+ * admitted after it: nothing can have crossed, and nothing is forgiven.
  *
  * @param {string} peer
  */
@@ -260,7 +280,9 @@ async function queue(peer) {
 	}
 }
 
-/** Eight processes, four callers in each that take a permit again and again. @param {string} peer */
+/**
+ * Eight processes, four callers in each that take a permit again and again. @param {string} peer
+ */
 async function fairness(peer) {
 	const options = { peer, name: `fairness ${peer}` }
 	const fleet = await Promise.all(Array.from({ length: PROCESSES }, () => start(options)))

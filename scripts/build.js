@@ -1,6 +1,7 @@
 // Two plain `tsc` passes: ES modules to dist/esm, CommonJS to dist/cjs. Each folder says which it is.
 import { execFileSync } from 'node:child_process'
 import { rmSync, writeFileSync } from 'node:fs'
+import { embedLua } from './embed-lua.js'
 import { embedPage } from './embed-page.js'
 
 /** @param {string} folder @param {string} project @param {string} type */
@@ -11,5 +12,6 @@ function build(folder, project, type) {
 
 rmSync('dist', { recursive: true, force: true })
 embedPage()
+embedLua()
 build('dist/esm', 'tsconfig.build.json', 'module')
 build('dist/cjs', 'tsconfig.cjs.json', 'commonjs')

@@ -1,20 +1,25 @@
+import { randomBytes } from 'node:crypto'
 import type { AbortSignalLike, Permit } from '../../src/semaphore/semaphore.js'
 import type { Linked } from '../../src/semaphore/wait-queue.js'
-import type { Held } from './fleet.js'
+import type { KeyQueue } from './key-queue.js'
 import { LeaseLostError, watchedSignal } from './lease.js'
+import type { Queued } from './protocol.js'
 
 /** A permit of the fleet. */
 export interface FleetPermit extends Permit {
-	/** Is aborted with a {@link LeaseLostError} when the permit was lost. It looks at the clock whenever it is looked at. */
+	/**
+	 * Is aborted with a {@link LeaseLostError} when the permit was lost. It looks at the clock
+	 * whenever it is looked at.
+	 */
 	readonly signal: AbortSignal
 	/**
-	 * The fencing token: a safe integer, higher than that of each permit given before it. 0 for a permit that Redis does not know
-	 * of, as it was unavailable.
+	 * The fencing token: a safe integer, higher than that of each permit given before it. 0 for a
+	 * permit that Redis does not know of, as it was unavailable.
 	 */
 	readonly token: number
 }
 
-/** Whose callers they are. */
+/** That of its callers. */
 export interface Owner {
 	/** The end of a wait without a permit. */
 	drop(caller: Caller, error: unknown): void
@@ -22,13 +27,32 @@ export interface Owner {
 	check(): void
 }
 
-/** One who waits, and the permit that it is given. It is itself the listener on its signal. */
-export class Caller implements FleetPermit, Linked<Caller>, Held {
+/** How many ids are made at once, of how many bytes each. */
+const IDS = 256
+const BYTES = 12
+
+let random = Buffer.alloc(0)
+let at = 0
+
+function newId(): string {
+	if (at === random.length) {
+		random = randomBytes(IDS * BYTES)
+		at = 0
+	}
+	at += BYTES
+	return random.toString('base64url', at - BYTES, at)
+}
+
+/** One that waits, and the permit that it is given. It is itself the listener on its signal. */
+export class Caller implements FleetPermit, Linked<Caller>, Queued {
 	previous: Caller | undefined = undefined
 	next: Caller | undefined = undefined
+	/** Nobody else can guess it: a message that names it comes from Redis. */
 	readonly id: string
 	readonly weight: number
 	readonly maxWait: number
+	/** Those that wait for the same key, and itself while it does. */
+	readonly line: KeyQueue
 	readonly since: number = performance.now()
 	/** What Redis has of it in the present session. */
 	asked: 'no' | 'asking' | 'queued' = 'no'
@@ -49,11 +73,17 @@ export class Caller implements FleetPermit, Linked<Caller>, Held {
 	readonly #owner: Owner
 	#controller: AbortController | undefined = undefined
 
-	constructor(owner: Owner, id: string, weight: number, maxWait: number) {
+	constructor(owner: Owner, line: KeyQueue, weight: number, maxWait: number) {
 		this.#owner = owner
-		this.id = id
+		this.line = line
+		this.id = newId()
 		this.weight = weight
 		this.maxWait = maxWait
+	}
+
+	/** What Redis calls its key. */
+	get account(): string {
+		return this.line.account
 	}
 
 	get signal(): AbortSignal {

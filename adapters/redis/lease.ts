@@ -1,5 +1,6 @@
 /**
- * The permit went to others, as its process could not renew its lease in time: it was paused, blocked, or cut off.
+ * The permit went to others, as its process could not renew its lease in time: it was paused,
+ * blocked, or cut off.
  *
  * Recognise it by `code`, not by `instanceof`: one process can hold two copies of this package.
  */
@@ -13,8 +14,8 @@ const reason = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'reason')?
 const { throwIfAborted } = AbortSignal.prototype
 
 /**
- * A signal that calls `check` whenever it is looked at. A timer alone would come too late: after a pause of the process,
- * whatever else was due, or had arrived, may run before it.
+ * A signal that calls `check` whenever it is looked at. A timer alone would come too late: after a
+ * pause of the process, whatever else was due, or had arrived, may run before it.
  */
 export function watchedSignal(controller: AbortController, check: () => void): AbortSignal {
 	const { signal } = controller

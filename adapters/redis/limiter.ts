@@ -3,6 +3,7 @@ import {
 	checkBoolean,
 	checkDuration,
 	checkFunction,
+	checkKey,
 	checkMaxQueue,
 	checkName,
 	checkOptions,
@@ -10,6 +11,7 @@ import {
 	checkSkip,
 	checkStatusCode,
 	checkWeight,
+	wrongType,
 } from '../../src/checks.js'
 import { RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
 import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from '../../src/limiter/gate.js'
@@ -17,13 +19,13 @@ import type { LimiterStats } from '../../src/limiter/limiter.js'
 import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
 import { Pace } from '../../src/semaphore/pace.js'
 import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore/semaphore.js'
-import { WaitQueue } from '../../src/semaphore/wait-queue.js'
 import { Figures } from '../../src/stats/figures.js'
 import type { Observer, Outcome } from '../../src/stats/observer.js'
 import { Caller, type FleetPermit } from './caller.js'
-import { connectionOf } from './connection.js'
-import { ASKED, Fleet, type Held, type Member } from './fleet.js'
+import { KeyQueue } from './key-queue.js'
 import { either } from './lease.js'
+import { linkOf } from './link.js'
+import { Membership, type MembershipOwner } from './membership.js'
 import {
 	checkClient,
 	checkFleetCapacity,
@@ -33,15 +35,20 @@ import {
 	REDIS_LIMITER_OPTIONS,
 	type RedisLimiterOptions,
 } from './options.js'
+import { acquire, type Held, type Queued, release } from './protocol.js'
 
 /*
- * All who wait in this process stand in one queue, in the order in which they came. While Redis answers, each has asked it
- * for a permit, and gets in when Redis says so. While Redis is away, they get in by the rule of `whenUnavailable`, from the
- * head of the same queue. When it is back, it is told of all who are at work, and those who still wait ask again, with the
+ * All that wait in this process for one key stand in one queue, in the order in which they came.
+ * While Redis answers, each has asked it for a permit, and gets in when Redis says so. While Redis
+ * is away, they get in by the rule of `whenUnavailable`, from the head of the same queue. When it
+ * is back, it is told of all that are at work, and those that still wait ask again, with the
  * tickets that Redis once gave them.
  */
 
-/** The figures of a limiter in one process, and of its fleet, at one moment: a plain object, fit for JSON. */
+/**
+ * The figures of a limiter in one process, and of its fleet, at one moment: a plain object, fit for
+ * JSON.
+ */
 export interface RedisLimiterStats extends LimiterStats {
 	/** Whether Redis answers. */
 	available: boolean
@@ -49,7 +56,19 @@ export interface RedisLimiterStats extends LimiterStats {
 	fleet: { processes: number; active: number; queued: number }
 }
 
-const ACQUIRE_OPTIONS = ['weight', 'signal', 'maxWait']
+/** How a permit of a fleet is taken. */
+export interface FleetAcquireOptions extends AcquireOptions {
+	/** Whose limit, of a limiter with the option `key`: any string. There it is required. */
+	key?: string | undefined
+}
+
+const ACQUIRE_OPTIONS = ['weight', 'signal', 'maxWait', 'key']
+
+/**
+ * How many are asked for at once: each more would only wait in line for its answer, and Redis has a
+ * time to answer.
+ */
+const AT_ONCE = 200
 
 /** One object for all listeners. */
 const ONCE = { once: true } as const
@@ -58,8 +77,8 @@ const ONCE = { once: true } as const
 const UNBOUNDED = Number.MAX_SAFE_INTEGER
 
 /**
- * One limit for a whole fleet of processes, kept by Redis. Made by {@link redisLimiter}; used like a `Limiter`:
- * `limit(limiter)`.
+ * One limit for a whole fleet of processes, kept by Redis. Made by {@link redisLimiter}; used like
+ * a `Limiter`: `limit(limiter)`.
  */
 export class RedisLimiter implements Gate {
 	/** What the fleet calls it, in Redis and in figures. */
@@ -68,39 +87,47 @@ export class RedisLimiter implements Gate {
 	readonly abandonedTimeout: number
 	/** How long a client may take nothing of what waits for it, in ms. */
 	readonly stallTimeout: number
-	/** Status of a refusal. */
+	/** Status of a rejection. */
 	readonly statusCode: number
 	/** Whether clients are told how long they waited. */
 	readonly serverTiming: boolean
 	/** What is left of the fleet’s capacity is known to Redis only: clients are not told. */
 	readonly rateLimitFields: boolean = false
-	readonly #options: { [Name in 'weight' | 'skip']: RedisLimiterOptions[Name] | undefined }
+	readonly #options: { [Name in 'key' | 'weight' | 'skip']: RedisLimiterOptions[Name] | undefined }
 	readonly #maxQueue: number
 	readonly #maxWait: number
+	readonly #lease: number
 	readonly #whenUnavailable: 'local' | 'reject' | 'admit'
 	readonly #localCapacity: number | undefined
-	readonly #fleet: Fleet
+	readonly #membership: Membership
 	readonly #figures: Figures
+	/** That of all keys. */
 	readonly #pace = new Pace()
-	readonly #waiting: WaitQueue<Caller> = new WaitQueue()
-	/** Those who wait, by what Redis calls them. */
+	/** Without `key`, the only one. */
+	readonly #only: KeyQueue
+	/** With `key`, those of the keys that have a request at work or waiting here. */
+	readonly #keys = new Map<string, KeyQueue>()
+	/** Those that wait, by what Redis calls them. */
 	readonly #callers = new Map<string, Caller>()
+	/**
+	 * Those of them for which Redis has not been asked in this session, in the order in which they
+	 * came.
+	 */
+	readonly #unasked = new Set<Caller>()
+	/** Those for which it is being asked. */
+	#asking = new Set<Caller>()
 	readonly #held = new Map<string, Caller>()
 	#active = 0
-	/** What was held, in permits, when the last session ended: Redis keeps that for this process until its lease ends. */
-	#kept = 0
-	#ids = 0
 	#closed = false
 	#idle: Deferred | undefined = undefined
-	/** The token, and when, of the last one here who had waited: how fast the fleet's tokens rise is its pace. */
-	#last = { token: 0, at: 0 }
 
 	/** @internal */
 	constructor(options: RedisLimiterOptions<never>) {
 		checkOptions(options, REDIS_LIMITER_OPTIONS)
 		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000 } = options
-		const lease = checkLease(options.lease ?? 10_000)
-		const { redisTimeout = Math.min(200, lease / 4), whenUnavailable = 'local', localCapacity } = options
+		this.#lease = checkLease(options.lease ?? 10_000)
+		const { redisTimeout = Math.min(200, this.#lease / 4) } = options
+		const { whenUnavailable = 'local', localCapacity } = options
 		checkClient(options.client)
 		this.name = checkName(options.name)
 		const capacity = checkFleetCapacity('capacity', options.capacity)
@@ -108,26 +135,36 @@ export class RedisLimiter implements Gate {
 		this.#maxWait = checkDuration('maxWait', maxWait)
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
 		this.stallTimeout = checkDuration('stallTimeout', options.stallTimeout ?? 60_000)
-		this.statusCode = checkStatusCode(options.statusCode ?? 503)
+		const { key, weight, skip } = options as RedisLimiterOptions
+		this.#options = {
+			key: checkFunction('key', key),
+			weight: checkFunction('weight', weight),
+			skip: checkFunction('skip', skip),
+		}
+		this.statusCode = checkStatusCode(options.statusCode ?? (key === undefined ? 503 : 429))
 		this.serverTiming = checkBoolean('serverTiming', options.serverTiming ?? false)
 		this.#whenUnavailable = checkWhenUnavailable(whenUnavailable)
 		if (localCapacity !== undefined) checkFleetCapacity('localCapacity', localCapacity)
 		this.#localCapacity = localCapacity
-		const { weight, skip } = options as RedisLimiterOptions
-		this.#options = { weight: checkFunction('weight', weight), skip: checkFunction('skip', skip) }
 		this.#figures = new Figures(this.name)
-		this.#fleet = new Fleet(this.#member(), {
-			connection: connectionOf(options.client),
+		this.#only = new KeyQueue(undefined, undefined)
+		const link = linkOf(options.client)
+		this.#membership = new Membership(this.#owner(), {
+			link,
 			name: this.name,
 			capacity,
-			lease,
-			redisTimeout: checkRedisTimeout(redisTimeout, lease),
+			lease: this.#lease,
+			redisTimeout: checkRedisTimeout(redisTimeout, this.#lease),
+		})
+		// A listener that is added after this line, where most are, is in time.
+		process.nextTick(() => {
+			if (link.fragile) warnOf('INFLIGHT_REDIS_CLIENT', fragileClient(this.name))
 		})
 	}
 
-	/** Requests at work at once in the whole fleet. */
+	/** Requests at work at once in the whole fleet. With `key`: for each key. */
 	get capacity(): number {
-		return this.#fleet.capacity
+		return this.#membership.fleet.capacity
 	}
 
 	/** Permits held by this process. */
@@ -137,76 +174,84 @@ export class RedisLimiter implements Gate {
 
 	/** Requests of this process that wait. */
 	get queued(): number {
-		return this.#waiting.size
+		return this.#callers.size
 	}
 
 	/** Whether Redis answers. */
 	get available(): boolean {
-		return this.#fleet.available
+		return this.#membership.available
 	}
 
-	/** The figures of this process now, and what Redis last said of the fleet, as a new plain object. */
+	/**
+	 * The figures of this process now, and what Redis last said of the fleet, as a new plain object.
+	 */
 	stats(): RedisLimiterStats {
-		const { capacity, available, processes, active, queued } = this.#fleet
+		const { capacity, processes, active, queued } = this.#membership.fleet
 		return {
 			name: this.name,
 			capacity,
-			active: this.#active,
-			queued: this.#waiting.size,
-			keys: 0,
-			available,
+			active: this.active,
+			queued: this.queued,
+			keys: this.#keys.size,
+			available: this.available,
 			fleet: { processes, active, queued },
 			...this.#figures.counts(),
 		}
 	}
 
 	/**
-	 * Tells an observer of each admission, release, rejection and resize in this process from now on, and when Redis becomes
-	 * unavailable or is back.
+	 * Tells an observer of each admission, release, rejection and resize in this process from now on,
+	 * and when Redis becomes unavailable or is back.
 	 *
 	 * @returns a function that ends it.
-	 * @throws TypeError - `observer` has none of an observer's functions, or something else in their place.
+	 * @throws TypeError - `observer` has none of an observer's functions, or something else in their
+	 * place.
 	 */
 	observe(observer: Observer): () => void {
 		return this.#figures.observe(observer)
 	}
 
 	/**
-	 * Changes the capacity of the whole fleet: upwards, those who wait get in at once; downwards, those at work finish first.
+	 * Changes the capacity of the whole fleet: upwards, those that wait get in at once; downwards,
+	 * those at work finish first.
 	 *
-	 * @returns a promise that resolves when Redis has been told; while it is unavailable, at once: it is told when it is back.
+	 * @returns a promise that resolves when Redis has been told; while it is unavailable, at once: it
+	 * is told when it is back.
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 1.
 	 */
 	resize(capacity: number): Promise<void> {
 		checkFleetCapacity('capacity', capacity)
-		const told = this.#fleet.resize(capacity)
+		const told = this.#membership.resize(capacity)
 		this.#figures.resized(capacity)
-		this.#admitAlone()
+		this.#admitAllAlone()
 		return told
 	}
 
 	/**
 	 * Takes a permit, after waiting for one if need be.
 	 *
-	 * @returns a promise of the permit. It rejects as that of a semaphore does, and with `unavailable` as
-	 * `whenUnavailable` has it.
+	 * @returns a promise of the permit. It rejects as that of a semaphore does, and with
+	 * `unavailable` as `whenUnavailable` has it.
 	 */
-	async acquire(options: AcquireOptions = {}): Promise<FleetPermit> {
+	async acquire(options: FleetAcquireOptions = {}): Promise<FleetPermit> {
 		checkOptions(options, ACQUIRE_OPTIONS)
 		checkSignal(options.signal)
 		if (options.maxWait !== undefined) checkDuration('maxWait', options.maxWait)
+		checkAcquireKey(options.key, this.#options.key !== undefined)
 		const weight = options.weight === undefined ? 1 : checkWeight(options.weight, this.capacity)
-		const caller = await this.#admission(weight, options.signal, options.maxWait ?? this.#maxWait)
+		const line = this.#lineOf(options.key)
+		const caller = await this.#admission(line, weight, options.signal, options.maxWait ?? this.#maxWait)
 		return this.#counted(caller)
 	}
 
 	/**
-	 * Runs `task` with a permit of the fleet, which is given back when the task is over, however it ends.
+	 * Runs `task` with a permit of the fleet, which is given back when the task is over, however it
+	 * ends.
 	 *
-	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire} does; a task whose
-	 * `signal` was aborted before its turn is never run.
+	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire}
+	 * does; a task whose `signal` was aborted before its turn is never run.
 	 */
-	async run<T>(task: (permit: FleetPermit) => T | PromiseLike<T>, options?: AcquireOptions): Promise<T> {
+	async run<T>(task: (permit: FleetPermit) => T | PromiseLike<T>, options?: FleetAcquireOptions): Promise<T> {
 		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
 		const permit = await this.acquire(options)
 		try {
@@ -218,22 +263,26 @@ export class RedisLimiter implements Gate {
 		}
 	}
 
-	/** Turns away all who wait in this process and all who come, with `closed`. Those at work finish. There is no way back. */
+	/**
+	 * Rejects all that wait in this process and all that come, with `closed`. Those at work finish.
+	 * There is no way back.
+	 */
 	close(): void {
 		this.#closed = true
-		for (let caller = this.#waiting.head; caller !== undefined; caller = this.#waiting.head) {
-			this.drop(caller, this.#rejection('closed'))
-		}
+		this.#rejectAll('closed')
 		this.#settleIdle()
 	}
 
-	/** Resolves when nothing is at work and nothing waits in this process, and Redis knows of it (if it answers). */
+	/**
+	 * Resolves when nothing is at work and nothing waits in this process, and Redis knows of it (if
+	 * it answers).
+	 */
 	async onIdle(): Promise<void> {
-		while (this.#active > 0 || this.#waiting.size > 0) {
+		while (this.#active > 0 || this.#callers.size > 0) {
 			this.#idle ??= deferred()
 			await this.#idle.promise
 		}
-		await this.#fleet.quiet()
+		await this.#membership.quiet()
 	}
 
 	/** @internal */
@@ -241,18 +290,28 @@ export class RedisLimiter implements Gate {
 		const options = this.#options
 		if (signal.aborted) {
 			this.#figures.rejected('aborted', 0, undefined, this)
-			return { tag: 'rejected', error: withoutStack(() => this.#rejection('aborted')) }
+			return {
+				tag: 'rejected',
+				error: withoutStack(() => this.#rejection('aborted', this.#lineOf(undefined))),
+			}
 		}
 		if (options.skip !== undefined && checkSkip(options.skip(request))) return SKIPPED
+		let key: string | undefined
+		if (options.key !== undefined) {
+			key = options.key(request)
+			if (key === undefined) return SKIPPED
+			checkKey(key)
+		}
 		const weight = options.weight === undefined ? 1 : checkWeight(options.weight(request), this.capacity)
-		return { tag: 'waiting', settled: this.#settled(weight, signal) }
+		return { tag: 'waiting', settled: this.#settled(this.#lineOf(key), weight, signal) }
 	}
 
-	async #settled(weight: number, signal: AbortSignalLike): Promise<Stay | Rejected> {
+	async #settled(line: KeyQueue, weight: number, signal: AbortSignalLike): Promise<Stay | Rejected> {
 		try {
-			return this.#stay(await this.#admission(weight, signal, this.#maxWait))
+			return this.#stay(await this.#admission(line, weight, signal, this.#maxWait))
 		} catch (error) {
-			const rejected = error instanceof RejectedError ? error : withoutStack(() => this.#rejection('aborted'))
+			const rejected =
+				error instanceof RejectedError ? error : withoutStack(() => this.#rejection('aborted', line))
 			return { tag: 'rejected', error: rejected }
 		}
 	}
@@ -276,24 +335,33 @@ export class RedisLimiter implements Gate {
 	}
 
 	#leaving(caller: Caller): { leave: (outcome: Outcome) => void } {
-		const { waited } = caller
-		this.#figures.admitted(waited, undefined, this)
+		const { waited, line } = caller
+		this.#figures.admitted(waited, line.key, this.#gauge(line))
 		const since = performance.now()
 		let over = false
 		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
 			this.#giveBack(caller)
-			this.#figures.released(waited, performance.now() - since, outcome, undefined, this)
+			this.#figures.released(waited, performance.now() - since, outcome, line.key, this.#gauge(line))
 		}
 		return { leave }
 	}
 
-	async #admission(weight: number, signal: AbortSignalLike | undefined, maxWait: number): Promise<Caller> {
+	#gauge(line: KeyQueue): { active: number; queued: number } {
+		return line.key === undefined ? this : line
+	}
+
+	async #admission(
+		line: KeyQueue,
+		weight: number,
+		signal: AbortSignalLike | undefined,
+		maxWait: number,
+	): Promise<Caller> {
 		const since = performance.now()
 		try {
 			if (signal?.aborted) throw signal.reason
-			const caller = await this.#wait(weight, signal, maxWait)
+			const caller = await this.#wait(line, weight, signal, maxWait)
 			// The client can leave after the permit was handed over and before this line runs.
 			if (signal?.aborted) {
 				this.#giveBack(caller)
@@ -302,25 +370,47 @@ export class RedisLimiter implements Gate {
 			return caller
 		} catch (error) {
 			const reason = error instanceof RejectedError ? error.reason : 'aborted'
-			this.#figures.rejected(reason, performance.now() - since, undefined, this)
+			this.#figures.rejected(reason, performance.now() - since, line.key, this.#gauge(line))
 			throw error
 		}
 	}
 
-	#wait(weight: number, signal: AbortSignalLike | undefined, maxWait: number): Promise<Caller> {
-		if (this.#closed) throw this.#rejection('closed')
-		const fleet = this.#fleet
-		fleet.check()
-		if (fleet.state !== 'in') {
-			fleet.use()
-			if (!fleet.available && this.#rule() === 'reject') throw this.#rejection('unavailable')
-			// Of the queue, too, a process has its share. While nothing is decided yet, some of them will find room.
-			const bound = fleet.available
+	/** What this process has of a key. */
+	#lineOf(key: string | undefined): KeyQueue {
+		if (key === undefined) return this.#only
+		return this.#keys.get(key) ?? new KeyQueue(key, this.#pace)
+	}
+
+	#lines(): Iterable<KeyQueue> {
+		return this.#options.key === undefined ? [this.#only] : this.#keys.values()
+	}
+
+	/** Nothing is kept of a key whose last request is over. */
+	#forget(line: KeyQueue): void {
+		if (line.key !== undefined && line.empty) this.#keys.delete(line.key)
+	}
+
+	#wait(
+		line: KeyQueue,
+		weight: number,
+		signal: AbortSignalLike | undefined,
+		maxWait: number,
+	): Promise<Caller> {
+		if (this.#closed) throw this.#rejection('closed', line)
+		const membership = this.#membership
+		membership.check()
+		if (membership.state !== 'in') {
+			membership.use()
+			if (!membership.available && this.#rule() === 'reject') throw this.#rejection('unavailable', line)
+			// Of the queue, too, a process has its share. While nothing is decided yet, some of them will
+			// find room.
+			const bound = membership.available
 				? this.#maxQueue + this.capacity
-				: Math.ceil(this.#maxQueue / fleet.processes)
-			if (this.#waiting.size >= bound && !this.#roomAlone(weight)) throw this.#rejection('queue-full')
+				: Math.ceil(this.#maxQueue / membership.fleet.processes)
+			if (line.queued >= bound && !this.#roomAlone(line, weight)) throw this.#rejection('queue-full', line)
 		}
-		const caller = new Caller(this, (++this.#ids).toString(36), weight, maxWait)
+		if (line.key !== undefined) this.#keys.set(line.key, line)
+		const caller = new Caller(this, line, weight, maxWait)
 		const promise = new Promise<Caller>((resolve, reject) => {
 			caller.settle = (error) => {
 				if (error === undefined) resolve(caller)
@@ -328,78 +418,91 @@ export class RedisLimiter implements Gate {
 			}
 		})
 		if (signal !== undefined) {
-			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its listener off again.
+			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its
+			// listener off again.
 			if (signal instanceof EventTarget) setMaxListeners(0, signal)
 			signal.addEventListener('abort', caller, ONCE)
 			caller.cancel = signal
 		}
-		this.#waiting.push(caller)
+		line.waiting.push(caller)
 		this.#callers.set(caller.id, caller)
-		if (fleet.state === 'in') {
-			this.#ask(caller)
+		this.#unasked.add(caller)
+		if (membership.state === 'in') {
+			this.#askMore()
 		} else {
 			this.#bound(caller)
-			this.#admitAlone()
+			this.#admitAlone(line)
 		}
 		return promise
 	}
 
-	/** Asks Redis for a permit. */
-	async #ask(caller: Caller): Promise<void> {
-		caller.asked = 'asking'
-		const { id, weight, ticket, maxWait } = caller
-		// Who has been waiting already can't be too many.
-		const maxQueue = ticket > 0 ? UNBOUNDED : maxWait === 0 ? 0 : this.#maxQueue
-		const answer = await this.#fleet.ask(
-			'acquire',
-			this.#fleet.fieldOf(id),
-			weight,
-			maxQueue,
-			2 * this.#fleet.lease,
-			ticket,
-		)
-		if (answer === undefined) {
-			// The session is over: it will be asked again, or get in alone. Its wait must be bounded all the same.
-			if (caller.state === 'waiting') this.#bound(caller)
-			return
-		}
-		const [first, active, ahead, own] = answer
-		this.#fleet.active = Number(active)
-		if (first === 'full') {
-			this.#fleet.queued = Number(ahead)
-			if (caller.state === 'waiting') {
-				caller.asked = 'no'
-				this.drop(caller, this.#rejection(maxWait === 0 && this.#maxQueue > 0 ? 'timeout' : 'queue-full'))
-			}
-			return
-		}
-		// A permit that its message brought before this answer is in use already.
-		if (caller.state === 'held') return
-		if (caller.state === 'over') {
-			this.#release({ id, weight })
-			return
-		}
-		if (first === 'queued') {
-			caller.asked = 'queued'
-			caller.ticket = Number(own)
-			if (ticket === 0) caller.ahead = Number(ahead)
-			this.#bound(caller)
-		} else {
-			this.#grant(caller, Number(first))
+	/**
+	 * Asks Redis for those whose turn it is to be asked for. As long as it is not seen to answer, for
+	 * one.
+	 */
+	#askMore(): void {
+		for (const caller of this.#unasked) {
+			const { state } = this.#membership
+			const most = state === 'in' ? AT_ONCE : state === 'trying' ? 1 : 0
+			if (this.#asking.size >= most) return
+			this.#ask(caller)
 		}
 	}
 
-	/** Ends a permit, or a wait, at Redis. */
-	async #release({ id, weight }: Held): Promise<void> {
-		const answer = await this.#fleet.ask('release', this.#fleet.fieldOf(id), weight)
-		if (answer !== undefined) this.#fleet.active = Number(answer[1])
+	async #ask(caller: Caller): Promise<void> {
+		const asking = this.#asking
+		this.#unasked.delete(caller)
+		asking.add(caller)
+		await this.#askOne(caller)
+		asking.delete(caller)
+		if (this.#unasked.size > 0) this.#askMore()
+	}
+
+	/** Asks Redis for a permit. */
+	async #askOne(caller: Caller): Promise<void> {
+		caller.asked = 'asking'
+		const { line, ticket, maxWait } = caller
+		// One that has been waiting already can't be too many.
+		const maxQueue = ticket > 0 ? UNBOUNDED : maxWait === 0 ? 0 : this.#maxQueue
+		const answer = await this.#membership.ask(acquire(caller, { maxQueue, lease: this.#lease }))
+		// The session is over: it will be asked again, or get in alone.
+		if (answer === undefined) return
+		this.#membership.learn(answer.active)
+		if (answer.is === 'full') {
+			line.inFleet = answer.queued
+			if (caller.state === 'waiting') {
+				caller.asked = 'no'
+				const reason = maxWait === 0 && this.#maxQueue > 0 ? 'timeout' : 'queue-full'
+				this.drop(caller, this.#rejection(reason, line))
+			}
+			return
+		}
+		if (answer.is === 'queued') caller.ticket = answer.ticket
+		// A permit that its message brought before this answer is in use already.
+		if (caller.state === 'held') return
+		if (caller.state === 'over') {
+			this.#release(caller)
+		} else if (answer.is === 'queued') {
+			caller.asked = 'queued'
+			if (ticket === 0) caller.ahead = answer.ahead
+			line.inFleet = answer.ahead + 1
+			this.#bound(caller)
+		} else {
+			this.#grant(caller, answer.token)
+		}
+	}
+
+	/** Ends a permit, or a wait, in Redis. */
+	async #release(held: Held, ticket = 0): Promise<void> {
+		const active = await this.#membership.ask(release(held, ticket))
+		if (active !== undefined) this.#membership.learn(active)
 	}
 
 	/** Bounds the wait of a caller. */
 	#bound(caller: Caller): void {
 		if (caller.maxWait === Number.POSITIVE_INFINITY || caller.timer !== undefined) return
 		const left = Math.max(0, caller.since + caller.maxWait - performance.now())
-		caller.timer = setTimeout(() => this.drop(caller, this.#rejection('timeout')), left).unref()
+		caller.timer = setTimeout(() => this.drop(caller, this.#rejection('timeout', caller.line)), left).unref()
 	}
 
 	#admit(caller: Caller): void {
@@ -408,6 +511,7 @@ export class RedisLimiter implements Gate {
 		caller.waited = performance.now() - caller.since
 		this.#held.set(caller.id, caller)
 		this.#active += caller.weight
+		caller.line.active += caller.weight
 		caller.settle()
 	}
 
@@ -415,26 +519,36 @@ export class RedisLimiter implements Gate {
 	#grant(caller: Caller, token: number): void {
 		caller.token = token
 		caller.leased = true
-		this.#fleet.see(token)
+		this.#membership.see(token)
 		this.#admit(caller)
 	}
 
 	#leaveQueue(caller: Caller): void {
-		this.#waiting.remove(caller)
+		caller.line.waiting.remove(caller)
 		this.#callers.delete(caller.id)
+		this.#unasked.delete(caller)
 		caller.cancel?.removeEventListener('abort', caller)
 		caller.cancel = undefined
 		clearTimeout(caller.timer)
 	}
 
 	#giveBack(caller: Caller): void {
+		const { line } = caller
 		caller.state = 'over'
 		this.#held.delete(caller.id)
 		this.#active -= caller.weight
-		// In any other state Redis is told of those who are left when it is joined again.
-		if (this.#fleet.state === 'in') this.#release(caller)
-		else this.#admitAlone()
+		line.active -= caller.weight
+		// In any other state Redis is told of those that are left when it is joined again.
+		if (this.#serving) this.#release(caller)
+		else this.#admitAlone(line)
+		this.#forget(line)
 		this.#settleIdle()
+	}
+
+	/** Whether commands go to Redis. */
+	get #serving(): boolean {
+		const { state } = this.#membership
+		return state === 'in' || state === 'trying'
 	}
 
 	/** @internal The end of a wait without a permit. */
@@ -442,167 +556,219 @@ export class RedisLimiter implements Gate {
 		if (caller.state !== 'waiting') return
 		caller.state = 'over'
 		this.#leaveQueue(caller)
-		// One who is still asking is released when the answer has come: its cancel can't arrive before it.
-		if (this.#fleet.state === 'in' && caller.asked === 'queued') {
-			this.#release(caller)
-		}
+		// One that is still asking is released when the answer has come: its cancel can't arrive before
+		// it.
+		if (this.#serving && caller.asked === 'queued') this.#release(caller, caller.ticket)
 		caller.settle(error)
-		this.#admitAlone()
+		this.#admitAlone(caller.line)
+		this.#forget(caller.line)
 		this.#settleIdle()
 	}
 
 	/** @internal Looks at the clock. */
 	check(): void {
-		this.#fleet.check()
+		this.#membership.check()
 	}
 
 	/** What becomes of requests while Redis is unavailable. */
 	#rule(): 'local' | 'reject' | 'admit' {
-		// A process that Redis has never answered knows of no share: whatever it took could be one too many.
-		const unknown = this.#localCapacity === undefined && !this.#fleet.known
+		// A process that Redis has never answered knows of no share: whatever it took could be one too
+		// many.
+		const unknown = this.#localCapacity === undefined && !this.#membership.known
 		return this.#whenUnavailable === 'local' && unknown ? 'reject' : this.#whenUnavailable
 	}
 
-	/** What this process may hold while Redis is unavailable. */
-	#share(): number {
-		const { capacity, active, processes, rank } = this.#fleet
+	/**
+	 * What this process may hold of a key while Redis is unavailable. Redis keeps for it what it
+	 * held, until its lease ends: with that, and its part of what was free, it can't be one too many.
+	 * If it is Redis that is away, that remains so. If it is this process that is, others get what it
+	 * held: so it then keeps to its part of the capacity.
+	 */
+	#share(line: KeyQueue): number {
 		if (this.#localCapacity !== undefined) return this.#localCapacity
-		const lapsed = this.#fleet.check()
-		const shared = lapsed ? capacity : Math.max(0, capacity - active)
-		const share = Math.floor(shared / processes) + (rank < shared % processes ? 1 : 0)
-		// Redis keeps for it what it held, until its lease ends: with that it can't be one too many.
-		if (!lapsed) return this.#kept + share
-		// Others may still be using what they held above their share.
-		return this.#fleet.allLapsed ? share : Math.min(this.#kept, share)
+		const { capacity, active, processes, rank } = this.#membership.fleet
+		const place = (rank + line.offset) % processes
+		const partOf = (all: number): number => Math.floor(all / processes) + (place < all % processes ? 1 : 0)
+		// What is free of one key among many is not known.
+		const free = line.key === undefined ? Math.max(0, capacity - active) : 0
+		const known = line.kept + partOf(free)
+		if (!this.#membership.check()) return known
+		return this.#membership.longAway ? partOf(capacity) : Math.min(known, partOf(capacity))
 	}
 
-	#roomAlone(weight: number): boolean {
-		if (this.#fleet.state === 'in' || this.#fleet.available || this.#fleet.asking) return false
+	#roomAlone(line: KeyQueue, weight: number): boolean {
+		const { state, available } = this.#membership
+		// While Redis is told what is held, that must not grow.
+		if ((state !== 'joining' && state !== 'out') || available) return false
 		const rule = this.#rule()
 		if (rule !== 'local') return rule === 'admit'
-		const share = this.#share()
-		// Who is too heavy for the share goes alone, if there is any.
-		return this.#active + weight <= share || (this.#active === 0 && share > 0 && this.#fleet.check())
+		const share = this.#share(line)
+		// One that is too heavy for the share goes alone, if there is any.
+		return line.active + weight <= share || (line.active === 0 && share > 0 && this.#membership.check())
 	}
 
-	/** Admits whom it may while Redis is unavailable. */
-	#admitAlone(): void {
-		for (let head = this.#waiting.head; head !== undefined; head = this.#waiting.head) {
-			if (!this.#roomAlone(head.weight)) return
+	/** Admits those of one key that it may while Redis is unavailable. */
+	#admitAlone(line: KeyQueue): void {
+		for (let head = line.waiting.head; head !== undefined; head = line.waiting.head) {
+			if (!this.#roomAlone(line, head.weight)) return
 			this.#admit(head)
 		}
 	}
 
-	#member(): Member {
+	#admitAllAlone(): void {
+		for (const line of this.#lines()) this.#admitAlone(line)
+	}
+
+	#rejectAll(reason: RejectionReason): void {
+		for (const caller of this.#callers.values()) this.drop(caller, this.#rejection(reason, caller.line))
+	}
+
+	#owner(): MembershipOwner {
 		const limiter = this
 		return {
 			held: () => [...this.#held.values()],
-			waiting: () => {
-				const found: Held[] = []
-				for (let caller = this.#waiting.head; caller !== undefined; caller = caller.next) {
-					if (caller.asked === 'queued') found.push(caller)
-					if (found.length === ASKED) break
-				}
-				return found
-			},
+			waiting: (most) => this.#queuedInRedis(most),
 			get idle() {
-				return limiter.#active === 0 && limiter.#waiting.size === 0
+				return limiter.#active === 0 && limiter.#callers.size === 0
 			},
 			joined: (held) => {
-				for (const { id, weight } of held) {
-					const caller = this.#held.get(id)
+				for (const permit of held) {
+					const caller = this.#held.get(permit.id)
 					if (caller !== undefined) caller.leased = true
-					else this.#release({ id, weight })
+					else this.#release(permit)
 				}
-				for (let caller = this.#waiting.head; caller !== undefined; caller = caller.next) {
-					this.#ask(caller)
+				this.#askMore()
+				return this.#asking.size > 0
+			},
+			opened: () => {
+				for (const line of this.#lines()) {
+					line.kept = 0
+					this.#forget(line)
 				}
+				this.#askMore()
 			},
 			lost: () => {
-				this.#kept = this.#active
-				for (let caller = this.#waiting.head; caller !== undefined; caller = caller.next) caller.asked = 'no'
+				for (const line of this.#lines()) line.kept = line.active
+				this.#asking = new Set()
+				for (const caller of this.#callers.values()) {
+					caller.asked = 'no'
+					// An answer to what was asked may never come.
+					this.#bound(caller)
+					// In the order in which they came.
+					this.#unasked.delete(caller)
+					this.#unasked.add(caller)
+				}
 			},
 			availability: (available, reason) => this.#availability(available, reason),
-			resume: () => this.#admitAlone(),
+			resume: () => this.#admitAllAlone(),
 			granted: (id, token) => {
 				const caller = this.#callers.get(id)
 				if (caller === undefined) return
 				this.#grant(caller, token)
-				this.#measure(token)
+				caller.line.measure(token)
 			},
 			resized: (capacity) => {
 				this.#figures.resized(capacity)
 			},
 			lapsed: () => {
 				for (const caller of this.#held.values()) if (caller.leased) caller.lose()
-				this.#admitAlone()
+				this.#admitAllAlone()
 			},
+			evictable: (policy) =>
+				warnOf(
+					'INFLIGHT_REDIS_EVICTION',
+					`Redis may evict the keys of the limiter ${this.name}: its maxmemory-policy is ${policy}, and should be noeviction`,
+				),
 		}
 	}
 
+	/** The oldest of each key: with many keys, those of other keys with each call. */
+	#queuedInRedis(most: number): Queued[] {
+		const found: Queued[] = []
+		const each = this.#options.key === undefined ? most : 1
+		for (const line of [...this.#lines()]) {
+			let left = each
+			for (let caller = line.waiting.head; caller !== undefined && left > 0; caller = caller.next) {
+				if (caller.asked !== 'queued') continue
+				found.push(caller)
+				left--
+			}
+			if (left < each && line.key !== undefined) {
+				// To the end of the map.
+				this.#keys.delete(line.key)
+				this.#keys.set(line.key, line)
+			}
+			if (found.length === most) break
+		}
+		return found
+	}
+
 	#availability(available: boolean, reason: unknown): void {
-		const said = reason instanceof Error ? reason.message : String(reason ?? 'no answer')
 		const rule = this.#rule()
+		if (available)
+			warnOf('INFLIGHT_REDIS_BACK', `The limiter ${this.name} is the fleet's again: Redis is back`)
+		else warnOf('INFLIGHT_REDIS_UNAVAILABLE', this.#outage(rule, reason))
+		this.#figures.availability(available)
+		if (available) return
+		if (rule === 'reject') this.#rejectAll('unavailable')
+		this.#admitAllAlone()
+	}
+
+	#outage(rule: 'local' | 'reject' | 'admit', reason: unknown): string {
+		const said = reason instanceof Error ? reason.message : String(reason ?? 'no answer')
 		const meant = {
 			local: 'a local share of it is used',
 			reject: 'requests are rejected',
 			admit: 'all are let in',
 		}[rule]
 		const why = rule === this.#whenUnavailable ? '' : ', as no share is known before it has answered once'
-		process.emitWarning(
-			available
-				? `The limiter ${this.name} is the fleet's again: Redis is back`
-				: `Redis is unavailable to the limiter ${this.name} (${said}): ${meant}${why}`,
-			{
-				type: 'InflightLimitWarning',
-				code: available ? 'INFLIGHT_REDIS_BACK' : 'INFLIGHT_REDIS_UNAVAILABLE',
-			},
-		)
-		this.#figures.availability(available)
-		if (available) return
-		if (rule === 'reject') {
-			for (let caller = this.#waiting.head; caller !== undefined; caller = this.#waiting.head) {
-				this.drop(caller, this.#rejection('unavailable'))
-			}
-		}
-		this.#admitAlone()
+		return `Redis is unavailable to the limiter ${this.name} (${said}): ${meant}${why}`
 	}
 
-	#measure(token: number): void {
-		const now = performance.now()
-		const { token: before, at } = this.#last
-		// Only while somebody here waits all the time are these tokens those of a full fleet.
-		if (before > 0 && token > before) this.#pace.add(token - before, now - at, now)
-		this.#last = this.#waiting.size > 0 ? { token, at: now } : { token: 0, at: 0 }
-	}
-
-	#rejection(reason: RejectionReason): RejectedError {
-		const { active, queued, capacity } = this.#fleet
-		return new RejectedError(
-			reason,
-			this.#pace.secondsFor(Math.max(queued, this.#waiting.size) + 1),
-			`Rejected (${reason}): ${active} of ${capacity} permits of the fleet are held, ${queued} callers wait, as last known`,
-		)
+	#rejection(reason: RejectionReason, line: KeyQueue): RejectedError {
+		const { active, queued, capacity } = this.#membership.fleet
+		const facts =
+			line.key === undefined
+				? `${active} of ${capacity} permits of the fleet are held, ${queued} callers wait, as last known`
+				: `each key has ${capacity} permits in the fleet, ${line.queued} callers of this one wait in this process`
+		return new RejectedError(reason, line.retryAfter, `Rejected (${reason}): ${facts}`)
 	}
 
 	#settleIdle(): void {
-		if (this.#active > 0 || this.#waiting.size > 0) return
-		if (this.#closed) this.#fleet.close()
+		if (this.#active > 0 || this.#callers.size > 0) return
+		if (this.#closed) this.#membership.close()
 		this.#idle?.resolve()
 		this.#idle = undefined
 	}
 }
 
+function warnOf(code: string, text: string): void {
+	process.emitWarning(text, { type: 'InflightLimitWarning', code })
+}
+
+function fragileClient(name: string): string {
+	return (
+		`The client of the limiter ${name} has no listener for 'error': when its connection breaks, it ends the ` +
+		"process. Add one: client.on('error', (error) => …)"
+	)
+}
+
+function checkAcquireKey(key: unknown, required: boolean): void {
+	if (required) {
+		if (typeof key !== 'string') throw wrongType('key', 'a string', key)
+	} else if (key !== undefined)
+		throw new TypeError('key is for a limiter with the option key; this one has none')
+}
+
 /**
  * A limiter that a whole fleet of processes shares, through Redis or Valkey.
  *
- * ```ts
- * const renders = redisLimiter({ client, name: 'renders', capacity: 10, maxQueue: 500, maxWait: 10_000 })
- * app.post('/render', limit(renders), render)
- * await renders.run(() => callPartner())
- * ```
+ * ```ts const renders = redisLimiter({ client, name: 'renders', capacity: 10, maxQueue: 500,
+ * maxWait: 10_000 }) app.post('/render', limit(renders), render) await renders.run(() =>
+ * callPartner()) ```
  *
- * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+ * unknown.
  */
 export function redisLimiter(options: RedisLimiterOptions<never>): RedisLimiter {
 	return new RedisLimiter(options)

@@ -1,52 +1,74 @@
 import { checkInteger, wrongType } from '../../src/checks.js'
-import type { RedisClient } from './connection.js'
+import type { RedisClient } from './drivers.js'
 
-/** Who may enter a limiter that a whole fleet shares. In Express the functions are given `req`, in Koa `ctx`. */
+/**
+ * Who may enter a limiter that a whole fleet shares. In Express the functions are given `req`, in
+ * Koa `ctx`.
+ */
 export interface RedisLimiterOptions<Request = object> {
-	/** A client of `redis` or `ioredis`, 7 or newer of Redis behind it, or Valkey: single, Sentinel or Cluster. */
+	/**
+	 * A client of `redis` or `ioredis`, 7 or newer of Redis behind it, or Valkey: single, Sentinel or
+	 * Cluster.
+	 */
 	client: RedisClient
-	/** What the fleet calls the limiter, in Redis and in figures: 1 to 64 printable ASCII characters. */
+	/**
+	 * What the fleet calls the limiter, in Redis and in figures: 1 to 64 printable ASCII characters.
+	 */
 	name: string
-	/** Requests at work at once in the whole fleet: an integer from 1. */
+	/** Requests at work at once in the whole fleet: an integer from 1. With `key`: for each key. */
 	capacity: number
-	/** Requests that may wait in the whole fleet: an integer from 0 (none waits), or `Infinity`. Default: `1000`. */
+	/**
+	 * Requests that may wait in the whole fleet: an integer from 0 (none waits), or `Infinity`. With
+	 * `key`: for each key. Default: `1000`.
+	 */
 	maxQueue?: number | undefined
 	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
 	maxWait?: number | undefined
+	/**
+	 * A limit of its own for each key (user, tenant, model) in the whole fleet. `undefined`: not
+	 * limited. Default: none.
+	 */
+	key?(request: Request): string | undefined
 	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
 	weight?(request: Request): number
 	/** Lets a request through, uncounted. Default: none. */
 	skip?(request: Request): boolean
 	/**
-	 * How long a handler may go on holding its permit after its client left, in ms, from 0 (not at all) to 2^31 - 1;
-	 * `Infinity`: no bound. Default: `30_000`.
+	 * How long a handler may go on holding its permit after its client left, in ms, from 0 (not at
+	 * all) to 2^31 - 1; `Infinity`: no bound. Default: `30_000`.
 	 */
 	abandonedTimeout?: number | undefined
 	/**
-	 * How long a client may take nothing of what waits for it before its connection is cut off, in ms, from 0 to 2^31 - 1;
-	 * `Infinity`: never. A request that has given its permit back is not cut off. Default: `60_000`.
+	 * How long a client may take nothing of what waits for it before its connection is cut off, in
+	 * ms, from 0 to 2^31 - 1; `Infinity`: never. A request that has given its permit back is not cut
+	 * off. Default: `60_000`.
 	 */
 	stallTimeout?: number | undefined
-	/** Status of a refusal: an integer from 400 to 599. Default: `503`. */
+	/** Status of a rejection: an integer from 400 to 599. Default: `503`; `429` with `key`. */
 	statusCode?: number | undefined
 	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
 	serverTiming?: boolean | undefined
 	/**
-	 * Within this time a process that died gives back what it held, in ms, from 500 to 3_600_000. The same in the whole
-	 * fleet. Default: `10_000`.
+	 * Within this time a process that died gives back what it held, in ms, from 500 to 3_600_000. The
+	 * same in the whole fleet. Default: `10_000`.
 	 */
 	lease?: number | undefined
-	/** How long Redis may take to answer before it counts as unavailable, in ms, from 10 to a quarter of `lease`. Default: `200`, or a quarter of `lease`. */
+	/**
+	 * How long Redis may take to answer before it counts as unavailable, in ms, from 10 to a quarter
+	 * of `lease`. Default: `200`, or a quarter of `lease`.
+	 */
 	redisTimeout?: number | undefined
 	/**
-	 * What becomes of requests while Redis is unavailable: `'local'` admits as many as this process’s share (none, as with
-	 * `'reject'`, before Redis has ever answered it, unless there is a `localCapacity`), `'reject'` turns them away with
-	 * `unavailable`, `'admit'` lets all in. Default: `'local'`.
+	 * What becomes of requests while Redis is unavailable: `'local'` admits as many as this process’s
+	 * share (none, as with `'reject'`, before Redis has ever answered it, unless there is a
+	 * `localCapacity`), `'reject'` rejects them with `unavailable`, `'admit'` lets all in. Default:
+	 * `'local'`.
 	 */
 	whenUnavailable?: 'local' | 'reject' | 'admit' | undefined
 	/**
-	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. Its share is what it held and its
-	 * part of what was free; once the leases have ended, its part of the capacity. Default: the share.
+	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. With
+	 * `key`: of each key. Its share is what it held and its part of what was free; when its lease has
+	 * ended, no more than its part of the capacity; after ten leases, that part. Default: the share.
 	 */
 	localCapacity?: number | undefined
 }
@@ -57,6 +79,7 @@ export const REDIS_LIMITER_OPTIONS: readonly string[] = [
 	'capacity',
 	'maxQueue',
 	'maxWait',
+	'key',
 	'weight',
 	'skip',
 	'abandonedTimeout',
@@ -97,7 +120,10 @@ export function checkLease(value: unknown): number {
 	return Math.floor(checkMilliseconds('lease', value, 500, 3_600_000))
 }
 
-/** With more than a quarter of the lease, a renewal that got no answer could not be repeated in time. */
+/**
+ * With more than a quarter of the lease, a renewal that got no answer could not be repeated in
+ * time.
+ */
 export function checkRedisTimeout(value: unknown, lease: number): number {
 	return checkMilliseconds('redisTimeout', value, 10, Math.floor(lease / 4))
 }

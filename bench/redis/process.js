@@ -19,7 +19,8 @@ async function acquire(place) {
 		process.send?.({ admitted: place, at })
 	})
 	permit.catch(() => {})
-	// Some send only when a few promises have settled; then an answer to this means that all that was sent has arrived.
+	// Some send only when a few promises have settled; then an answer to this means that all that was
+	// sent has arrived.
 	await new Promise(setImmediate)
 	await new Promise(setImmediate)
 	await fleet.ping()

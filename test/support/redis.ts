@@ -7,7 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe } from 'vitest'
 
 /*
- * Real servers, started by the tests themselves, each on a free port and in a folder of its own; and fleets of processes.
+ * Real servers, started by the tests themselves, each on a free port and in a folder of its own;
+ * and fleets of processes.
  */
 
 function installed(binary: string): boolean {
@@ -30,7 +31,10 @@ const MISSING = `
   #######################################################################
 `
 
-/** Like `describe`, where there is a server. Where there is none, it says so loudly; with `CI`, that is a failure. */
+/**
+ * Like `describe`, where there is a server. Where there is none, it says so loudly; with `CI`, that
+ * is a failure.
+ */
 export const describeRedis: typeof describe | typeof describe.skip = (() => {
 	if (servers.length > 0) return describe
 	if (process.env.CI) throw new Error(MISSING)
@@ -216,6 +220,8 @@ export interface WorkerOptions {
 	even?: boolean
 	/** For how long its event loop is blocked, again and again, in ms. */
 	block?: number
+	/** How many keys the limiter has, each with a limit of its own: those of `take` by turns. */
+	keys?: number
 	/** How wrong its clock is, in ms. */
 	clock?: number
 	options: { name: string; capacity: number; [option: string]: unknown }
@@ -243,7 +249,10 @@ interface Taken {
 export interface Worker {
 	readonly id: string
 	readonly child: ChildProcess
-	/** Has it take one permit, and release it after `hold` ms, or when told. Resolves when Redis knows of it. */
+	/**
+	 * Has it take one permit, and release it after `hold` ms, or when told. Resolves when Redis knows
+	 * of it.
+	 */
 	take(place: number, hold?: number): Promise<void>
 	/** Resolves when the permit was admitted, or has been. */
 	admitted(place: number): Promise<Taken>

@@ -51,5 +51,12 @@ redisLimiter({ client: {}, name: 'renders', capacity: 10 })
 redisLimiter({ client, name: 'renders', capacity: 10, leas: 3 })
 // @ts-expect-error - no such rule
 redisLimiter({ client, name: 'renders', capacity: 10, whenUnavailable: 'wait' })
-// @ts-expect-error - a limit for each key is not for a fleet
-redisLimiter({ client, name: 'renders', capacity: 10, key: () => 'a' })
+const tenants = redisLimiter({
+	client,
+	name: 'tenants',
+	capacity: 5,
+	key: (req: { tenant?: string }) => req.tenant,
+})
+tenants.run(({ token }) => token, { key: 'a', maxWait: 10 })
+// @ts-expect-error - a key is a string
+tenants.acquire({ key: 3 })

@@ -2,12 +2,14 @@ import { EventEmitter } from 'node:events'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { admission, limit } from '../../../adapters/express.js'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
 
 /*
- * What crosses on its way, or does not come at all: a scripted client, as no real Redis can be made to do it at will.
+ * What crosses on its way, or does not come at all: a scripted client, as no real Redis can be made
+ * to do it at will.
  */
 
 const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
@@ -20,13 +22,13 @@ function scripted(fleet: { capacity?: number; processes?: number } = {}) {
 	const { capacity = 2, processes = 1 } = fleet
 	let token = 0
 	let listener: (text: string) => void = () => {}
-	const state = (): unknown[] => ['ok', '1', capacity, 0, 0, processes, 0, -1]
+	const state = [capacity, 0, 0, processes, 0, -1]
 	const answers: Answers = {
 		subscribe: () => {},
 		probe: () => 1,
-		join: state,
-		renew: state,
-		acquire: () => [++token, 1],
+		join: () => ['joined', '1', 'secret', 0, '', ...state],
+		renew: () => ['renewed', ...state],
+		acquire: () => ['granted', ++token, 1],
 		release: () => ['ok', 0],
 		resize: () => ['ok'],
 		leave: () => ['ok'],
@@ -46,6 +48,7 @@ function scripted(fleet: { capacity?: number; processes?: number } = {}) {
 		},
 		unsubscribe: async () => {},
 	})
+	client.on('error', () => {})
 	let wrap = async (call: () => unknown): Promise<unknown> => call()
 	return {
 		client,
@@ -62,9 +65,9 @@ function scripted(fleet: { capacity?: number; processes?: number } = {}) {
 	}
 }
 
-/** `<session>:<id>` of a permit, as a message names it. */
+/** What a message on a permit begins with. */
 function named(args: string[]): string {
-	return (args[3] as string).split(':').slice(1).join(':')
+	return `grant:${(args[3] as string).split(':').slice(1).join(':')}`
 }
 
 function block(ms: number): void {
@@ -74,7 +77,7 @@ function block(ms: number): void {
 
 test('a command that fails ends the session; it is asked again in the next, and a cancelled one is not', async () => {
 	const redis = scripted()
-	const limiter = redis.make()
+	const limiter = redis.make({ redisTimeout: 2_000 })
 	const { acquire } = redis.answers
 	redis.answers.acquire = () => {
 		redis.answers.acquire = acquire as () => unknown
@@ -119,7 +122,7 @@ test('a command that fails before it is sent is asked again, by the loop that jo
 	let failures = 0
 	redis.answers.acquire = () => {
 		if (++failures < 3) throw new Error('offline')
-		return Promise.resolve([7, 1])
+		return Promise.resolve(['granted', 7, 1])
 	}
 	expect((await redis.make().acquire()).token).toBe(7)
 })
@@ -161,7 +164,7 @@ test('messages: of an older session, before the answer, with an older token, aft
 	const redis = scripted()
 	const limiter = redis.make()
 	redis.answers.acquire = (args) => {
-		redis.say(`0:${named(args).split(':')[1]}:3`)
+		redis.say(`grant:0:${named(args).split(':')[2]}:3`)
 		expect(limiter.active).toBe(0)
 		redis.say(`${named(args)}:9`)
 		redis.say(`${named(args)}:9`)
@@ -169,9 +172,9 @@ test('messages: of an older session, before the answer, with an older token, aft
 	}
 	const permit = await limiter.acquire()
 	expect(permit.token).toBe(9)
-	redis.answers.acquire = () => [4, 2]
+	redis.answers.acquire = () => ['granted', 4, 2]
 	expect((await limiter.acquire()).token).toBe(4)
-	redis.answers.acquire = (args) => ['queued', 2, 0, named(args).length]
+	redis.answers.acquire = () => ['queued', 2, 0, 9]
 	const third = limiter.acquire()
 	limiter.close()
 	await expect(third).rejects.toMatchObject({ reason: 'closed' })
@@ -185,14 +188,14 @@ test('a permit that its message brought, aborted before it could be handed over,
 	redis.answers.acquire = (args) => {
 		redis.say(`${named(args)}:9`)
 		cancel.abort('left')
-		return [9, 1]
+		return ['granted', 9, 1]
 	}
 	await expect(limiter.acquire({ signal: cancel.signal })).rejects.toBe('left')
 	expect(limiter.active).toBe(0)
 	await vi.waitFor(() => expect(redis.count('release')).toBeGreaterThan(0))
 	const other = new AbortController()
 	limiter.observe({ admitted: () => other.abort('seen') })
-	redis.answers.acquire = () => [10, 1]
+	redis.answers.acquire = () => ['granted', 10, 1]
 	const task = vi.fn()
 	await expect(limiter.run(task, { signal: other.signal })).rejects.toBe('seen')
 	expect(task).not.toHaveBeenCalled()
@@ -216,7 +219,7 @@ test('a release that crosses with a join is told once Redis has answered; who wa
 	await sleep(10)
 	held[0]?.release()
 	expect(redis.count('release')).toBe(0)
-	redis.answers.acquire = (args) => (args[7] === '77' ? ['queued', 2, 0, 77] : [])
+	redis.answers.acquire = (args) => (args[8] === '77' ? ['queued', 2, 0, 77] : [])
 	answer()
 	await vi.waitFor(() => expect(redis.count('release')).toBe(1))
 	const asked = redis.calls.filter(([name]) => name === 'acquire').at(-1) as string[]
@@ -248,7 +251,7 @@ test('closed while it joins: Redis is told to forget it', async () => {
 	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
 	answer()
 	await vi.waitFor(() => expect(redis.count('leave')).toBe(1))
-	redis.say('1:1:1')
+	redis.say('grant:1:1:1')
 	expect(limiter.active).toBe(0)
 })
 
@@ -276,7 +279,7 @@ test('capacities that cross: the last one counts', async () => {
 	expect(limiter.capacity).toBe(6)
 	redis.answers.resize = () => ['rejoin']
 	await limiter.resize(7)
-	await vi.waitFor(() => expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.[7]).toBe('7'))
+	await vi.waitFor(() => expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.[9]).toBe('7'))
 })
 
 test('as many whose messages were lost as one renewal asks after: it goes on with the rest', async () => {
@@ -286,7 +289,7 @@ test('as many whose messages were lost as one renewal asks after: it goes on wit
 	let token = 0
 	redis.answers.renew = (args) => {
 		const asked = args.slice(5).filter((_, i) => i % 2 === 0)
-		return ['ok', '1', 150, 0, 0, 1, 0, -1, ...asked.flatMap((field) => [field, ++token])]
+		return ['renewed', 150, 0, 0, 1, 0, -1, ...asked.flatMap((field) => [field, ++token])]
 	}
 	const permits = await Promise.all(Array.from({ length: 120 }, () => limiter.acquire()))
 	expect(permits.at(-1)?.token).toBe(120)
@@ -306,7 +309,7 @@ test('a process that was blocked itself gives Redis its time again', async () =>
 	await sleep(5)
 	block(300)
 	expect((await first).token).toBe(1)
-	redis.answers.acquire = () => sleep(350, [2, 2])
+	redis.answers.acquire = () => sleep(350, ['granted', 2, 2])
 	const second = limiter.acquire()
 	await sleep(5)
 	block(300)
@@ -326,7 +329,10 @@ describe('an answer that is read when patience has ended, before it is decided',
 		vi.useRealTimers()
 	})
 
-	/** Two at Redis, asked for 50 ms apart, whose answers the test gives; patience with the first has just ended. */
+	/**
+	 * Two at Redis, asked for 50 ms apart, whose answers the test gives; patience with the first has
+	 * just ended.
+	 */
 	async function impatient() {
 		const redis = scripted()
 		const limiter = redis.make({ redisTimeout: 200 })
@@ -344,7 +350,7 @@ describe('an answer that is read when patience has ended, before it is decided',
 
 	test('is in time, and so is another that is', async () => {
 		const { redis, limiter, first, second, answer } = await impatient()
-		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		for (const i of [0, 1] as const) answer[i](['granted', 5 + i, 1 + i])
 		await new Promise(setImmediate)
 		expect([(await first).token, (await second).token]).toEqual([5, 6])
 		expect(vi.getTimerCount()).toBe(2) // The renewal and the end of the lease.
@@ -354,7 +360,7 @@ describe('an answer that is read when patience has ended, before it is decided',
 
 	test('is in time, and the next has its own time', async () => {
 		const { redis, limiter, first, second, answer } = await impatient()
-		answer[0]([5, 1])
+		answer[0](['granted', 5, 1])
 		await new Promise(setImmediate)
 		expect((await first).token).toBe(5)
 		vi.advanceTimersByTime(49)
@@ -369,7 +375,7 @@ describe('an answer that is read when patience has ended, before it is decided',
 
 	test('is in time, and so is what is asked because of it', async () => {
 		const { redis, limiter, first, second, answer } = await impatient()
-		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		for (const i of [0, 1] as const) answer[i](['granted', 5 + i, 1 + i])
 		redis.answers.release = () => never
 		;(await first).release()
 		;(await second).release()
@@ -385,7 +391,7 @@ describe('an answer that is read when patience has ended, before it is decided',
 	test('is too late when it is not read by then', async () => {
 		const { limiter, first, second, answer } = await impatient()
 		await new Promise(setImmediate)
-		for (const i of [0, 1] as const) answer[i]([5 + i, 1 + i])
+		for (const i of [0, 1] as const) answer[i](['granted', 5 + i, 1 + i])
 		expect(limiter.available).toBe(false)
 		expect([(await first).token, (await second).token]).toEqual([0, 0])
 	})
@@ -568,7 +574,8 @@ test('a channel that could not be left is left later, up to ten times', async ()
 			await limiter.run(() => {})
 			limiter.close()
 			await limiter.onIdle()
-			// What is decided in an immediate is so between two seconds of the clock, however busy the machine.
+			// What is decided in an immediate is so between two seconds of the clock, however busy the
+			// machine.
 			for (let second = 0; second < 60; second++) {
 				await vi.advanceTimersByTimeAsync(1_000)
 				await new Promise(setImmediate)
@@ -598,4 +605,106 @@ test('a signal that goes on calling who listens no longer takes no permit away',
 	expect(limiter).toMatchObject({ active: 1, queued: 0 })
 	permit.release()
 	expect(limiter.active).toBe(0)
+})
+
+const ODD: unknown[] = [
+	...[
+		null,
+		undefined,
+		0,
+		1,
+		-1,
+		5,
+		Number.NaN,
+		'',
+		'OK',
+		'QUEUED',
+		'granted',
+		'rejoin',
+		true,
+		false,
+		{},
+		new Error('x'),
+	],
+	...[
+		[],
+		[null],
+		['OK'],
+		['QUEUED'],
+		['granted'],
+		['granted', 1],
+		['granted', 1, 1, 1],
+		['rejoin', 1],
+		[['granted', 1, 1]],
+	],
+	...[null, undefined, '', 'x', Number.NaN, 0, -1, 1.5, 2 ** 53, '1e3', '0x1', ' 1', [], [1], {}, true].map(
+		(odd) => ['granted', odd, 1],
+	),
+	...[null, '', -1, 0.5, Number.POSITIVE_INFINITY, [], {}].map((odd) => ['granted', 1, odd]),
+	...[null, -1, [], 'x'].flatMap((odd) => [
+		['queued', odd, 0, 1],
+		['queued', 0, odd, 1],
+		['queued', 0, 0, odd],
+		['full', odd, 0],
+		['full', 0, odd],
+	]),
+	['full'],
+	['queued', 1],
+	['joined'],
+	['renewed'],
+	['ok'],
+	Object.assign(Object.create(null), { length: 3, 0: 'granted', 1: 1, 2: 1 }),
+]
+
+test.each(['acquire', 'renew', 'join'])(
+	'an answer to %s that is none is an error of Redis, and never a permit',
+	async (operation) => {
+		for (const odd of ODD) {
+			const redis = scripted()
+			const limiter = redis.make({ redisTimeout: 50, whenUnavailable: 'reject' })
+			if (operation !== 'join') await limiter.run(() => {})
+			const right = redis.answers[operation]
+			redis.answers[operation] = () => odd
+			// Before the first command of a session that nobody waits in, a renewal.
+			if (operation === 'renew') redis.client.emit('reconnecting')
+			const outcome = await limiter.acquire({ maxWait: 500 }).then(
+				({ token }) => token,
+				({ reason }) => reason,
+			)
+			if (operation === 'renew') {
+				// It was admitted by the acquire that was the first command.
+				expect(outcome).toBe(2)
+			} else {
+				expect(`${outcome},${limiter.active}`, inspect(odd)).toBe('unavailable,0')
+			}
+			redis.answers[operation] = right as () => unknown
+			limiter.close()
+		}
+	},
+)
+
+test('odd answers to releases, resizes and leaves: the session ends, and what is held counts', async () => {
+	for (const odd of [null, 'OK', 'QUEUED', ['ok', -1], ['ok', 'x'], [], 7]) {
+		const redis = scripted()
+		const limiter = redis.make({ redisTimeout: 1_000 })
+		const [one, other] = [await limiter.acquire(), await limiter.acquire()]
+		const { release } = redis.answers
+		redis.answers.release = () => odd
+		one.release()
+		await vi.waitFor(() => expect(redis.count('join')).toBe(2))
+		redis.answers.release = release as () => unknown
+		// Only what is still held.
+		expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.length).toBe(14 + 2)
+		for (const name of ['resize', 'leave']) redis.answers[name] = () => odd
+		await limiter.resize(3)
+		other.release()
+		limiter.close()
+		await limiter.onIdle()
+	}
+})
+
+test('numbers as strings, as a client can be told to give them, are numbers', async () => {
+	const redis = scripted()
+	redis.answers.acquire = () => ['granted', '12', '1']
+	expect((await redis.make().acquire()).token).toBe(12)
 })

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
+import { decode, encode, join, keysOf } from '../../../adapters/redis/protocol.js'
 import { SCRIPT } from '../../../adapters/redis/script.js'
 import {
 	describeRedis,
@@ -17,8 +18,8 @@ import {
 } from '../../support/redis.js'
 
 /*
- * Eight processes and one limit, with all that can go wrong. Who is at work is counted by a probe in another Redis, which
- * knows nothing of the limiter.
+ * Eight processes and one limit, with all that can go wrong. Who is at work is counted by a probe
+ * in another Redis, which knows nothing of the limiter.
  */
 
 const LEASE = 2_000
@@ -106,10 +107,16 @@ describeRedis('a fleet of eight processes', () => {
 
 	test('never more than the capacity at work, and nobody waits for long; then nothing is left in Redis', async () => {
 		await start({ hold: 80, even: true })
+		// Whoever comes first waits for those that may be missing.
+		await known(fleet)
+		await sleep(500)
+		const before = new Map<Worker, number>()
+		for (const worker of fleet) before.set(worker, (await worker.figures()).waits.length)
 		await sleep(3_000)
+		const skipped = fleet.map((worker) => before.get(worker) as number)
 		const figures = await stop()
 		const found = await seen()
-		const waits = figures.flatMap(({ waits }) => waits).sort((a, b) => a - b)
+		const waits = figures.flatMap(({ waits }, i) => waits.slice(skipped[i])).sort((a, b) => a - b)
 		const median = waits[waits.length >> 1] as number
 		const longest = waits.at(-1) as number
 		print('cap', { ...found, median, longestToMedian: longest / median })
@@ -150,7 +157,8 @@ describeRedis('a fleet of eight processes', () => {
 		for (let place = 0; place < 6; place++) of(place).give(place)
 		const all = []
 		for (let place = 0; place < 1_006; place++) all.push({ place, ...(await of(place).released(place)) })
-		// Tokens rise with each admission: they tell the order in which Redis admitted, whoever heard of it first.
+		// Tokens rise with each admission: they tell the order in which Redis admitted, whoever heard
+		// of it first.
 		const admissions = all.sort((a, b) => a.token - b.token)
 		let [outOfOrder, first] = [0, Number.POSITIVE_INFINITY]
 		for (const { place } of admissions.toReversed()) {
@@ -169,12 +177,24 @@ describeRedis('a fleet of eight processes', () => {
 
 	test('while some may be missing after a loss of memory, who is back is told of no room to take a share of', async () => {
 		const client = new Redis(server.port)
-		const key = 'inflight:{told}'
-		const keys = [key, `${key}:queue`, `${key}:leases`]
-		// lease, ttl, an older generation, capacity, no other capacity, token, capacity; one permit of weight 1
-		const join = ['join', 'p', '1', 2_000, 1_800, 'older', 6, '', 0, 6, 'p:1:a', 1]
-		const [state, , capacity, active] = (await client.eval(SCRIPT, 3, ...keys, ...join)) as unknown[]
-		expect([state, capacity, active]).toEqual(['ok', 6, 6])
+		const keys = keysOf('told')
+		const request = join({
+			lease: 2_000,
+			ttl: 1_800,
+			absence: 1_500,
+			youth: 3_000,
+			generation: '1',
+			configured: 6,
+			resizing: undefined,
+			token: 0,
+			capacity: 6,
+			secret: 'secret',
+			policy: false,
+			held: [{ id: 'a', weight: 1, account: '' }],
+		})
+		const args = encode(request, { process: 'p', session: 1 })
+		const answer = decode(request, await client.eval(SCRIPT, 3, ...keys, ...args))
+		expect(answer).toMatchObject({ is: 'joined', fleet: { capacity: 6, active: 6 } })
 		await client.del(...keys)
 		client.disconnect()
 	})
@@ -352,45 +372,95 @@ describeRedis('a fleet of eight processes', () => {
 		},
 	)
 
-	// For the whole 25 s: TORTURE=25000 npx vitest run test/adapters/redis/fleet.test.ts
-	test('connections and processes killed, and Redis restarted, at random; then the whole capacity is back', async () => {
-		await start()
-		await known(fleet)
-		await probe.del('most', 'over')
-		const options = { name: `fleet ${names}`, capacity: 6, lease: LEASE, redisTimeout: 200 }
-		const killer = (): Redis => new Redis(server.port, { retryStrategy: null, lazyConnect: true })
-		const until = performance.now() + Number(process.env.TORTURE ?? 10_000)
-		const done = { connections: 0, processes: 0, restarts: 0 }
-		while (performance.now() < until) {
-			await sleep(Math.random() * 1_000)
-			const dice = Math.random()
-			if (dice < 0.5) {
-				const client = killer()
+	// For longer, and with another seed: TORTURE=60000 SEED=2 npx vitest run
+	// test/adapters/redis/fleet.test.ts -t torture
+	test.each(['reject', 'local'])(
+		'torture, with %j: all that can happen, at random; then the whole capacity is back',
+		{ timeout: 200_000 },
+		async (whenUnavailable) => {
+			const options = { capacity: 6, lease: LEASE, redisTimeout: 200, whenUnavailable }
+			await start({ options: { name: '', ...options } })
+			await known(fleet)
+			await probe.del('most', 'over')
+			const name = `fleet ${names}`
+			const key = `inflight:{fleet%20${names}}`
+			const random = seeded(Number(process.env.SEED ?? 1))
+			/** By a connection that lives no longer. */
+			const call = async (...command: [string, ...string[]]): Promise<void> => {
+				const client = new Redis(server.port, { retryStrategy: null, lazyConnect: true })
 				client.on('error', () => {})
-				await client.connect().then(
-					() => client.call('CLIENT', 'KILL', 'TYPE', dice < 0.25 ? 'normal' : 'pubsub').catch(() => {}),
-					() => {},
-				)
+				try {
+					await client.connect()
+					await client.call(...command)
+				} catch {
+					// It was killed itself, or Redis is away.
+				}
 				client.disconnect()
-				done.connections++
-			} else if (dice < 0.8) {
-				await kill(fleet[Math.floor(Math.random() * fleet.length)] as Worker)
-				await start({ options }, 1)
-				await known(fleet.slice(-1))
-				done.processes++
-			} else {
-				await server.kill()
-				await sleep(Math.random() * 500)
-				await server.start()
-				done.restarts++
 			}
-		}
-		await sleep(LEASE)
-		const rate = await ongoing()
-		const working = (await probe.hvals('working')).reduce((sum, count) => sum + Number(count), 0)
-		const found = await seen()
-		print('torture', { ...done, ...found, rate, working })
-		expect(found.most).toBeLessThanOrEqual(6)
-		expect(rate).toBeGreaterThan(40)
-	})
+			const actions: Record<string, () => Promise<unknown>> = {
+				connections: () => call('CLIENT', 'KILL', 'TYPE', 'normal'),
+				subscriptions: () => call('CLIENT', 'KILL', 'TYPE', 'pubsub'),
+				process: async () => {
+					await kill(fleet[Math.floor(random() * fleet.length)] as Worker)
+					await start({ options: { ...options, name } }, 1)
+				},
+				restart: async () => {
+					await server.kill()
+					await sleep(random() * 500)
+					await server.start()
+				},
+				FLUSHALL: () => call('FLUSHALL'),
+				eviction: () => call('DEL', key + ['', ':queue', ':leases'][Math.floor(random() * 3)]),
+				junk: () => call('SET', key + ['', ':queue', ':leases'][Math.floor(random() * 3)], 'junk'),
+				scripts: () => call('SCRIPT', 'FLUSH'),
+				stall: async () => {
+					server.pause()
+					await sleep(random() * 1.5 * LEASE)
+					server.resume()
+				},
+				rights: async () => {
+					const commands = ['evalsha', 'eval', 'publish', 'hset', 'hdel', 'zadd', 'zrem', 'info', 'subscribe']
+					const command = commands[Math.floor(random() * commands.length)]
+					await call('ACL', 'SETUSER', 'default', `-${command}`)
+					await sleep(random() * 500)
+					await call('ACL', 'SETUSER', 'default', '+@all')
+				},
+			}
+			const done: Record<string, number> = {}
+			const until = performance.now() + Number(process.env.TORTURE ?? 10_000)
+			while (performance.now() < until) {
+				await sleep(random() * 800)
+				const what = Object.keys(actions)[Math.floor(random() * Object.keys(actions).length)] as string
+				done[what] = (done[what] ?? 0) + 1
+				await actions[what]?.()
+			}
+			await call('ACL', 'SETUSER', 'default', '+@all')
+			// The longest pause between two attempts to join, and a lease.
+			await sleep(1_000 + LEASE)
+			const rate = await vi.waitFor(
+				async () => {
+					const found = await ongoing()
+					expect(found).toBeGreaterThan(40)
+					return found
+				},
+				{ timeout: 2 * LEASE },
+			)
+			const found = await seen()
+			print('torture', { whenUnavailable, ...done, ...found, rate })
+			// What docs/redis.md says of a share: no process but one that was cut off alone can be one
+			// too many.
+			expect(found.most).toBeLessThanOrEqual(whenUnavailable === 'reject' ? 6 : 12)
+		},
+	)
 })
+
+/** Numbers from 0 to 1, the same with each seed (mulberry32). */
+function seeded(seed: number): () => number {
+	let state = seed
+	return () => {
+		state = (state + 0x6d2b79f5) | 0
+		let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+		mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+		return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+	}
+}

@@ -41,7 +41,10 @@ async function check(clients: RedisClient[], name: string): Promise<void> {
 	}
 }
 
-/** Through a failover shorter than the lease: who holds a permit counts, who waits keeps its place, and then all goes on. */
+/**
+ * Through a failover shorter than the lease: who holds a permit counts, who waits keeps its place,
+ * and then all goes on.
+ */
 async function checkFailover(
 	clients: RedisClient[],
 	name: string,

@@ -1,12 +1,12 @@
-// One process of a fleet: takes permits, and tells a probe, which is another Redis, of each beginning and end of work.
+// One process of a fleet: takes permits, and tells a probe, which is another Redis, of each
+// beginning and end of work.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { redisLimiter } from 'inflight-limit/redis'
 import { Cluster, Redis } from 'ioredis'
 import { createClient, createCluster } from 'redis'
 
-const { kind, port, cluster, probePort, id, concurrency, hold, even, block, clock, options } = JSON.parse(
-	/** @type {string} */ (process.argv[2]),
-)
+const { kind, port, cluster, probePort, id, concurrency, hold, even, block, clock, keys, options } =
+	JSON.parse(/** @type {string} */ (process.argv[2]))
 if (clock) {
 	const { now } = Date
 	Date.now = () => now() + clock
@@ -39,7 +39,9 @@ const client = await connect[/** @type {'redis' | 'ioredis'} */ (kind)]()
 const probe = new Redis(probePort, '127.0.0.1')
 process.on('warning', () => {})
 
-/** Counts who is at work, in all processes; the highest sum is kept, with the time at which it was. */
+/**
+ * Counts who is at work, in all processes; the highest sum is kept, with the time at which it was.
+ */
 const ENTER = `
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 local sum = 0
@@ -54,7 +56,10 @@ const LEAVE = `
 if tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0) > 0 then redis.call('HINCRBY', KEYS[1], ARGV[1], -1) end
 `
 
-const limiter = redisLimiter({ client, ...options })
+const limiter = redisLimiter({ client, ...options, ...(keys ? { key: () => 'a' } : {}) })
+
+/** @param {number} place */
+const keyOf = (place) => (keys ? { key: `key ${place % keys}` } : {})
 let running = true
 const seen = { done: 0, rejected: 0, lost: 0, workAfterLoss: 0, available: true }
 /** @type {number[]} */
@@ -91,7 +96,8 @@ async function work() {
 				seen.lost++
 				break
 			}
-			// Work, by someone who was away for longer than a lease since he last looked, and was not told.
+			// Work, by someone who was away for longer than a lease since he last looked, and was not
+			// told.
 			if (performance.now() - last > (options.lease ?? 10_000)) seen.workAfterLoss++
 			last = performance.now()
 		}
@@ -118,13 +124,13 @@ const now = () => Number(process.hrtime.bigint()) / 1e6
 const taken = new Map()
 
 /**
- * One permit, by its place in the order of arrival. Is told when Redis knows of it, when it is admitted, and when it is released:
- * after `hold`, or by `give`.
+ * One permit, by its place in the order of arrival. Is told when Redis knows of it, when it is
+ * admitted, and when it is released: after `hold`, or by `give`.
  *
  * @param {number} place @param {number | undefined} hold
  */
 async function take(place, hold) {
-	const admission = limiter.acquire()
+	const admission = limiter.acquire(keyOf(place))
 	const answered = /** @type {{ ping(): Promise<unknown> }} */ (client).ping()
 	answered.then(() => process.send?.({ arrived: place }))
 	const { token, release } = await admission

@@ -1,0 +1,178 @@
+import { type Driver, type Duplicate, driverOf, type Emitter, type RedisClient } from './drivers.js'
+import { type Listening, SHA } from './protocol.js'
+import { SCRIPT } from './script.js'
+
+/** Its users are those of one channel each. */
+export interface LinkUser {
+	/** A message on its channel. */
+	message(text: string): void
+	/** The connection of its commands was lost, or is another one. */
+	reset(): void
+	/** Messages may have been missed, or will be. */
+	gap(): void
+	/** Messages come again. */
+	resubscribed(): void
+}
+
+/**
+ * After each of these nobody knows what became of the commands under way, nor whether it is the
+ * same Redis.
+ */
+const RESETS = [
+	'close',
+	'end',
+	'reconnecting',
+	// Cluster
+	'-node',
+	'node-reconnecting',
+	'node-disconnect',
+	// Sentinel
+	'topology-change',
+]
+
+/** After each of these on the connection for messages some may be missing. */
+const GAPS = ['error', 'close', 'end', 'reconnecting', 'ready']
+
+const PROBE = 'return 1'
+
+/** How often, and after how long each, in ms, it is tried again to leave a channel. */
+const ATTEMPTS = 10
+const PAUSE = 1_000
+
+/** The events on which a script is told, by `call`, of what it can't see. */
+function onAny(emitter: Emitter, events: readonly string[], call: () => void): void {
+	for (const event of events) emitter.on(event, call)
+}
+
+/**
+ * A client, with one connection more for messages: shared by all limiters that were given this
+ * client.
+ */
+export class RedisLink {
+	readonly listening: Listening
+	/** Whether it is known when messages may have been missed. */
+	readonly gapless: boolean
+	readonly #client: RedisClient
+	readonly #driver: Driver
+	readonly #users = new Map<string, LinkUser>()
+
+	constructor(client: RedisClient) {
+		this.#client = client
+		this.#driver = driverOf(client, (channel, text) => this.#users.get(channel)?.message(text))
+		this.listening = this.#driver.listening
+		this.gapless = this.#driver.ownMessages
+		onAny(client as unknown as Emitter, RESETS, () => {
+			for (const user of this.#all()) user.reset()
+		})
+	}
+
+	/** Whether the client ends its process when its connection is lost. */
+	get fragile(): boolean {
+		return (
+			this.#driver.needsErrorListener && (this.#client as unknown as Emitter).listenerCount?.('error') === 0
+		)
+	}
+
+	run(keys: string[], args: string[]): Promise<unknown> {
+		return this.#driver.evalsha(SHA, keys, args)
+	}
+
+	/** The same, on a Redis that may not know the script. */
+	load(keys: string[], args: string[]): Promise<unknown> {
+		return this.#driver.eval(SCRIPT, keys, args)
+	}
+
+	/** Is answered when Redis answers. */
+	probe(key: string): Promise<unknown> {
+		return this.#driver.eval(PROBE, [key], [])
+	}
+
+	async subscribe(channel: string, user: LinkUser): Promise<void> {
+		if (this.#users.has(channel)) return
+		await this.#driver.open((duplicate) => this.#tend(duplicate))
+		await this.#driver.listen(channel)
+		this.#users.set(channel, user)
+	}
+
+	/**
+	 * Subscribes again, if it is still wanted: Redis does not see that the client listens to a
+	 * channel of a shard. Never rejects.
+	 */
+	async resubscribe(channel: string): Promise<void> {
+		try {
+			await this.#driver.leave(channel)
+			if (this.#users.has(channel)) await this.#driver.listen(channel)
+			if (!this.#users.has(channel)) this.#insistOnLeaving(channel)
+		} catch {
+			// Its user asks again.
+		}
+	}
+
+	unsubscribe(channel: string): void {
+		if (this.#users.delete(channel)) this.#insistOnLeaving(channel)
+	}
+
+	#all(): Set<LinkUser> {
+		return new Set(this.#users.values())
+	}
+
+	/** A channel that is left behind would be subscribed to again with each new connection. */
+	async #insistOnLeaving(channel: string): Promise<void> {
+		for (let i = 0; i < ATTEMPTS; i++) {
+			try {
+				await this.#driver.leave(channel)
+				return
+			} catch {
+				await new Promise((resolve) => setTimeout(resolve, PAUSE).unref())
+			}
+		}
+	}
+
+	/** The connection for messages must not keep the process alive, nor outlive the client. */
+	#tend(duplicate: Duplicate): void {
+		onAny(duplicate, GAPS, () => {
+			for (const user of this.#all()) user.gap()
+		})
+		duplicate.on('connect', () => {
+			if (duplicate.unref !== undefined) duplicate.unref()
+			else duplicate.stream?.unref?.()
+		})
+		duplicate.on('ready', () => this.#resubscribed())
+		;(this.#client as unknown as Emitter).on('end', () => {
+			try {
+				if (duplicate.disconnect !== undefined) duplicate.disconnect()
+				else duplicate.destroy?.()
+			} catch {
+				// It was closed already.
+			}
+		})
+	}
+
+	/**
+	 * Both clients subscribe again by themselves; ioredis does not say when that is done, so it is
+	 * asked once more.
+	 */
+	async #resubscribed(): Promise<void> {
+		const channels = [...this.#users.keys()]
+		try {
+			if (!this.#driver.needsErrorListener) {
+				await Promise.all(channels.map((channel) => this.#driver.listen(channel)))
+			}
+			for (const user of this.#all()) user.resubscribed()
+		} catch {
+			// The connection was lost again.
+		}
+	}
+}
+
+const links = new WeakMap<RedisClient, RedisLink>()
+
+/** The link that goes with a client. */
+export function linkOf(client: RedisClient): RedisLink {
+	let link = links.get(client)
+	if (link === undefined) {
+		link = new RedisLink(client)
+		links.set(client, link)
+	}
+	return link
+}

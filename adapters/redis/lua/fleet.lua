@@ -1,0 +1,112 @@
+-- What the operations need that a process does as a member of the fleet, and not for one request.
+
+-- All that they may run: with so many, it is not seen which comes after the first write.
+local function needAll()
+  need('HSET', S, 'a', 'b')
+  need('HDEL', S, 'a')
+  need('HGET', S, 'a')
+  need('HMGET', S, 'a')
+  need('HSCAN', S, '0')
+  need('ZADD', Q, '0', 'a')
+  need('ZREM', Q, 'a')
+  need('ZRANGE', Q, '0', '0')
+  need('ZSCAN', Q, '0')
+  need('ZCARD', L)
+  need('ZMSCORE', Q, 'a')
+  need('DEL', S)
+  need('PEXPIRE', S, '1')
+  need('TYPE', S)
+  need('TIME')
+  need('INFO', 'server')
+  if sharded(P) then
+    need('PUBSUB', 'SHARDNUMSUB', channel(P))
+    need('SPUBLISH', channel(P), 'a')
+  else
+    need('PUBLISH', channel(P), 'a')
+  end
+end
+
+-- What is at one of our keys and of another type is not ours.
+local function clear(name, type)
+  local found = call('TYPE', name)['ok']
+  if found ~= type and found ~= 'none' then call('DEL', name) end
+end
+
+-- The same for all keys that somebody waits for.
+local function grantAll()
+  if queued == 0 then return end
+  local from = '-'
+  while true do
+    local head = call('ZRANGE', Q, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+    if not head then return end
+    local of = match(head, '^([^:]*):') or ''
+    grant(account(of), limit(account(of), 0))
+    from = '(' .. of .. ';'
+  end
+end
+
+-- All of a hash or a sorted set whose name fits: {name, value, …}
+local function find(command, target, pattern)
+  local found, cursor = {}, '0'
+  repeat
+    local page = call(command, target, cursor, 'MATCH', pattern, 'COUNT', 100000)
+    cursor = page[1]
+    for _, value in ipairs(page[2]) do found[#found + 1] = value end
+  until cursor == '0'
+  return found
+end
+
+-- Forgets all that the books have of a process. Notes what it held, and where it waited, by key.
+local function drop(process, freed)
+  local gone, permits = {process}, find('HSCAN', S, process .. ':*')
+  for k = 1, #permits, 2 do
+    local w, of = match(permits[k + 1], '^(%d+)(.*)$')
+    if not w then w, of = 0, '' end
+    gone[#gone + 1] = permits[k]
+    change(account(of), -tonumber(w), 0)
+    freed[of] = (freed[of] or 0) + w
+  end
+  each('HDEL', S, gone)
+  if queued > 0 then
+    local waiters, names = find('ZSCAN', Q, '*:' .. process .. ':*'), {}
+    for k = 1, #waiters, 2 do
+      local of = match(waiters[k], '^([^:]*):')
+      names[#names + 1] = waiters[k]
+      change(account(of), 0, -1)
+      freed[of] = freed[of] or 0
+    end
+    each('ZREM', Q, names)
+  end
+  call('ZREM', L, process)
+end
+
+local function grantFreed(freed)
+  for of, w in pairs(freed) do grant(account(of), limit(account(of), w)) end
+end
+
+local function expire(lease)
+  local longest = math.max(lease, tonumber(call('HGET', S, 'lease')) or 0)
+  call('HSET', S, 'lease', longest)
+  for _, name in ipairs(KEYS) do call('PEXPIRE', name, 2 * longest) end
+end
+
+-- What a process must know of the fleet: where it stands in it, and in how many ms there is
+-- something to do.
+local function fleet(answer)
+  local leases, rank, soon = call('ZRANGE', L, 0, -1, 'WITHSCORES'), 0, -1
+  for k = 1, #leases, 2 do
+    local left = math.max(leases[k + 1] - now(), 0)
+    if leases[k] < P then rank = rank + 1 end
+    if leases[k] ~= P and (soon < 0 or left < soon) then soon = left end
+  end
+  if grace > 0 and (soon < 0 or grace - now() < soon) then soon = math.max(grace - now(), 0) end
+  for _, value in ipairs({capacity, taken(), queued, #leases / 2, rank, math.ceil(soon)}) do
+    answer[#answer + 1] = value
+  end
+  return answer
+end
+
+local function server()
+  local info = call('INFO', 'server')
+  return match(info, 'run_id:(%w+)') or '', tonumber(match(info, 'uptime_in_seconds:(%d+)')) or 0
+end

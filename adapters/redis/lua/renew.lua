@@ -1,0 +1,46 @@
+-- renew: begins the lease of a process anew, takes back what belongs to those whose leases have
+--          ended, and tells the process of permits whose message was lost
+-- ARGV     4 lease, 5 ttl, in ms
+--          6 … some of those that wait: <process>:<session>:<id>, then as they stand in the queue
+-- Answers  {'renewed', capacity, active, queued, processes, rank,
+--           ms until there is something to do or -1,
+--           then <process>:<session>:<id>, token of each of those that were given a permit}
+
+if op == 'renew' then
+  local lease, ttl, freed = tonumber(ARGV[4]), tonumber(ARGV[5]), {}
+  local run = server()
+  if run ~= s[3] then return {'rejoin'} end
+  local asked, places = {}, {}
+  for k = 6, #ARGV, 2 do
+    asked[#asked + 1] = ARGV[k]
+    places[#places + 1] = ARGV[k + 1]
+  end
+  call('ZADD', L, now() + ttl, P)
+  local ended = call('ZRANGE', L, '-inf', now(), 'BYSCORE')
+  for _, process in ipairs(ended) do drop(process, freed) end
+  if #ended > 0 then put('members', s[5] - #ended) end
+  if grace > 0 and now() >= grace then
+    grace = 0
+    grantAll()
+  end
+  grantFreed(freed)
+  save()
+  expire(lease)
+  local given = {}
+  if #asked > 0 then
+    local permits, scores = call('HMGET', S, unpack(asked)), call('ZMSCORE', Q, unpack(places))
+    for k, name in ipairs(asked) do
+      if permits[k] and permits[k] ~= '0' then
+        token = token + 1
+        given[#given + 1] = name
+        given[#given + 1] = token
+      elseif not scores[k] then
+        return {'rejoin'}
+      end
+    end
+    if #given > 0 then call('HSET', S, 'head', encode('ddddd', capacity, active, queued, token, grace)) end
+  end
+  local answer = fleet({'renewed'})
+  for _, value in ipairs(given) do answer[#answer + 1] = value end
+  return answer
+end
