@@ -22,7 +22,10 @@ export interface RequestLike extends IncomingMessage {
 export type Next = (error?: unknown) => void
 
 export interface LimitOptions extends LimiterOptions<RequestLike> {
-	/** Answers a refused request instead of the default answer. `next(rejection)` leaves it to the error handling. */
+	/**
+	 * Answers a refused request instead of the default answer. `next(rejection)` leaves it to the
+	 * error handling.
+	 */
 	onReject?(rejection: Rejection, req: RequestLike, res: ServerResponse, next: Next): unknown
 }
 
@@ -33,8 +36,9 @@ export interface Middleware {
 }
 
 /**
- * Middleware that bounds how many requests are worked on at the same time. Those past `capacity` wait their turn; those
- * past the bounds of waiting are refused with a 503 (429 with `key`), `Retry-After` and an RFC 9457 body.
+ * Middleware that bounds how many requests are worked on at the same time. Those past `capacity`
+ * wait their turn; those past the bounds of waiting are refused with a 503 (429 with `key`),
+ * `Retry-After` and an RFC 9457 body.
  *
  * ```ts
  * app.use(limit(3))
@@ -42,7 +46,8 @@ export interface Middleware {
  * ```
  *
  * @param options - the capacity, or an object with it, or a {@link Limiter} to share.
- * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+ * unknown.
  */
 export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
 	const { limiter, onReject } = readLimit(options)

@@ -27,7 +27,10 @@ export interface ContextLike {
 export type Next = () => Promise<unknown>
 
 export interface LimitOptions extends LimiterOptions<ContextLike> {
-	/** Answers a refused request instead of the default answer. To throw the rejection leaves it to the error handling. */
+	/**
+	 * Answers a refused request instead of the default answer. To throw the rejection leaves it to
+	 * the error handling.
+	 */
 	onReject?(rejection: Rejection, ctx: ContextLike, next: Next): unknown
 }
 
@@ -38,15 +41,17 @@ export interface Middleware {
 }
 
 /**
- * Middleware that bounds how many requests are worked on at the same time. Those past `capacity` wait their turn; those
- * past the bounds of waiting are refused with a 503 (429 with `key`), `Retry-After` and an RFC 9457 body.
+ * Middleware that bounds how many requests are worked on at the same time. Those past `capacity`
+ * wait their turn; those past the bounds of waiting are refused with a 503 (429 with `key`),
+ * `Retry-After` and an RFC 9457 body.
  *
  * ```ts
  * app.use(limit(3))
  * ```
  *
  * @param options - the capacity, or an object with it, or a {@link Limiter} to share.
- * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+ * unknown.
  */
 export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
 	const { limiter, onReject } = readLimit(options)

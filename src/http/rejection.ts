@@ -4,8 +4,8 @@ import type { Gate } from '../limiter/gate.js'
 import { rejectionFields } from './headers.js'
 
 /**
- * Why a request is rejected, and how to say so. Frameworks answer accordingly when it is thrown or passed to `next`:
- * Express and Koa both honour `status`, `headers` and `expose`.
+ * Why a request is rejected, and how to say so. Frameworks answer accordingly when it is thrown or
+ * passed to `next`: Express and Koa both honour `status`, `headers` and `expose`.
  */
 export interface Rejection extends RejectedError {
 	readonly status: number
@@ -13,7 +13,10 @@ export interface Rejection extends RejectedError {
 	readonly expose: boolean
 }
 
-/** The problem types that draft-ietf-httpapi-ratelimit-headers-11, section 5, registers with IANA, with their titles. */
+/**
+ * The problem types that draft-ietf-httpapi-ratelimit-headers-11, section 5, registers with IANA,
+ * with their titles.
+ */
 const PROBLEMS: Record<number, { type: string; title: string } | undefined> = {
 	429: {
 		type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
@@ -37,10 +40,16 @@ interface Content {
 	readonly body: string
 }
 
-/** There are few: one for each status in use, reason, and second from 1 to 60. Under load, it is the same again and again. */
+/**
+ * There are few: one for each status in use, reason, and second from 1 to 60. Under load, it is the
+ * same again and again.
+ */
 const CONTENTS = new Map<string, Content>()
 
-/** The default answer: an RFC 9457 problem. It tells nothing of the limiter’s figures, which are not the client’s. */
+/**
+ * The default answer: an RFC 9457 problem. It tells nothing of the limiter’s figures, which are not
+ * the client’s.
+ */
 export function answerTo(rejection: Rejection): Content {
 	const { headers, body } = contentOf(rejection)
 	return { headers: { ...rejection.headers, ...headers }, body }

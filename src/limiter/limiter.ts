@@ -22,7 +22,9 @@ import { type Entrance, enter, type Gate, SKIPPED, type Stay } from './gate.js'
 import { LIMITER_OPTIONS, type LimiterOptions } from './options.js'
 import { type Common, Partition } from './partition.js'
 
-/** The figures of a limiter at one moment: a plain object, fit for JSON. Counts are since its start. */
+/**
+ * The figures of a limiter at one moment: a plain object, fit for JSON. Counts are since its start.
+ */
 export interface LimiterStats extends Counts {
 	name: string
 	/** `null`: no bound. With `key`: for each key; when each finds its own, that of a new one. */
@@ -53,8 +55,8 @@ const NEVER_ABORTED: AbortSignalLike = {
 /**
  * The admission of requests: a partition, or one for each key, with bounds by default, and figures.
  *
- * Made once, it can be shared by several routes, apps and frameworks, with `limit(limiter)`, and by tasks that are no
- * requests, with `limiter.run(task, context)`.
+ * Made once, it can be shared by several routes, apps and frameworks, with `limit(limiter)`, and by
+ * tasks that are no requests, with `limiter.run(task, context)`.
  */
 export class Limiter implements Gate {
 	/** What it is called in figures. */
@@ -83,7 +85,8 @@ export class Limiter implements Gate {
 
 	/**
 	 * @param options - the capacity, or an object with it.
-	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+	 * unknown.
 	 */
 	constructor(options: number | ControllerFactory | LimiterOptions) {
 		const given = typeof options === 'object' ? options : { capacity: options }
@@ -123,7 +126,9 @@ export class Limiter implements Gate {
 		this.#partition = new Partition(this.#common, undefined, controller ?? this.#capacity)
 	}
 
-	/** Requests at work at once. With `key`: for each key; when each finds its own, that of a new one. */
+	/**
+	 * Requests at work at once. With `key`: for each key; when each finds its own, that of a new one.
+	 */
 	get capacity(): number {
 		return this.#options.key === undefined ? this.#partition.capacity : this.#capacity
 	}
@@ -156,7 +161,8 @@ export class Limiter implements Gate {
 	}
 
 	/**
-	 * Changes the capacity: upwards, waiting requests are admitted at once; downwards, those at work finish first.
+	 * Changes the capacity: upwards, waiting requests are admitted at once; downwards, those at work
+	 * finish first.
 	 *
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 1, or Infinity.
 	 * @throws Error - a controller finds the capacity.
@@ -173,13 +179,17 @@ export class Limiter implements Gate {
 	 * Tells an observer of each admission, release, rejection and resize from now on.
 	 *
 	 * @returns a function that ends it.
-	 * @throws TypeError - `observer` has none of an observer's functions, or something else in their place.
+	 * @throws TypeError - `observer` has none of an observer's functions, or something else in their
+	 * place.
 	 */
 	observe(observer: Observer): () => void {
 		return this.#common.figures.observe(observer)
 	}
 
-	/** Rejects all requests that wait and all that come, with `closed`. Those at work finish. It can't be undone. */
+	/**
+	 * Rejects all requests that wait and all that come, with `closed`. Those at work finish. It can't
+	 * be undone.
+	 */
 	close(): void {
 		this.#closed = true
 		this.#partition.close()
@@ -195,24 +205,25 @@ export class Limiter implements Gate {
 	}
 
 	/**
-	 * Takes a permit for something that is no request, after waiting for it if need be. It is treated as a request of this
-	 * context: by its key, weight, priority, flow and deadline.
+	 * Takes a permit for something that is no request, after waiting for it if need be. It is treated
+	 * as a request of this context: by its key, weight, priority, flow and deadline.
 	 *
 	 * @param context - what the functions of the options are given.
-	 * @returns a promise of the permit; of one that counts nothing, if `skip` or `key` exempt the context. It rejects with a
-	 * `RejectedError`, with the reason of `signal`, or with what the functions of the options throw.
+	 * @returns a promise of the permit; of one that counts nothing, if `skip` or `key` exempt the
+	 * context. It rejects with a `RejectedError`, with the reason of `signal`, or with what the
+	 * functions of the options throw.
 	 */
 	async acquire(context: object = {}, options: TaskOptions = {}): Promise<Permit> {
 		return new TaskPermit(await this.#admission(context, options))
 	}
 
 	/**
-	 * Runs `task` with a permit, which is given back when the task is over, however it ends. A task that throws counts as a
-	 * request that was answered with a status of 500.
+	 * Runs `task` with a permit, which is given back when the task is over, however it ends. A task
+	 * that throws counts as a request that was answered with a status of 500.
 	 *
 	 * @param context - what the functions of the options are given.
-	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire} does; a task whose
-	 * `signal` was aborted before its turn is never run.
+	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire}
+	 * does; a task whose `signal` was aborted before its turn is never run.
 	 */
 	async run<T>(
 		task: (permit: Permit) => T | PromiseLike<T>,
