@@ -577,12 +577,8 @@ export class RedisLimiter implements Gate {
 	}
 
 	#rejection(reason: RejectionReason): RejectedError {
-		const { active, queued, capacity } = this.#fleet
-		return new RejectedError(
-			reason,
-			this.#pace.secondsFor(Math.max(queued, this.#waiting.size) + 1),
-			`Rejected (${reason}): ${active} of ${capacity} permits of the fleet are held, ${queued} callers wait, as last known`,
-		)
+		const ahead = Math.max(this.#fleet.queued, this.#waiting.size)
+		return new RejectedError(reason, this.#pace.secondsFor(ahead + 1), this.#fleet)
 	}
 
 	#settleIdle(): void {

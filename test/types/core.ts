@@ -91,9 +91,13 @@ export function rejection(error: RejectedError): void {
 	holds<Equal<typeof error.code, 'ERR_INFLIGHT_REJECTED'>>()
 	holds<Equal<typeof error.retryAfter, number>>()
 	holds<RejectedError extends Error ? true : false>()
-	new RejectedError('timeout', 1, 'waited long enough')
+	const figures: number[] = [error.active, error.capacity, error.queued, error.status, error.statusCode]
+	figures.length = 0
+	holds<Equal<typeof error.headers, Readonly<Record<string, string>>>>()
+	const load = { active: 3, capacity: 3, queued: 0 }
+	new RejectedError('timeout', 1, load)
 	// @ts-expect-error - not a reason
-	new RejectedError('bored', 1, '')
+	new RejectedError('bored', 1, load)
 }
 
 export async function admitted(request: object): Promise<void> {
