@@ -1,10 +1,14 @@
 import { describe, expect, test } from 'vitest'
 import { limit as limitExpress } from '../adapters/express.js'
 import { limit as limitKoa } from '../adapters/koa.js'
+import { adaptive } from '../src/adaptive/index.js'
 import { Limiter } from '../src/limiter/limiter.js'
+import { LIMITER_OPTIONS } from '../src/limiter/options.js'
 import { Semaphore } from '../src/semaphore/semaphore.js'
 
 const CAPACITY = 'capacity must be an integer from 1, or Infinity'
+const MIDDLEWARE =
+	'capacity must be an integer from 1, Infinity, or a controller; got the middleware of a limiter: share it by limit(middleware.limiter)'
 const ORDERS = 'one of "fifo", "lifo", "adaptive"'
 const WAIT = 'a number of milliseconds from 0 to 2147483647, or Infinity'
 
@@ -24,6 +28,34 @@ const refused: [unknown, typeof Error, string][] = [
 	[{}, TypeError, `${CAPACITY}; got undefined`],
 	[{ capacity: {} }, TypeError, `${CAPACITY}; got an object`],
 	[{ capacity: null }, TypeError, `${CAPACITY}; got null`],
+	[
+		new Semaphore(3),
+		TypeError,
+		'options must be a capacity or an object of options; got a semaphore: requests need a Limiter',
+	],
+	[limitExpress(3), TypeError, MIDDLEWARE],
+	[limitKoa(3), TypeError, MIDDLEWARE],
+	[{ capacity: limitExpress(3) }, TypeError, MIDDLEWARE],
+	[
+		{ capacity: adaptive },
+		TypeError,
+		'what capacity returns must be a controller; got a function: call it, as in capacity: adaptive()',
+	],
+	[{ capacity: Promise.resolve(3) }, TypeError, `${CAPACITY}; got a promise`],
+	[{ max: 3 }, TypeError, 'unknown option "max": write capacity'],
+	[{ activeLimit: 3 }, TypeError, 'unknown option "activeLimit": write capacity'],
+	[{ capacity: 3, queuedLimit: 9 }, TypeError, 'unknown option "queuedLimit": write maxQueue'],
+	[{ capacity: 3, keyGenerator: () => 'a' }, TypeError, 'unknown option "keyGenerator": write key'],
+	[
+		{ capacity: 3, ipv6Subnet: 56 },
+		TypeError,
+		'unknown option "ipv6Subnet": write key: addressKey({ ipv6Subnet })',
+	],
+	[
+		{ capacity: 3, windowMs: 60_000 },
+		TypeError,
+		'unknown option "windowMs": write capacity (of the requests at work at once; there is no window of time)',
+	],
 	[{ capacity: 3, maxQueue: -1 }, RangeError, 'maxQueue must be an integer from 0, or Infinity; got -1'],
 	[{ capacity: 3, maxQueue: '9' }, TypeError, 'maxQueue must be an integer from 0, or Infinity; got "9"'],
 	[{ capacity: 3, maxWait: 2 ** 31 }, RangeError, `maxWait must be ${WAIT}; got 2147483648`],
@@ -82,6 +114,10 @@ describe.each([
 		expect(() => make({ capacity: 3, maxQueu: 5 })).toThrow(new TypeError(message))
 	})
 
+	test.each(LIMITER_OPTIONS)('null for %s', (name) => {
+		expect(() => make({ capacity: 3, priority: () => 1, [name]: null })).toThrow(/ must be .*; got null$/)
+	})
+
 	test('what a class says, too', () => {
 		class Options {
 			capacity = 3
@@ -110,6 +146,85 @@ test.each([
 	expect(() => limit({ capacity: 3, onReject: 503 as never })).toThrow(
 		new TypeError('onReject must be a function; got 503'),
 	)
+})
+
+test('another package’s name for onReject leads to it where there is one', () => {
+	const rejects = (given: object) => () => limitExpress(given as never)
+	expect(rejects({ capacity: 3, handler() {} })).toThrow('unknown option "handler": write onReject')
+	expect(rejects({ capacity: 3, rejectHandler() {} })).toThrow(
+		'unknown option "rejectHandler": write onReject',
+	)
+	expect(() => new Limiter({ capacity: 3, handler() {} } as never)).toThrow(
+		`unknown option "handler"; allowed are ${NAMES}`,
+	)
+})
+
+test('the methods of an object of options keep their this', async () => {
+	const seen: unknown[] = []
+	class Options {
+		capacity = 1
+		key(): string {
+			seen.push(this)
+			return 'a'
+		}
+		weight(): number {
+			return seen.push(this) && 1
+		}
+		skip(): boolean {
+			return seen.push(this) === 0
+		}
+		priority(): number {
+			return seen.push(this)
+		}
+		fairBy(): string {
+			return `${seen.push(this)}`
+		}
+		deadline(): number {
+			return seen.push(this) && Number.POSITIVE_INFINITY
+		}
+	}
+	const options = new Options()
+	for (const limiter of [new Limiter(options), limitExpress(options).limiter, limitKoa(options).limiter]) {
+		seen.length = 0
+		await limiter.run(() => {})
+		expect(seen).toHaveLength(6)
+		for (const it of seen) expect(it).toBe(options)
+	}
+})
+
+describe('what key returns', () => {
+	async function keyOf(value: unknown): Promise<unknown[]> {
+		const limiter = new Limiter({ capacity: 1, key: () => value as string })
+		const keys: unknown[] = []
+		limiter.observe({ admitted: ({ key }) => keys.push(key) })
+		await limiter.run(() => {})
+		expect(limiter.stats().keys).toBe(0)
+		return keys
+	}
+
+	test.each([
+		['a', 'a'],
+		['', ''],
+		[7, '7'],
+		[0, '0'],
+		[2n ** 64n, '18446744073709551616'],
+	])('%o is the key %o', async (value, key) => {
+		expect(await keyOf(value)).toEqual([key])
+	})
+
+	test.each([undefined, null])('%o is none', async (value) => {
+		expect(await keyOf(value)).toEqual([])
+	})
+
+	const allowed = 'what key returns must be a string, a number, a bigint, undefined or null'
+	test.each([
+		[Number.NaN, RangeError, `${allowed}; got NaN`],
+		[{}, TypeError, `${allowed}; got an object`],
+		[true, TypeError, `${allowed}; got true`],
+		[Promise.resolve('a'), TypeError, `${allowed}; got a promise: find it in a middleware before this one`],
+	])('%o is an error', async (value, type, message) => {
+		await expect(keyOf(value)).rejects.toThrow(new type(message))
+	})
 })
 
 test('the limiter’s resize refuses what its capacity refuses', () => {

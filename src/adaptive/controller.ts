@@ -39,7 +39,8 @@ export type ControllerFactory = () => Controller
 export function checkController(factory: ControllerFactory): Controller {
 	const controller: unknown = factory()
 	if (typeof controller !== 'object' || controller === null) {
-		throw wrongType('what capacity returns', 'a controller', controller)
+		const remedy = typeof controller === 'function' ? 'call it, as in capacity: adaptive()' : undefined
+		throw wrongType('what capacity returns', 'a controller', controller, remedy)
 	}
 	const { initial, max = Number.POSITIVE_INFINITY, sample, refuses } = controller as Controller
 	checkCapacity(max, 1, 'max of a controller')

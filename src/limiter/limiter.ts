@@ -12,6 +12,7 @@ import {
 	checkSignal,
 	checkSkip,
 	checkStatusCode,
+	readOptions,
 } from '../checks.js'
 import { Scheduling } from '../queue/scheduling.js'
 import { Pace } from '../semaphore/pace.js'
@@ -86,12 +87,13 @@ export class Limiter implements Gate {
 	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
 	 */
 	constructor(options: number | ControllerFactory | LimiterOptions) {
-		const given = typeof options === 'object' ? options : { capacity: options }
-		checkOptions(given, LIMITER_OPTIONS)
+		const given = readOptions(typeof options === 'object' ? options : { capacity: options }, LIMITER_OPTIONS)
 		// Its readable members would pass for options; its `key` and what else it hides would be lost.
-		if (enter in given)
+		if (typeof options === 'object' && enter in options)
 			throw new TypeError('options must be a capacity or an object of options; got a Limiter')
-		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, name = 'default' } = given
+		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, stallTimeout = 60_000 } = given
+		const { statusCode = given.key === undefined ? 503 : 429, name = 'default' } = given
+		const { serverTiming = false, rateLimitFields = false } = given
 		const { capacity } = given
 		this.#factory = typeof capacity === 'function' ? capacity : undefined
 		const controller = this.#factory && checkController(this.#factory)
@@ -99,7 +101,7 @@ export class Limiter implements Gate {
 		checkMaxQueue(maxQueue)
 		checkDuration('maxWait', maxWait)
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
-		this.stallTimeout = checkDuration('stallTimeout', given.stallTimeout ?? 60_000)
+		this.stallTimeout = checkDuration('stallTimeout', stallTimeout)
 		this.name = checkName(name)
 		this.#options = {
 			key: checkFunction('key', given.key),
@@ -107,9 +109,9 @@ export class Limiter implements Gate {
 			skip: checkFunction('skip', given.skip),
 			deadline: checkFunction('deadline', given.deadline),
 		}
-		this.statusCode = checkStatusCode(given.statusCode ?? (given.key === undefined ? 503 : 429))
-		this.serverTiming = checkBoolean('serverTiming', given.serverTiming ?? false)
-		this.rateLimitFields = checkBoolean('rateLimitFields', given.rateLimitFields ?? false)
+		this.statusCode = checkStatusCode(statusCode)
+		this.serverTiming = checkBoolean('serverTiming', serverTiming)
+		this.rateLimitFields = checkBoolean('rateLimitFields', rateLimitFields)
 		const scheduling = new Scheduling(given)
 		this.#common = {
 			maxQueue,
@@ -240,9 +242,9 @@ export class Limiter implements Gate {
 		if (skip !== undefined && checkSkip(skip(request))) return SKIPPED
 		let partition = this.#partition
 		if (keyOf !== undefined) {
-			const key = keyOf(request)
+			const key = checkKey(keyOf(request))
 			if (key === undefined) return SKIPPED
-			partition = this.#partitions.get(checkKey(key)) ?? this.#newPartition(key)
+			partition = this.#partitions.get(key) ?? this.#newPartition(key)
 		}
 		const weight = weightOf === undefined ? 1 : partition.checkWeight(weightOf(request))
 		if (partition.isOverloaded(request)) return partition.reject('overloaded', weight)

@@ -1,4 +1,4 @@
-import http, { type RequestListener } from 'node:http'
+import http, { type RequestListener, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import express from 'express'
 import express4 from 'express4'
@@ -118,6 +118,19 @@ describe.each([
 			expose: true,
 			headers: { 'Retry-After': '1' },
 		})
+	})
+
+	test('onReject keeps its this', async () => {
+		class Options {
+			capacity = 1
+			readonly #text = 'mine'
+			onReject(_rejection: unknown, _req: unknown, res: ServerResponse): void {
+				res.end(this.#text)
+			}
+		}
+		const guard = forExpress.limit(new Options())
+		guard.limiter.close()
+		expect((await ask(create().use(guard))).body).toBe('mine')
 	})
 
 	test('the rejection of a semaphore, too', async () => {

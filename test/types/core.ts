@@ -76,8 +76,9 @@ export function limiter(): void {
 	new Limiter({ capacity: 3, maxWaits: 1 })
 	// @ts-expect-error - an answer is the business of a framework's `limit`
 	new Limiter({ capacity: 3, onReject: () => undefined })
-	// @ts-expect-error - a key is a string
-	new Limiter({ capacity: 3, key: () => 3 })
+	new Limiter({ capacity: 3, key: (request: { id?: number | null }) => request.id })
+	// @ts-expect-error - a key is not a promise
+	new Limiter({ capacity: 3, key: async () => 'a' })
 	// @ts-expect-error - not a condition
 	new Limiter({ capacity: 3, skip: true })
 	// @ts-expect-error - read-only
