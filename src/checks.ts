@@ -1,4 +1,6 @@
-/**
+import { coded } from './errors.js'
+
+/*
  * Checks of what callers give us. Each error names the option, the value given, and what is allowed: a `TypeError`
  * for a value of the wrong type or an unknown name, a `RangeError` for a value out of bounds.
  */
@@ -11,6 +13,7 @@ function show(value: unknown): string {
 	if (typeof value === 'bigint') return `${value}n`
 	if (typeof value === 'function') return 'a function'
 	if (isPromise(value)) return 'a promise'
+	if (typeof (value as { tryAcquire?: unknown } | null)?.tryAcquire === 'function') return 'a semaphore'
 	if (Array.isArray(value)) return 'an array'
 	return typeof value === 'object' && value !== null ? 'an object' : String(value)
 }
@@ -18,11 +21,13 @@ function show(value: unknown): string {
 /** @param remedy - what to write instead. */
 export function wrongType(name: string, allowed: string, value: unknown, remedy?: string): TypeError {
 	const rest = remedy === undefined ? '' : `: ${remedy}`
-	return new TypeError(`${name} must be ${allowed}; got ${show(value)}${rest}`)
+	const message = `${name} must be ${allowed}; got ${show(value)}${rest}`
+	return coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))
 }
 
 export function outOfRange(name: string, allowed: string, value: unknown): RangeError {
-	return new RangeError(`${name} must be ${allowed}; got ${show(value)}`)
+	const message = `${name} must be ${allowed}; got ${show(value)}`
+	return coded('ERR_INFLIGHT_OUT_OF_RANGE', new RangeError(message))
 }
 
 /** What a function of the user's returned. It is called for each request, and can't be waited for. */
@@ -182,7 +187,8 @@ export function checkLowerShare(value: unknown, priority: unknown): number {
 	if (typeof value !== 'number') throw wrongType('lowerShare', allowed, value)
 	if (!(value >= 0 && value <= 0.5)) throw outOfRange('lowerShare', allowed, value)
 	if (value > 0 && priority === undefined) {
-		throw new TypeError(`lowerShare must not be given without priority; got ${value}`)
+		const message = `lowerShare must not be given without priority; got ${value}`
+		throw coded('ERR_INFLIGHT_MISSING_OPTION', new TypeError(message))
 	}
 	return value
 }
@@ -220,8 +226,10 @@ function unknownOption(name: string, allowed: readonly string[]): TypeError {
 	const instead = ELSEWHERE.get(name)
 	const known = instead !== undefined && allowed.includes(/^\w+/.exec(instead)?.[0] ?? '')
 	const rest = known ? `: write ${instead}` : `; allowed are ${allowed.join(', ')}`
-	return new TypeError(`unknown option ${show(name)}${rest}`)
+	return coded('ERR_INFLIGHT_UNKNOWN_OPTION', new TypeError(`unknown option ${show(name)}${rest}`))
 }
+
+const OPTIONS = 'a capacity or an object of options'
 
 /**
  * Reads the options of a limiter, those that an object inherits included. Its methods keep their `this`.
@@ -232,15 +240,12 @@ export function readOptions<Options extends object>(options: Options, allowed: r
 	checkOptions(options, allowed)
 	// Its capacity would pass for the option: two limits of the same size, where one is meant.
 	if ('tryAcquire' in options) {
-		throw new TypeError(
-			'options must be a capacity or an object of options; got a semaphore: requests need a Limiter',
-		)
+		throw wrongType('options', OPTIONS, options, 'requests need a Limiter')
 	}
 	const { capacity } = options as { capacity?: unknown }
 	if (typeof capacity === 'function' && 'limiter' in capacity) {
-		throw new TypeError(
-			'capacity must be an integer from 1, Infinity, or a controller; got the middleware of a limiter: share it by limit(middleware.limiter)',
-		)
+		const remedy = 'share the limiter of a middleware by limit(middleware.limiter)'
+		throw wrongType('capacity', 'an integer from 1, Infinity, or a controller', capacity, remedy)
 	}
 	const values = allowed.map((name) => {
 		const value = options[name as keyof Options]

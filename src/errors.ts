@@ -93,6 +93,22 @@ export class RejectedError extends Error implements Load {
 	}
 }
 
+/**
+ * The codes of errors that are not classes of their own. docs/errors.md says of each what causes it and what to do.
+ */
+type ErrorCode =
+	| 'ERR_INFLIGHT_CAPACITY_FOUND'
+	| 'ERR_INFLIGHT_MISSING_OPTION'
+	| 'ERR_INFLIGHT_NAME_TAKEN'
+	| 'ERR_INFLIGHT_OUT_OF_RANGE'
+	| 'ERR_INFLIGHT_UNKNOWN_OPTION'
+	| 'ERR_INFLIGHT_WRONG_TYPE'
+
+/** Gives an error its code. Every error of the package has one. */
+export function coded<E extends Error>(code: ErrorCode, error: E): E & { readonly code: ErrorCode } {
+	return Object.assign(error, { code })
+}
+
 /** Where the intrinsics of the language are frozen, errors keep their stacks. */
 const ADJUSTABLE = Object.getOwnPropertyDescriptor(Error, 'stackTraceLimit')?.writable === true
 

@@ -2,18 +2,27 @@ import { describe, expect, test } from 'vitest'
 import { limit as limitExpress } from '../adapters/express.js'
 import { limit as limitKoa } from '../adapters/koa.js'
 import { adaptive } from '../src/adaptive/index.js'
+import { coded } from '../src/errors.js'
 import { Limiter } from '../src/limiter/limiter.js'
 import { LIMITER_OPTIONS } from '../src/limiter/options.js'
 import { Semaphore } from '../src/semaphore/semaphore.js'
 
 const CAPACITY = 'capacity must be an integer from 1, or Infinity'
 const MIDDLEWARE =
-	'capacity must be an integer from 1, Infinity, or a controller; got the middleware of a limiter: share it by limit(middleware.limiter)'
+	'capacity must be an integer from 1, Infinity, or a controller; got a function: share the limiter of a middleware by limit(middleware.limiter)'
 const ORDERS = 'one of "fifo", "lifo", "adaptive"'
 const WAIT = 'a number of milliseconds from 0 to 2147483647, or Infinity'
 
+/** The error with this message, and the code that goes with it. */
+function fault(type: ErrorConstructor, message: string): Error {
+	const error = new type(message)
+	if (message.startsWith('unknown option')) return coded('ERR_INFLIGHT_UNKNOWN_OPTION', error)
+	if (message.startsWith('lowerShare must not')) return coded('ERR_INFLIGHT_MISSING_OPTION', error)
+	return coded(type === RangeError ? 'ERR_INFLIGHT_OUT_OF_RANGE' : 'ERR_INFLIGHT_WRONG_TYPE', error)
+}
+
 /** What is given, and the whole of the message. */
-const refused: [unknown, typeof Error, string][] = [
+const refused: [unknown, ErrorConstructor, string][] = [
 	[0, RangeError, `${CAPACITY}; got 0`],
 	[-1, RangeError, `${CAPACITY}; got -1`],
 	[1.5, RangeError, `${CAPACITY}; got 1.5`],
@@ -106,12 +115,12 @@ describe.each([
 	['limit of Koa', (given: unknown) => limitKoa(given as number), `${NAMES}, onReject`],
 ])('%s refuses at construction, by name, value and what is allowed', (_name, make, names) => {
 	test.each(refused)('%o', (given, type, message) => {
-		expect(() => make(given)).toThrow(new type(message))
+		expect(() => make(given)).toThrow(fault(type, message))
 	})
 
 	test('an unknown name', () => {
 		const message = `unknown option "maxQueu"; allowed are ${names}`
-		expect(() => make({ capacity: 3, maxQueu: 5 })).toThrow(new TypeError(message))
+		expect(() => make({ capacity: 3, maxQueu: 5 })).toThrow(fault(TypeError, message))
 	})
 
 	test.each(LIMITER_OPTIONS)('null for %s', (name) => {
@@ -144,7 +153,7 @@ test.each([
 	['Koa', limitKoa],
 ])('limit of %s refuses an onReject that is no function', (_name, limit) => {
 	expect(() => limit({ capacity: 3, onReject: 503 as never })).toThrow(
-		new TypeError('onReject must be a function; got 503'),
+		fault(TypeError, 'onReject must be a function; got 503'),
 	)
 })
 
@@ -223,13 +232,13 @@ describe('what key returns', () => {
 		[true, TypeError, `${allowed}; got true`],
 		[Promise.resolve('a'), TypeError, `${allowed}; got a promise: find it in a middleware before this one`],
 	])('%o is an error', async (value, type, message) => {
-		await expect(keyOf(value)).rejects.toThrow(new type(message))
+		await expect(keyOf(value)).rejects.toThrow(fault(type, message))
 	})
 })
 
 test('the limiter’s resize refuses what its capacity refuses', () => {
 	const limiter = new Limiter(3)
-	expect(() => limiter.resize(0)).toThrow(new RangeError(`${CAPACITY}; got 0`))
+	expect(() => limiter.resize(0)).toThrow(fault(RangeError, `${CAPACITY}; got 0`))
 	expect(limiter.capacity).toBe(3)
 })
 
@@ -243,10 +252,10 @@ describe('Semaphore', () => {
 		[[3, { maxwait: 1 }], TypeError, 'unknown option "maxwait"; allowed are maxQueue, maxWait'],
 		[[3, 5], TypeError, 'options must be an object; got 5'],
 	])('its constructor refuses %o', (given, type, message) => {
-		expect(() => new Semaphore(...(given as [number]))).toThrow(new type(message))
+		expect(() => new Semaphore(...(given as [number]))).toThrow(fault(type, message))
 	})
 
-	const acquiring: [unknown, typeof Error, string][] = [
+	const acquiring: [unknown, ErrorConstructor, string][] = [
 		[{ weight: 0 }, RangeError, 'weight must be an integer from 1; got 0'],
 		[{ weight: Number.POSITIVE_INFINITY }, RangeError, 'weight must be an integer from 1; got Infinity'],
 		[{ weight: '1' }, TypeError, 'weight must be an integer from 1; got "1"'],
@@ -262,16 +271,16 @@ describe('Semaphore', () => {
 		'acquire and run reject, and tryAcquire throws, for %o',
 		async (given, type, message) => {
 			const semaphore = new Semaphore(3)
-			await expect(semaphore.acquire(given as object)).rejects.toThrow(new type(message))
-			await expect(semaphore.run(() => 1, given as object)).rejects.toThrow(new type(message))
-			expect(() => semaphore.tryAcquire(given as object)).toThrow(new type(message))
+			await expect(semaphore.acquire(given as object)).rejects.toThrow(fault(type, message))
+			await expect(semaphore.run(() => 1, given as object)).rejects.toThrow(fault(type, message))
+			expect(() => semaphore.tryAcquire(given as object)).toThrow(fault(type, message))
 			expect(semaphore.active).toBe(0)
 		},
 	)
 
 	test('resize refuses what the constructor refuses, and changes nothing', () => {
 		const semaphore = new Semaphore(3)
-		expect(() => semaphore.resize(-1)).toThrow(new RangeError(`${from0}; got -1`))
+		expect(() => semaphore.resize(-1)).toThrow(fault(RangeError, `${from0}; got -1`))
 		expect(semaphore.capacity).toBe(3)
 	})
 })

@@ -13,7 +13,9 @@ import {
 	checkSkip,
 	checkStatusCode,
 	readOptions,
+	wrongType,
 } from '../checks.js'
+import { coded } from '../errors.js'
 import { Scheduling } from '../queue/scheduling.js'
 import { Pace } from '../semaphore/pace.js'
 import type { AbortSignalLike, Permit } from '../semaphore/permits.js'
@@ -90,7 +92,7 @@ export class Limiter implements Gate {
 		const given = readOptions(typeof options === 'object' ? options : { capacity: options }, LIMITER_OPTIONS)
 		// Its readable members would pass for options; its `key` and what else it hides would be lost.
 		if (typeof options === 'object' && enter in options)
-			throw new TypeError('options must be a capacity or an object of options; got a Limiter')
+			throw wrongType('options', 'a capacity or an object of options', options, 'share it by limit(limiter)')
 		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, stallTimeout = 60_000 } = given
 		const { statusCode = given.key === undefined ? 503 : 429, name = 'default' } = given
 		const { serverTiming = false, rateLimitFields = false } = given
@@ -164,7 +166,10 @@ export class Limiter implements Gate {
 	 * @throws Error - a controller finds the capacity.
 	 */
 	resize(capacity: number): void {
-		if (this.#factory !== undefined) throw new Error('resize: the capacity is found by a controller')
+		if (this.#factory !== undefined) {
+			const message = 'resize must not be called: the capacity is found by a controller'
+			throw coded('ERR_INFLIGHT_CAPACITY_FOUND', new Error(message))
+		}
 		this.#capacity = checkCapacity(capacity, 1)
 		this.#partition.resize(capacity)
 		for (const partition of this.#partitions.values()) partition.resize(capacity)
@@ -221,7 +226,7 @@ export class Limiter implements Gate {
 		context: object = {},
 		options: TaskOptions = {},
 	): Promise<T> {
-		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
+		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
 		const stay = await this.#admission(context, options)
 		let outcome: Outcome = 'server-error'
 		try {
@@ -262,7 +267,7 @@ export class Limiter implements Gate {
 
 	async #admission(context: object, options: TaskOptions): Promise<Stay | undefined> {
 		if (typeof context !== 'object' || context === null) {
-			throw new TypeError(`context must be an object; got ${String(context)}`)
+			throw wrongType('context', 'an object', context)
 		}
 		checkOptions(options, TASK_OPTIONS)
 		checkSignal(options.signal)

@@ -189,8 +189,8 @@ test('what it returns takes the limiters out again', async () => {
 
 test.each([
 	[undefined, 'limiters must be an array of limiters; got undefined'],
-	[new Limiter(1), 'limiters must be an array of limiters; got object'],
-	[[limit(1)], 'limiters[0] must be a Limiter; got function. That of a middleware is its .limiter'],
+	[new Limiter(1), 'limiters must be an array of limiters; got an object'],
+	[[limit(1)], 'limiters[0] must be a Limiter; got a function: that of a middleware is its .limiter'],
 	[[new Limiter(1), null], 'limiters[1] must be a Limiter; got null'],
 ])('what are no limiters is refused', (limiters, message) => {
 	const registry = new Registry()

@@ -147,9 +147,7 @@ describe('the functions', () => {
 	test('skip: a promise fails the request, as it would pass for true', async () => {
 		const limiter = new Limiter({ capacity: 1, skip: (async () => false) as never })
 		expect(() => limiter[enter]({}, present)).toThrow(
-			new TypeError(
-				'what skip returns must be true or false; got a promise: find it in a middleware before this one',
-			),
+			'what skip returns must be true or false; got a promise: find it in a middleware before this one',
 		)
 		expect(new Limiter({ capacity: 1, skip: () => 'yes' as never })[enter]({}, present)).toEqual({
 			tag: 'skipped',
@@ -277,7 +275,7 @@ describe('key', () => {
 
 test('a limiter is no options for another one: its key would be lost', () => {
 	expect(() => new Limiter(keyed() as unknown as LimiterOptions)).toThrow(
-		new TypeError('options must be a capacity or an object of options; got a Limiter'),
+		'options must be a capacity or an object of options; got an object: share it by limit(limiter)',
 	)
 })
 

@@ -496,7 +496,7 @@ describe('run', () => {
 
 	test('rejects what is not a function', async () => {
 		const semaphore = new Semaphore(1)
-		await expect(semaphore.run('task' as never)).rejects.toThrow('task must be a function; got task')
+		await expect(semaphore.run('task' as never)).rejects.toThrow('task must be a function; got "task"')
 		expect(semaphore.active).toBe(0)
 	})
 })
