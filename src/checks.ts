@@ -94,6 +94,14 @@ export function checkStatusCode(value: unknown): number {
 	return value
 }
 
+/** How many bits of an IPv6 address. */
+export function checkPrefix(name: string, value: unknown): number {
+	const allowed = 'an integer from 1 to 128'
+	if (typeof value !== 'number') throw wrongType(name, allowed, value)
+	if (!(Number.isInteger(value) && value >= 1 && value <= 128)) throw outOfRange(name, allowed, value)
+	return value
+}
+
 export function checkBoolean(name: string, value: unknown): boolean {
 	if (typeof value !== 'boolean') throw wrongType(name, 'true or false', value)
 	return value

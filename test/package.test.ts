@@ -159,9 +159,9 @@ describe('users', () => {
 	const served = { most: 2, statuses: [200, 200, 200, 200, 200] }
 	const used = {
 		names: [
-			['Limiter', 'RejectedError', 'Semaphore', 'admission', 'requestDeadline', 'requestStart'],
-			['Limiter', 'admission', 'limit'],
-			['Limiter', 'admission', 'limit'],
+			['Limiter', 'RejectedError', 'Semaphore', 'addressKey', 'admission', 'requestDeadline', 'requestStart'],
+			['Limiter', 'addressKey', 'admission', 'limit'],
+			['Limiter', 'addressKey', 'admission', 'limit'],
 			['adaptive', 'aimd'],
 		],
 		ran: ['a', 'b'],
