@@ -1,6 +1,6 @@
 import express from 'express'
 import { type OpenMetricsContentType, Registry, register } from 'prom-client'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { limit } from '../../adapters/express.js'
 import { prometheusMetrics } from '../../adapters/prometheus.js'
 import { enter, type Stay } from '../../src/limiter/gate.js'
@@ -196,4 +196,29 @@ test.each([
 	const registry = new Registry()
 	expect(() => prometheusMetrics({ limiters: limiters as Limiter[], registry })).toThrow(message)
 	expect(() => prometheusMetrics({ limiters: limiters as Limiter[], registry })).toThrow(TypeError)
+})
+
+test('a registry that was cleared ends what observed for it', async () => {
+	const registry = new Registry()
+	const limiter = new Limiter({ capacity: 1, name: 'cleared' })
+	const end = vi.fn()
+	const { observe } = limiter
+	vi.spyOn(limiter, 'observe').mockImplementation((observer) => {
+		const endIt = observe.call(limiter, observer)
+		return () => {
+			end()
+			endIt()
+		}
+	})
+	prometheusMetrics({ limiters: [limiter], registry })
+	await limiter.run(() => {})
+	expect(end).not.toHaveBeenCalled()
+	registry.clear()
+	await limiter.run(() => {})
+	expect(end).toHaveBeenCalledTimes(1)
+	// Another registration has its own observer, which the end of the first one leaves alone.
+	prometheusMetrics({ limiters: [limiter], registry })
+	await limiter.run(() => {})
+	expect(await registry.metrics()).toContain('inflight_limit_wait_seconds_count{limiter="cleared"} 1')
+	expect(end).toHaveBeenCalledTimes(1)
 })
