@@ -6,6 +6,7 @@ import { readLimit, type SharedLimiter } from '../src/http/setup.js'
 import type { Limiter } from '../src/limiter/limiter.js'
 import type { LimiterOptions } from '../src/limiter/options.js'
 
+export { type AddressKeyOptions, addressKey } from '../src/http/address-key.js'
 export { admission } from '../src/http/exchange.js'
 export type { Rejection } from '../src/http/rejection.js'
 export type { Admission } from '../src/http/ticket.js'

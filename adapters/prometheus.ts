@@ -57,14 +57,16 @@ const COUNTERS: typeof GAUGES = [
  *
  * Gauges and counters are those of `stats()` at the moment of the scrape; the histograms begin now.
  *
- * @returns a function that takes the limiters out again.
+ * @returns a function that takes the limiters out again. A registry that is cleared takes them out too.
  * @throws TypeError - `limiters` is not an array of limiters.
  * @throws Error - a limiter of the same name is in the registry already.
  */
 export function prometheusMetrics({ limiters, registry = register }: PrometheusOptions): () => void {
 	const metrics = metricsOf(registry as Registry)
+	/** A registry that was cleared shows none of this any more. */
+	const isCleared = (): boolean => knownTo(registry as Registry) !== metrics
 	const free = claimNames(metrics.limiters, limiters)
-	const ends = limiters.map((limiter) => {
+	const observers = limiters.map((limiter) => {
 		const labels = { limiter: limiter.name }
 		metrics.wait.zero(labels)
 		metrics.hold.zero(labels)
@@ -72,19 +74,20 @@ export function prometheusMetrics({ limiters, registry = register }: PrometheusO
 		const hold = metrics.hold.labels(labels)
 		metrics.limiters.add(limiter)
 		return limiter.observe({
-			admitted: ({ waited }) => wait.observe(waited / 1000),
-			released: ({ held }) => hold.observe(held / 1000),
+			admitted: ({ waited }) => (isCleared() ? end() : wait.observe(waited / 1000)),
+			released: ({ held }) => (isCleared() ? end() : hold.observe(held / 1000)),
 		})
 	})
-	return () => {
+	function end(): void {
 		free()
-		for (const end of ends) end()
+		for (const endOne of observers) endOne()
 		for (const limiter of limiters) {
 			metrics.limiters.delete(limiter)
 			metrics.wait.remove({ limiter: limiter.name })
 			metrics.hold.remove({ limiter: limiter.name })
 		}
 	}
+	return end
 }
 
 /** Our metrics in one registry. */
@@ -98,8 +101,12 @@ interface Metrics {
 const METRICS: unique symbol = Symbol.for('inflight-limit.prometheus') as never
 
 function metricsOf(registry: Registry): Metrics {
+	return knownTo(registry) ?? createMetrics(registry)
+}
+
+function knownTo(registry: Registry): Metrics | undefined {
 	const known = registry.getSingleMetric('inflight_limit_capacity') as { [METRICS]?: Metrics } | undefined
-	return known?.[METRICS] ?? createMetrics(registry)
+	return known?.[METRICS]
 }
 
 function createMetrics(registry: Registry): Metrics {
@@ -133,7 +140,7 @@ function createMetrics(registry: Registry): Metrics {
 	}
 	new Counter({
 		name: 'inflight_limit_rejected_total',
-		help: 'Requests turned away, by reason.',
+		help: 'Requests rejected, by reason.',
 		labelNames: ['limiter', 'reason'] as const,
 		registers,
 		collect() {

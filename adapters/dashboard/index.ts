@@ -109,9 +109,9 @@ type Handle = (req: IncomingMessage, res: ServerResponse, originalUrl: string | 
 
 function createPage(options: DashboardOptions): { handle: Handle; close(): void } {
 	checkOptions(options, OPTIONS)
-	const { limiters, keys = false, maxPages = 50 } = options
+	const { limiters, path: given = '/', keys = false, maxPages = 50 } = options
 	claimNames({}, limiters)
-	const path = checkPath(options.path ?? '/').replace(/\/$/, '')
+	const path = checkPath(given).replace(/\/$/, '')
 	checkBoolean('keys', keys)
 	checkMaxPages(maxPages)
 

@@ -10,6 +10,7 @@ import {
 	checkSkip,
 	checkStatusCode,
 	checkWeight,
+	wrongType,
 } from '../../src/checks.js'
 import { RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
 import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from '../../src/limiter/gate.js'
@@ -207,7 +208,7 @@ export class RedisLimiter implements Gate {
 	 * `signal` was aborted before its turn is never run.
 	 */
 	async run<T>(task: (permit: FleetPermit) => T | PromiseLike<T>, options?: AcquireOptions): Promise<T> {
-		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
+		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
 		const permit = await this.acquire(options)
 		try {
 			// The signal can be aborted after the permit was handed over and before this line runs.
@@ -577,12 +578,8 @@ export class RedisLimiter implements Gate {
 	}
 
 	#rejection(reason: RejectionReason): RejectedError {
-		const { active, queued, capacity } = this.#fleet
-		return new RejectedError(
-			reason,
-			this.#pace.secondsFor(Math.max(queued, this.#waiting.size) + 1),
-			`Rejected (${reason}): ${active} of ${capacity} permits of the fleet are held, ${queued} callers wait, as last known`,
-		)
+		const ahead = Math.max(this.#fleet.queued, this.#waiting.size)
+		return new RejectedError(reason, this.#pace.secondsFor(ahead + 1), this.#fleet)
 	}
 
 	#settleIdle(): void {

@@ -1,4 +1,4 @@
-import { checkInteger, wrongType } from '../../src/checks.js'
+import { checkInteger, outOfRange, wrongType } from '../../src/checks.js'
 import type { RedisClient } from './connection.js'
 
 /** Who may enter a limiter that a whole fleet shares. In Express the functions are given `req`, in Koa `ctx`. */
@@ -89,7 +89,7 @@ export function checkFleetCapacity(name: 'capacity' | 'localCapacity', value: un
 function checkMilliseconds(name: string, value: unknown, lowest: number, highest: number): number {
 	const allowed = `a number of milliseconds from ${lowest} to ${highest}`
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
-	if (!(value >= lowest && value <= highest)) throw new RangeError(`${name} must be ${allowed}; got ${value}`)
+	if (!(value >= lowest && value <= highest)) throw outOfRange(name, allowed, value)
 	return value
 }
 
@@ -108,5 +108,5 @@ export function checkWhenUnavailable(value: unknown): (typeof RULES)[number] {
 	const allowed = `one of ${RULES.map((rule) => `'${rule}'`).join(', ')}`
 	if (typeof value !== 'string') throw wrongType('whenUnavailable', allowed, value)
 	for (const rule of RULES) if (value === rule) return rule
-	throw new RangeError(`whenUnavailable must be ${allowed}; got ${JSON.stringify(value)}`)
+	throw outOfRange('whenUnavailable', allowed, value)
 }

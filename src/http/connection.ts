@@ -84,7 +84,8 @@ export class Connection {
 
 	/** Resolves when a pipelined response owns the connection, or when that has closed. */
 	turnOf(res: ServerResponse): Promise<undefined> {
-		const pipelined = (this.#pipelined ??= new Set())
+		this.#pipelined ??= new Set()
+		const pipelined = this.#pipelined
 		return new Promise((resolve) => {
 			const come = (): void => {
 				pipelined.delete(come)

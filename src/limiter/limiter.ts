@@ -12,7 +12,10 @@ import {
 	checkSignal,
 	checkSkip,
 	checkStatusCode,
+	readOptions,
+	wrongType,
 } from '../checks.js'
+import { coded } from '../errors.js'
 import { Scheduling } from '../queue/scheduling.js'
 import { Pace } from '../semaphore/pace.js'
 import type { AbortSignalLike, Permit } from '../semaphore/permits.js'
@@ -89,12 +92,13 @@ export class Limiter implements Gate {
 	 * unknown.
 	 */
 	constructor(options: number | ControllerFactory | LimiterOptions) {
-		const given = typeof options === 'object' ? options : { capacity: options }
-		checkOptions(given, LIMITER_OPTIONS)
+		const given = readOptions(typeof options === 'object' ? options : { capacity: options }, LIMITER_OPTIONS)
 		// Its readable members would pass for options; its `key` and what else it hides would be lost.
-		if (enter in given)
-			throw new TypeError('options must be a capacity or an object of options; got a Limiter')
-		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, name = 'default' } = given
+		if (typeof options === 'object' && enter in options)
+			throw wrongType('options', 'a capacity or an object of options', options, 'share it by limit(limiter)')
+		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, stallTimeout = 60_000 } = given
+		const { statusCode = given.key === undefined ? 503 : 429, name = 'default' } = given
+		const { serverTiming = false, rateLimitFields = false } = given
 		const { capacity } = given
 		this.#factory = typeof capacity === 'function' ? capacity : undefined
 		const controller = this.#factory && checkController(this.#factory)
@@ -102,7 +106,7 @@ export class Limiter implements Gate {
 		checkMaxQueue(maxQueue)
 		checkDuration('maxWait', maxWait)
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
-		this.stallTimeout = checkDuration('stallTimeout', given.stallTimeout ?? 60_000)
+		this.stallTimeout = checkDuration('stallTimeout', stallTimeout)
 		this.name = checkName(name)
 		this.#options = {
 			key: checkFunction('key', given.key),
@@ -110,9 +114,9 @@ export class Limiter implements Gate {
 			skip: checkFunction('skip', given.skip),
 			deadline: checkFunction('deadline', given.deadline),
 		}
-		this.statusCode = checkStatusCode(given.statusCode ?? (given.key === undefined ? 503 : 429))
-		this.serverTiming = checkBoolean('serverTiming', given.serverTiming ?? false)
-		this.rateLimitFields = checkBoolean('rateLimitFields', given.rateLimitFields ?? false)
+		this.statusCode = checkStatusCode(statusCode)
+		this.serverTiming = checkBoolean('serverTiming', serverTiming)
+		this.rateLimitFields = checkBoolean('rateLimitFields', rateLimitFields)
 		const scheduling = new Scheduling(given)
 		this.#common = {
 			maxQueue,
@@ -168,7 +172,10 @@ export class Limiter implements Gate {
 	 * @throws Error - a controller finds the capacity.
 	 */
 	resize(capacity: number): void {
-		if (this.#factory !== undefined) throw new Error('resize: the capacity is found by a controller')
+		if (this.#factory !== undefined) {
+			const message = 'resize must not be called: the capacity is found by a controller'
+			throw coded('ERR_INFLIGHT_CAPACITY_FOUND', new Error(message))
+		}
 		this.#capacity = checkCapacity(capacity, 1)
 		this.#partition.resize(capacity)
 		for (const partition of this.#partitions.values()) partition.resize(capacity)
@@ -230,7 +237,7 @@ export class Limiter implements Gate {
 		context: object = {},
 		options: TaskOptions = {},
 	): Promise<T> {
-		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
+		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
 		const stay = await this.#admission(context, options)
 		let outcome: Outcome = 'server-error'
 		try {
@@ -251,9 +258,9 @@ export class Limiter implements Gate {
 		if (skip !== undefined && checkSkip(skip(request))) return SKIPPED
 		let partition = this.#partition
 		if (keyOf !== undefined) {
-			const key = keyOf(request)
+			const key = checkKey(keyOf(request))
 			if (key === undefined) return SKIPPED
-			partition = this.#partitions.get(checkKey(key)) ?? this.#newPartition(key)
+			partition = this.#partitions.get(key) ?? this.#newPartition(key)
 		}
 		const weight = weightOf === undefined ? 1 : partition.checkWeight(weightOf(request))
 		if (partition.isOverloaded(request)) return partition.reject('overloaded', weight)
@@ -271,7 +278,7 @@ export class Limiter implements Gate {
 
 	async #admission(context: object, options: TaskOptions): Promise<Stay | undefined> {
 		if (typeof context !== 'object' || context === null) {
-			throw new TypeError(`context must be an object; got ${String(context)}`)
+			throw wrongType('context', 'an object', context)
 		}
 		checkOptions(options, TASK_OPTIONS)
 		checkSignal(options.signal)

@@ -19,10 +19,12 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
 	maxWait?: number | undefined
 	/**
-	 * A limit of its own for each key (user, tenant, address). `undefined`: not limited. Default:
-	 * none.
+	 * A limit of its own for each key (user, tenant, address). A number or a bigint counts as the
+	 * string of it. `undefined` or `null`: the request has no key, and is not limited at all; to
+	 * limit those together, return a key for all of them, like `req.user?.id ?? 'anonymous'`. A
+	 * promise is an error: find the key in a middleware before this one. Default: none.
 	 */
-	key?(request: Request): string | undefined
+	key?(request: Request): string | number | bigint | null | undefined
 	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
 	weight?(request: Request): number
 	/** Lets a request through, uncounted. Default: none. */

@@ -332,9 +332,7 @@ export class Permits<W extends Waiter> {
 	/** What a caller that wants `weight` permits and is rejected now is given. */
 	rejection(reason: RejectionReason, weight: number): RejectedError {
 		this.#meter.update(now())
-		const held = `${this.#active} of ${this.#capacity} permits are held, ${this.queue.size} callers wait`
-		const retryAfter = this.#meter.secondsFor(this.#wanted + weight)
-		return new RejectedError(reason, retryAfter, `Rejected (${reason}): ${held}`)
+		return new RejectedError(reason, this.#meter.secondsFor(this.#wanted + weight), this)
 	}
 
 	/** Hands the permits there are to the head of the queue, and to the next, until one must wait on. */

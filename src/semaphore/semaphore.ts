@@ -5,6 +5,7 @@ import {
 	checkOptions,
 	checkSignal,
 	checkWeight,
+	wrongType,
 } from '../checks.js'
 import { now } from './clock.js'
 import { Pace } from './pace.js'
@@ -121,7 +122,7 @@ export class Semaphore {
 	 * `signal` was aborted before its turn is never run.
 	 */
 	async run<T>(task: (permit: Permit) => T | PromiseLike<T>, options?: AcquireOptions): Promise<T> {
-		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
+		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
 		const permit =
 			(options?.signal?.aborted ? undefined : this.tryAcquire(options)) ?? (await this.acquire(options))
 		try {

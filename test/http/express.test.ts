@@ -411,7 +411,7 @@ describe.each([
 		guard.limiter.close()
 		const app = create()
 		app.use(guard)
-		expect((await supertest(app).get('/')).body).toMatchObject({ title: 'Refused', status: 599 })
+		expect((await supertest(app).get('/')).body).toMatchObject({ title: 'Rejected', status: 599 })
 	})
 
 	test('when headers were sent before the limiter, a refusal goes to the error handling', async () => {

@@ -314,7 +314,9 @@ describe('priority', () => {
 		['9', new TypeError('what priority returns must be a number; got "9"')],
 	])('%o fails its own request', async (value, error) => {
 		const { limiter } = setup({ priority: () => value as number })
-		expect(() => limiter[enter]({}, present)).toThrow(error)
+		expect(() => limiter[enter]({}, present)).toThrow(
+			expect.objectContaining({ name: error.name, message: error.message }),
+		)
 		expect(limiter.active).toBe(0)
 	})
 })
@@ -460,9 +462,7 @@ describe('fairBy', () => {
 
 	test('what is not a string fails its own request', () => {
 		const { limiter } = setup({ fairBy: () => undefined as never })
-		expect(() => limiter[enter]({}, present)).toThrow(
-			new TypeError('what fairBy returns must be a string; got undefined'),
-		)
+		expect(() => limiter[enter]({}, present)).toThrow('what fairBy returns must be a string; got undefined')
 	})
 
 	test('a client that leaves frees its place, from the middle of a flow', async () => {
@@ -666,6 +666,8 @@ describe('deadline', () => {
 		[null, new TypeError('what deadline returns must be a number; got null')],
 	])('%o fails its own request', (value, error) => {
 		const { limiter } = setup({ deadline: () => value as never })
-		expect(() => limiter[enter]({}, present)).toThrow(error)
+		expect(() => limiter[enter]({}, present)).toThrow(
+			expect.objectContaining({ name: error.name, message: error.message }),
+		)
 	})
 })
