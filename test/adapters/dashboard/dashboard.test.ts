@@ -324,7 +324,7 @@ test('a page that does not read is cut off, and others are not', async () => {
 
 describe('the samples', () => {
 	beforeEach(() => {
-		vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date', 'performance'] })
+		vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout', 'Date', 'performance'] })
 	})
 
 	/** What a page is sent of some seconds, in each of which something happens. */
@@ -376,7 +376,7 @@ describe('the samples', () => {
 			(second) => {
 				const stays = Array.from({ length: 10 }, () => limiter[enter]({}, present) as Stay)
 				vi.advanceTimersByTime(10 * (second + 1))
-				for (const { leave } of stays) leave('ok')
+				for (const stay of stays) stay.leave('ok')
 			},
 			3,
 		)
