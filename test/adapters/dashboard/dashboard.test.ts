@@ -324,7 +324,9 @@ test('a page that does not read is cut off, and others are not', async () => {
 
 describe('the samples', () => {
 	beforeEach(() => {
-		vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout', 'Date', 'performance'] })
+		vi.useFakeTimers({
+			toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout', 'Date', 'performance'],
+		})
 	})
 
 	/** What a page is sent of some seconds, in each of which something happens. */
