@@ -6,7 +6,7 @@ import http from 'node:http'
  * @property {number} [answered]
  * @property {number} [left]
  * @property {number} [status]
- * @property {string} [reason] of a refusal
+ * @property {string} [reason] of a rejection
  * @property {string | undefined} [retryAfter]
  */
 

@@ -5,7 +5,7 @@ import { limit as limitKoa } from 'inflight-limit/koa'
 import Koa from 'koa'
 
 /**
- * The expensive work behind the limiter: it takes as long as the request asks for, and keeps count.
+ * The expensive work behind the limiter. It takes as long as the request asks for, and counts how much is at work.
  */
 export class Work {
 	atWork = 0

@@ -1,4 +1,4 @@
-// One route is expensive: two at a time, five may wait for two seconds, the rest are told to come back. The cheap
+// One route is expensive: two requests at a time, five more may wait for two seconds, the rest are rejected. The cheap
 // routes beside it never wait.
 import express from 'express'
 import { limit } from 'inflight-limit/express'
