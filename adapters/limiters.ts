@@ -2,11 +2,11 @@ import type { SharedLimiter } from '../src/http/setup.js'
 import { enter } from '../src/limiter/gate.js'
 
 /**
- * Claims the names of limiters for a registry, a meter or a page, so that no figure is shown twice or mixed with that
- * of another limiter.
+ * Claims the names of limiters for a registry, a meter or a page, so that no figure is shown twice
+ * or mixed with that of another limiter.
  *
- * @param holder - the registry, meter or page. The names are kept on it: they are freed with it, and every copy of this
- * package in a process finds them.
+ * @param holder - the registry, meter or page. The names are kept on it: they are freed with it,
+ * and every copy of this package in a process finds them.
  * @returns a function that frees the names.
  * @throws TypeError - `limiters` is not an array of limiters.
  * @throws Error - one has the name of one that is shown already. Then no name is claimed.

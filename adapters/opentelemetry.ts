@@ -12,7 +12,9 @@ import { claimNames } from './limiters.js'
 export interface OpenTelemetryOptions {
 	/** The limiters to show, each with a name of its own. */
 	limiters: readonly SharedLimiter[]
-	/** Creates the instruments. Default: the global one of `@opentelemetry/api`; start the SDK first. */
+	/**
+	 * Creates the instruments. Default: the global one of `@opentelemetry/api`; start the SDK first.
+	 */
 	meterProvider?: MeterProvider | undefined
 }
 
@@ -20,25 +22,28 @@ export interface OpenTelemetryOptions {
 const BOUNDARIES = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 
 /*
- * The semantic conventions (version 1.37) have no instruments for a limit of concurrency. So names and units follow
- * their general rules (singular names in a namespace, units in braces, durations in seconds) and their instruments for
- * connection pools. The reason of a rejection is the attribute `error.type`.
+ * The semantic conventions (version 1.37) have no instruments for a limit of concurrency. So names
+ * and units follow their general rules (singular names in a namespace, units in braces, durations
+ * in seconds) and their instruments for connection pools. The reason of a rejection is the
+ * attribute `error.type`.
  */
 const LIMITER = 'inflight_limit.limiter.name'
 const ERROR_TYPE = 'error.type'
 
 /**
- * Shows limiters as instruments of OpenTelemetry. All have the attribute `inflight_limit.limiter.name`; none has one for
- * a key:
+ * Shows limiters as instruments of OpenTelemetry. All have the attribute
+ * `inflight_limit.limiter.name`; none has one for a key:
  *
- * - up-down counters `inflight_limit.capacity` and `inflight_limit.active` in `{permit}`, `inflight_limit.queued` in
- *   `{request}`, `inflight_limit.key.count` in `{key}`;
- * - counters `inflight_limit.admitted`, `.completed`, `.abandoned`, `.rejected` (by `error.type`, the reason) in
- *   `{request}`;
- * - histograms `inflight_limit.wait.duration` (of the admitted) and `inflight_limit.hold.duration` in `s`.
+ * - up-down counters `inflight_limit.capacity` and `inflight_limit.active` in `{permit}`,
+ *   `inflight_limit.queued` in `{request}`, `inflight_limit.key.count` in `{key}`;
+ * - counters `inflight_limit.admitted`, `.completed`, `.abandoned`, `.rejected` (by `error.type`,
+ *   the reason) in `{request}`;
+ * - histograms `inflight_limit.wait.duration` (of the admitted) and `inflight_limit.hold.duration`
+ *   in `s`.
  *
  * If a span is active when a request is admitted after a wait, or rejected, the span gets the event
- * `inflight_limit.wait`, with `inflight_limit.wait.ms`; for a rejected request, with `error.type` too.
+ * `inflight_limit.wait`, with `inflight_limit.wait.ms`; for a rejected request, with `error.type`
+ * too.
  *
  * @returns a function that removes the limiters again.
  * @throws TypeError - `limiters` is not an array of limiters.
@@ -49,7 +54,8 @@ export function openTelemetryMetrics({
 	meterProvider = metrics.getMeterProvider(),
 }: OpenTelemetryOptions): () => void {
 	const meter = meterProvider.getMeter('inflight-limit')
-	// Without an SDK all share one meter, which shows nothing: the same name twice does no harm there.
+	// Without an SDK all share one meter, which shows nothing: the same name twice does no harm
+	// there.
 	const free = claimNames(meter === createNoopMeter() ? {} : meter, limiters)
 
 	const capacity = meter.createObservableUpDownCounter('inflight_limit.capacity', {

@@ -48,10 +48,12 @@ const COUNTERS: typeof GAUGES = [
 ]
 
 /**
- * Shows limiters as metrics for Prometheus. All have the label `limiter`; none has a label for a key:
+ * Shows limiters as metrics for Prometheus. All have the label `limiter`; none has a label for a
+ * key:
  *
  * - gauges `inflight_limit_capacity`, `_active`, `_queued`, `_keys`;
- * - counters `inflight_limit_admitted_total`, `_completed_total`, `_abandoned_total`, `_rejected_total` (by `reason`);
+ * - counters `inflight_limit_admitted_total`, `_completed_total`, `_abandoned_total`,
+ *   `_rejected_total` (by `reason`);
  * - histograms `inflight_limit_wait_seconds` (of the admitted) and `inflight_limit_hold_seconds`.
  *
  * ```ts
@@ -59,7 +61,8 @@ const COUNTERS: typeof GAUGES = [
  * app.get('/metrics', async (req, res) => res.type(register.contentType).send(await register.metrics()))
  * ```
  *
- * Gauges and counters are those of `stats()` at the moment of the scrape. The histograms count from this call on.
+ * Gauges and counters are those of `stats()` at the moment of the scrape. The histograms count from
+ * this call on.
  *
  * @returns a function that removes the limiters again.
  * @throws TypeError - `limiters` is not an array of limiters.
@@ -98,7 +101,10 @@ interface Metrics {
 	hold: Histogram<'limiter'>
 }
 
-/** They are kept on one of them: so a registry that is cleared forgets them, and they are created anew. */
+/**
+ * They are kept on one of them: so a registry that is cleared forgets them, and they are created
+ * anew.
+ */
 const METRICS: unique symbol = Symbol.for('inflight-limit.prometheus') as never
 
 function metricsOf(registry: Registry): Metrics {

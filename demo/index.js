@@ -1,5 +1,6 @@
-// `npm start`: ten requests at once on three permits, in Express and in Koa; then a round past the bounds of waiting. The
-// exit code is 0 if all promises were kept, and 1 if not. `npm start -- --serve` serves instead, until it is stopped.
+// `npm start`: ten requests at once on three permits, in Express and in Koa; then a round past the
+// bounds of waiting. The exit code is 0 if all promises were kept, and 1 if not.
+// `npm start -- --serve` serves instead, until it is stopped.
 import { send } from './clients.js'
 import { drawLegend, drawPromise, drawRound, drawTitle } from './draw.js'
 import { startExpress, startKoa } from './servers.js'
@@ -49,7 +50,11 @@ function withoutUndefined(times) {
 	return Object.fromEntries(Object.entries(times).filter(([, at]) => at !== undefined))
 }
 
-/** Whether as many new requests as there are permits are admitted at once. @param {import('./servers.js').Running} server */
+/**
+ * Whether as many new requests as there are permits are admitted at once.
+ *
+ * @param {import('./servers.js').Running} server
+ */
 async function allPermitsAreBack(server) {
 	const { capacity } = server.limiter
 	const fresh = Array.from({ length: capacity }, (_, i) => send(server.port, { name: `fresh${i}`, ms: 20 }))

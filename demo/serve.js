@@ -1,5 +1,5 @@
-// `npm start -- --serve`: a server with two limiters, their live page, and a load that is set on the page of the demo.
-// Ctrl-C ends it.
+// `npm start -- --serve`: a server with two limiters, their live page, and a load that is set on
+// the page of the demo. Ctrl-C ends it.
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,7 +10,10 @@ import { limit } from 'inflight-limit/express'
 /** The lowest and highest value of each slider of the page. */
 const bounds = { rate: [0, 200], ms: [1, 2000], leave: [0, 100], capacity: [1, 50] }
 
-/** Requests per second to each route, work of one (ms), clients that leave early (%), and the capacity. */
+/**
+ * Requests per second to each route, work of one (ms), clients that leave early (%), and the
+ * capacity.
+ */
 const load = { rate: 20, ms: 150, leave: 3, capacity: 4 }
 
 const tenants = ['ada', 'bob', 'cleo', 'dan']

@@ -1,5 +1,5 @@
-// An access log with the wait and the work of each request: a slow answer comes from a long queue or from slow work, and
-// needs a different cure in each case.
+// An access log with the wait and the work of each request: a slow answer comes from a long queue
+// or from slow work, and needs a different cure in each case.
 import express from 'express'
 import { admission, limit } from 'inflight-limit/express'
 

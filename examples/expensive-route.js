@@ -1,5 +1,5 @@
-// One route is expensive: two requests at a time, five more may wait for two seconds, the rest are rejected. The cheap
-// routes beside it never wait.
+// One route is expensive: two requests at a time, five more may wait for two seconds, the rest are
+// rejected. The cheap routes beside it never wait.
 import express from 'express'
 import { limit } from 'inflight-limit/express'
 

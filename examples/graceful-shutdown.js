@@ -1,4 +1,5 @@
-// On SIGTERM, waiting requests are rejected (503), requests at work finish, and the process ends by itself.
+// On SIGTERM, waiting requests are rejected (503), requests at work finish, and the process ends by
+// itself.
 import express from 'express'
 import { limit } from 'inflight-limit/express'
 

@@ -1,4 +1,5 @@
-// Each user may have one export at work and one waiting. A user that asks for a hundred doesn't delay the others.
+// Each user may have one export at work and one waiting. A user that asks for a hundred doesn't
+// delay the others.
 import express from 'express'
 import { limit } from 'inflight-limit/express'
 

@@ -1,5 +1,5 @@
-// Ten requests have to be sent, and the partner allows three connections. Three ways to do it; only the last one is
-// right.
+// Ten requests have to be sent, and the partner allows three connections. Three ways to do it; only
+// the last one is right.
 import http from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Semaphore } from 'inflight-limit'
@@ -31,8 +31,9 @@ const prepare = () => sleep(1)
 /**
  * 1. A counter, read every few milliseconds.
  *
- * Between reading and counting something is awaited. So all ten read the counter before the first one counts, and all
- * ten are sent. Requests that do wait are served in the order in which their timers fire.
+ * Between reading and counting something is awaited. So all ten read the counter before the first
+ * one counts, and all ten are sent. Requests that do wait are served in the order in which their
+ * timers fire.
  */
 let count = 0
 /** @param {number} i */
@@ -45,10 +46,11 @@ async function withCounter(i) {
 }
 
 /**
- * 2. The same counter, under a lock: a chain of promises, so that only one request reads and counts at a time.
+ * 2. The same counter, under a lock: a chain of promises, so that only one request reads and counts
+ * at a time.
  *
- * Now there are never more than three. But the holder of the lock polls, all others wait for the lock, and a free
- * connection stays unused until the counter is read again.
+ * Now there are never more than three. But the holder of the lock polls, all others wait for the
+ * lock, and a free connection stays unused until the counter is read again.
  */
 let counted = 0
 let lock = Promise.resolve()
@@ -65,7 +67,10 @@ async function withLock(i) {
 	counted--
 }
 
-/** 3. A semaphore is a counter with a queue: each finished request passes its permit to the longest waiter. */
+/**
+ * 3. A semaphore is a counter with a queue: each finished request passes its permit to the longest
+ * waiter.
+ */
 const connections = new Semaphore(LIMIT)
 /** @param {number} i */
 async function withSemaphore(i) {

@@ -1,5 +1,5 @@
-// When not all requests can be served: paying customers first, each customer in turn, and none whose answer would be too
-// late.
+// When not all requests can be served: paying customers first, each customer in turn, and none
+// whose answer would be too late.
 import express from 'express'
 import { requestDeadline } from 'inflight-limit'
 import { limit } from 'inflight-limit/express'

@@ -10,8 +10,9 @@ export interface DashboardOptions {
 	/** The limiters to show, each with a name of its own. */
 	limiters: readonly SharedLimiter[]
 	/**
-	 * The path of the page, such as `/limits`. Needed in Koa and `node:http`. In Express, `app.use('/limits', dashboard(…))`
-	 * removes it from the URL before the page sees it. Default: `'/'`.
+	 * The path of the page, such as `/limits`. Needed in Koa and `node:http`. In Express,
+	 * `app.use('/limits', dashboard(…))` removes it from the URL before the page sees it. Default:
+	 * `'/'`.
 	 */
 	path?: string | undefined
 	/** Show the keys that waited longest. They may be names of persons. Default: `false`. */
@@ -45,17 +46,20 @@ export interface KoaDashboard extends Closable {
 }
 
 /**
- * A page that shows limiters now and in the last 15 minutes, for Express 5 and 4, connect and `node:http`. It changes
- * nothing. Put it before the limiters, so that they don't count it, and behind your authentication:
+ * A page that shows limiters now and in the last 15 minutes, for Express 5 and 4, connect and
+ * `node:http`. It changes nothing. Put it before the limiters, so that they don't count it, and
+ * behind your authentication:
  *
  * ```ts
  * app.use('/limits', requireAdmin, dashboard({ limiters: [guard.limiter] }))
  * app.use(guard)
  * ```
  *
- * From now on a sample of each limiter is taken once a second. The timer does not keep the process alive.
+ * From now on a sample of each limiter is taken once a second. The timer does not keep the process
+ * alive.
  *
- * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+ * unknown.
  * @throws Error - two limiters have the same name.
  */
 export function dashboard(options: DashboardOptions): Dashboard {
@@ -85,7 +89,10 @@ export function dashboardKoa(options: DashboardOptions): KoaDashboard {
 	return Object.assign(inflightDashboard, { close })
 }
 
-/** Only files of this page are run or loaded, and no other page can frame it. uPlot sets its styles by script. */
+/**
+ * Only files of this page are run or loaded, and no other page can frame it. uPlot sets its styles
+ * by script.
+ */
 const SECURITY = {
 	'Content-Security-Policy':
 		"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
@@ -119,7 +126,8 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 	const readers = new Set<Reader>()
 	let closed = false
 	let latest = takeSamples()
-	// One timer for all pages. It runs also when none is open: a page is usually opened after something went wrong.
+	// One timer for all pages. It runs also when none is open: a page is usually opened after
+	// something went wrong.
 	const timer = setInterval(() => {
 		latest = takeSamples()
 		const message = Buffer.from(`data: ${latest}\n\n`)
@@ -147,7 +155,8 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 	}
 
 	function openStream(res: ServerResponse): void {
-		// A pipelined request, which no browser sends. A response without a socket may end without an event.
+		// A pipelined request, which no browser sends. A response without a socket may end without an
+		// event.
 		if (res.socket === null) {
 			answer(res, 400, 'No stream behind another response\n')
 			return
@@ -235,7 +244,10 @@ function answer(res: ServerResponse, status: number, text: string): void {
 
 let warned = false
 
-/** A limiter before the page can reject it when it is needed most. The page gives back any permit that it holds. */
+/**
+ * A limiter before the page can reject it when it is needed most. The page gives back any permit
+ * that it holds.
+ */
 function warnIfLimited(req: IncomingMessage): void {
 	const limiter = releaseAll(req)
 	if (limiter === undefined || warned) return

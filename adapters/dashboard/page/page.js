@@ -2,8 +2,8 @@
 import uPlot from 'uplot'
 
 /**
- * A sample: one number, or `null`, for each field that the server names; under `longest`, the keys that
- * waited longest.
+ * A sample: one number, or `null`, for each field that the server names; under `longest`, the keys
+ * that waited longest.
  *
  * @typedef {Record<string, number | null> & { time: number }} Sample
  * @typedef {{ name: string, samples: (Sample & { longest: [string, number][] })[], stats: any, view: View }} Limiter
@@ -17,7 +17,9 @@ const REASONS = ['queue-full', 'timeout', 'evicted', 'closed', 'overloaded', 'ab
 /** The reasons that are the server's. `aborted` is the client's: it left before it was admitted. */
 const REJECTIONS = REASONS.filter((reason) => reason !== 'aborted')
 
-/** After how long without an event the connection counts as lost, in ms. Events come once a second. */
+/**
+ * After how long without an event the connection counts as lost, in ms. Events come once a second.
+ */
 const SILENCE = 4000
 
 /** How long to wait before connecting again, in ms. */
@@ -30,7 +32,11 @@ let made = false
 let showKeys = false
 /** The length of the window that is shown, in s. */
 let span = 60
-/** The moment whose values are shown beside the charts, in s; `undefined`: the latest. @type {number | undefined} */
+/**
+ * The moment whose values are shown beside the charts, in s; `undefined`: the latest.
+ *
+ * @type {number | undefined}
+ */
 let pointed
 
 // --- Figures as text
@@ -77,7 +83,8 @@ function byId(id) {
 }
 
 /**
- * Writes only a text that has changed: writing the same one again would interrupt a screen reader and a selection.
+ * Writes only a text that has changed: writing the same one again would interrupt a screen reader
+ * and a selection.
  *
  * @param {HTMLElement | undefined} at
  * @param {string} text
@@ -127,7 +134,8 @@ function perSecond(field) {
 
 /**
  * @param {Limiter} limiter
- * @param {{ title: string, lines: Line[], data?: Chart['data'], series: uPlot.Series[], bands?: uPlot.Band[], ticks: (value: number) => string, whole?: boolean }} options
+ * @param {{ title: string, lines: Line[], data?: Chart['data'], series: uPlot.Series[], bands?:
+ * uPlot.Band[], ticks: (value: number) => string, whole?: boolean }} options
  * @returns {Chart}
  */
 function makeChart(limiter, { title, lines, data = plain(lines), series, bands = [], ticks, whole = false }) {
@@ -200,7 +208,11 @@ function rangeOf(plot) {
 	return [end - span, end]
 }
 
-/** All charts show their values at the moment that the pointer is at in one of them. @param {uPlot} plot */
+/**
+ * All charts show their values at the moment that the pointer is at in one of them.
+ *
+ * @param {uPlot} plot
+ */
 function followPointer(plot) {
 	if (!plot.root.matches(':hover')) return
 	const { idx } = plot.cursor
@@ -242,7 +254,11 @@ function moveBy(event, limiter) {
 	readOut()
 }
 
-/** @param {Sample[]} samples @param {number} at in s @returns the index of the sample nearest to that moment */
+/**
+ * @param {Sample[]} samples
+ * @param {number} at in s
+ * @returns the index of the sample nearest to that moment
+ */
 function nearest(samples, at) {
 	let best = samples.length - 1
 	for (const [i, { time }] of samples.entries()) {
@@ -318,7 +334,8 @@ function makeView(limiter) {
 	})
 	/** @param {string} name */
 	const times = (name) => ({ lines: percentiles(name), series: [line('p50'), line('p99')], ticks: duration })
-	// Each series is the sum of its reason and all later ones. Drawn in this order, they look stacked.
+	// Each series is the sum of its reason and all later ones. Drawn in this order, they look
+	// stacked.
 	const stacked = REASONS.map((_, i) => REASONS.slice(i))
 	const charts = [
 		makeChart(limiter, {
@@ -552,7 +569,12 @@ function drawLimiter(limiter, windowText) {
 	longest.replaceChildren(...(items.length > 0 ? items : [element('li', {}, 'No key has waited.')]))
 }
 
-/** The server does not say whether a limiter has the option `key`. Without it, there are never any keys. @param {Limiter} limiter */
+/**
+ * The server does not say whether a limiter has the option `key`. Without it, there are never any
+ * keys.
+ *
+ * @param {Limiter} limiter
+ */
 function isKeyed({ samples }) {
 	return samples.some(({ keys }) => Number(keys) > 0)
 }
@@ -564,7 +586,12 @@ function statOf(stats, column) {
 	return part === undefined ? stats[/** @type {string} */ (name)] : stats[/** @type {string} */ (name)][part]
 }
 
-/** @param {HTMLElement | undefined} at @param {string} figure @param {string} rest @param {boolean} [alert] */
+/**
+ * @param {HTMLElement | undefined} at
+ * @param {string} figure
+ * @param {string} rest
+ * @param {boolean} [alert]
+ */
 function tile(at, figure, rest, alert = false) {
 	if (at === undefined || at.textContent === figure + rest) return
 	at.replaceChildren(figure, element('small', {}, rest))
@@ -580,7 +607,8 @@ let fields = []
 function add(row, limiter) {
 	const sample = Object.fromEntries(fields.map((name, i) => [name, row[i]]))
 	const before = limiter.samples.at(-1)
-	// The counts of the chart are differences to it. Its own `before` goes, or none could ever be freed.
+	// The charts show differences to it. Its own `before` is dropped, or no sample could ever be
+	// freed.
 	if (before !== undefined) {
 		const { before: _, ...own } = /** @type {any} */ (before)
 		sample.before = own
@@ -665,7 +693,10 @@ function connect() {
 	hear()
 }
 
-/** An event has come. If the next one does not come in time, the connection is lost, whatever the browser says. */
+/**
+ * An event has come. If the next one does not come in time, the connection is lost, whatever the
+ * browser says.
+ */
 function hear() {
 	clearTimeout(silence)
 	silence = setTimeout(() => again('Connection lost. Trying again…', 0), SILENCE)
