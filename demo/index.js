@@ -138,11 +138,11 @@ async function pastTheBounds(title, startServer) {
 	promise(work.highest === 2, 'two were at work at once, and never more, the work for b included')
 	promise(
 		!work.log.has('c') && c?.left !== undefined,
-		'the request whose client left while it waited (c) never reached the handler',
+		'c, whose client left while it waited, never reached the handler',
 	)
 	promise(
 		b?.left !== undefined && abandoned === 1,
-		'the request whose client left while it was at work (b) held its permit until the work was done',
+		'b, whose client left while it was at work, held its permit until its end',
 	)
 	promise(
 		f?.status === 503 && f.reason === 'queue-full',
