@@ -15,7 +15,7 @@ const priority = (subject: Subject): number => Number(header(subject, 'x-priorit
 const fairBy = (subject: Subject): string => header(subject, 'x-user')
 
 describe.each(frameworks)('$name', (framework) => {
-	test('who is more important goes first, and has a place in a full queue', async () => {
+	test('a request of a higher priority goes first, and has a place in a full queue', async () => {
 		const work = workshop()
 		await using running = await serve(framework, { capacity: 1, maxQueue: 2, priority }, work.handler)
 		const { limiter } = running

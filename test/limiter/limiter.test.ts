@@ -108,7 +108,7 @@ describe('stats', () => {
 		})
 	})
 
-	test('count who has left before there was anything to wait for', async () => {
+	test('count a client that left before its request had to wait', async () => {
 		const limiter = new Limiter(1)
 		await expect(come(limiter, {}, AbortSignal.abort('gone'))).rejects.toMatchObject({ reason: 'aborted' })
 		expect(limiter.stats()).toMatchObject({ admitted: 0, rejected: { aborted: 1 } })

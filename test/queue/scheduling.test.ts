@@ -63,14 +63,14 @@ afterEach(() => {
 })
 
 describe('order', () => {
-	test('fifo: who came first goes first', async () => {
+	test('fifo: the first one in goes first', async () => {
 		const { come, drain, admitted } = setup({ order: 'fifo' })
 		for (const id of ['a', 'b', 'c', 'd']) await come(id)
 		await drain()
 		expect(admitted).toEqual(['a', 'b', 'c', 'd'])
 	})
 
-	test('lifo: who came last goes first', async () => {
+	test('lifo: the last one in goes first', async () => {
 		const { come, drain, admitted } = setup({ order: 'lifo' })
 		for (const id of ['a', 'b', 'c', 'd']) await come(id)
 		await drain()
@@ -126,7 +126,7 @@ describe('order', () => {
 		expect(admitted).toEqual(['a', 'h', 'g', 'f'])
 	})
 
-	test('adaptive: who came first, as long as the queue has been empty within 100 ms', async () => {
+	test('adaptive: first in, first out, while the queue has been empty within 100 ms', async () => {
 		const { come, drain, admitted, rejected } = setup({ order: 'adaptive' })
 		for (const id of ['a', 'b', 'c', 'd']) await come(id)
 		vi.advanceTimersByTime(100)
@@ -136,7 +136,7 @@ describe('order', () => {
 		expect(rejected).toEqual({})
 	})
 
-	test('adaptive: once it stands, who came last; who has waited for more than 5 ms leaves with each newcomer', async () => {
+	test('adaptive: once it stands, last in, first out; a newcomer rejects those that waited more than 5 ms', async () => {
 		const { come, drain, admitted, rejected } = setup({ order: 'adaptive' })
 		for (const id of ['a', 'b', 'c']) await come(id)
 		vi.advanceTimersByTime(98)
@@ -250,7 +250,7 @@ describe('priority', () => {
 		expect(limiter.active).toBe(1)
 	})
 
-	test('who was evicted from the head makes room for a lighter one', async () => {
+	test('a request evicted from the head makes room for a lighter one', async () => {
 		const weight = (request: Request): number => request.weight ?? 1
 		const { come, admitted, rejected } = setup({ priority, weight, capacity: 3, maxQueue: 1 })
 		await come('a', { weight: 2 })
@@ -322,7 +322,7 @@ describe('priority', () => {
 describe('fairBy', () => {
 	const fairBy = (request: Request): string => request.flow ?? ''
 
-	test('who holds the fewest permits is next, in turn', async () => {
+	test('the flow that holds the fewest permits is next, in turn', async () => {
 		const { come, drain, admitted } = setup({ fairBy, capacity: 1 })
 		for (const id of ['a1', 'a2', 'a3', 'a4', 'b1', 'b2', 'c1']) await come(id, { flow: id[0] as string })
 		await drain()
