@@ -3,19 +3,15 @@ import { coded } from '../src/errors.js'
 import type { SharedLimiter } from '../src/http/setup.js'
 import { enter } from '../src/limiter/gate.js'
 
-/*
- * What all that shows limiters has in common: it is given several, and tells them apart by their names.
- */
-
 /**
- * Notes the names of limiters on what shows them, so that no figure is shown twice or mixed with that of another
- * limiter.
+ * Claims the names of limiters for a registry, a meter or a page, so that no figure is shown twice
+ * or mixed with that of another limiter.
  *
- * @param holder - what shows them. The names are kept on it: they go when it goes, and every copy of this package in a
- * process finds them.
- * @returns what frees the names again.
+ * @param holder - the registry, meter or page. The names are kept on it: they are freed with it,
+ * and every copy of this package in a process finds them.
+ * @returns a function that frees the names.
  * @throws TypeError - `limiters` is not an array of limiters.
- * @throws Error - one has the name of one that is shown already. Then none is noted.
+ * @throws Error - one has the name of one that is shown already. Then no name is claimed.
  */
 export function claimNames(holder: object, limiters: readonly SharedLimiter[]): () => void {
 	if (!Array.isArray(limiters)) throw wrongType('limiters', 'an array of limiters', limiters)

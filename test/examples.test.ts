@@ -54,7 +54,7 @@ test.each([
 	expect(performance.now() - begin).toBeGreaterThan(280)
 })
 
-test('expensive-route turns away what is too much, and its neighbours never wait', async () => {
+test('expensive-route rejects what is too much, and its neighbours never wait', async () => {
 	const { ports } = await start('expensive-route')
 	const port = ports[0] as number
 	const reports = Promise.all(Array.from({ length: 10 }, () => request(port, { path: '/report' })))
@@ -79,7 +79,7 @@ test('shared-limiter bounds both apps together', async () => {
 	}
 })
 
-test('graceful-shutdown lets who is at work finish, turns away who waits, and ends', async () => {
+test('graceful-shutdown lets requests at work finish, rejects those that wait, and ends', async () => {
 	const { ports, child, lines } = await start('graceful-shutdown')
 	const port = ports[0] as number
 	const answers = [request(port)]

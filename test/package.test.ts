@@ -254,7 +254,7 @@ describe('users', () => {
 		const admitted = { status: 200, body: { active: 1, queued: 0, same: true } }
 		const expected = {
 			admitted: [admitted, admitted],
-			refused: [
+			rejected: [
 				[503, 'closed'],
 				[503, 'closed'],
 			],

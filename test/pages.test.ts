@@ -21,7 +21,7 @@ const programs = PAGES.flatMap((page) =>
 )
 const { folder, remove } = scratch()
 
-/** What the programs of the pages take for granted. */
+/** The names that the programs of the pages use without declaring them. */
 const AROUND = `
 	import type { Readable } from 'node:stream'
 	declare module 'inflight-limit/express' {
@@ -41,6 +41,7 @@ const AROUND = `
 		const openChannel: (req: object) => Promise<Readable>
 		const urls: string[]
 		const model: string
+		const refresh: () => Promise<void>
 		const server: import('node:http').Server
 		const client: import('redis').RedisClientType
 		const guard: import('inflight-limit/express').Middleware

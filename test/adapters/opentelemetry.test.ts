@@ -138,7 +138,7 @@ test('the wait is an event on the active span, with its milliseconds', async () 
 	await until(() => work.begun.length === 1)
 	requests.push(request(port, { path: '/waits' }))
 	await until(() => guard.limiter.queued === 1)
-	await request(port, { path: '/refused' })
+	await request(port, { path: '/rejected' })
 	work.finishAll()
 	await Promise.all(requests)
 	await until(() => spans.getFinishedSpans().length === 3)
@@ -152,7 +152,7 @@ test('the wait is an event on the active span, with its milliseconds', async () 
 	expect(events).toEqual({
 		'/at-once': [],
 		'/waits': [['inflight_limit.wait', { ...limiter, 'inflight_limit.wait.ms': waited[1] }]],
-		'/refused': [
+		'/rejected': [
 			[
 				'inflight_limit.wait',
 				{ ...limiter, 'inflight_limit.wait.ms': expect.any(Number), 'error.type': 'queue-full' },

@@ -192,7 +192,7 @@ test.each([
 	[new Limiter(1), 'limiters must be an array of limiters; got an object'],
 	[[limit(1)], 'limiters[0] must be a Limiter; got a function: that of a middleware is its .limiter'],
 	[[new Limiter(1), null], 'limiters[1] must be a Limiter; got null'],
-])('what are no limiters is refused', (limiters, message) => {
+])('what is no limiter throws', (limiters, message) => {
 	const registry = new Registry()
 	expect(() => prometheusMetrics({ limiters: limiters as Limiter[], registry })).toThrow(message)
 	expect(() => prometheusMetrics({ limiters: limiters as Limiter[], registry })).toThrow(TypeError)

@@ -108,7 +108,7 @@ describe('stats', () => {
 		})
 	})
 
-	test('count who has left before there was anything to wait for', async () => {
+	test('count a client that left before its request had to wait', async () => {
 		const limiter = new Limiter(1)
 		await expect(come(limiter, {}, AbortSignal.abort('gone'))).rejects.toMatchObject({ reason: 'aborted' })
 		expect(limiter.stats()).toMatchObject({ admitted: 0, rejected: { aborted: 1 } })
@@ -228,7 +228,7 @@ describe('key', () => {
 		expect(limiter.stats()).toMatchObject({ active: 0, keys: 0, admitted: 1_000_000, completed: 1_000_000 })
 	})
 
-	test('the status of a refusal is 429, else 503, unless it is given', () => {
+	test('the status of a rejection is 429, else 503, unless it is given', () => {
 		expect(new Limiter(1).statusCode).toBe(503)
 		expect(keyed().statusCode).toBe(429)
 		expect(keyed({ statusCode: 503 }).statusCode).toBe(503)

@@ -613,7 +613,7 @@ describe('close and onIdle', () => {
 	})
 })
 
-test('who has waited too long while the event loop was busy is not let in, however many they are', async () => {
+test('waiters that waited too long while the event loop was busy are not admitted, however many', async () => {
 	const semaphore = new Semaphore(1)
 	const held = semaphore.tryAcquire()
 	const late = Promise.allSettled(Array.from({ length: 20_000 }, () => semaphore.acquire({ maxWait: 10 })))
