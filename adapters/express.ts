@@ -24,7 +24,7 @@ export type Next = (error?: unknown) => void
 
 export interface LimitOptions extends LimiterOptions<RequestLike> {
 	/**
-	 * Answers a refused request instead of the default answer. `next(rejection)` leaves it to the
+	 * Answers a rejected request instead of the default answer. `next(rejection)` leaves it to the
 	 * error handling.
 	 */
 	onReject?(rejection: Rejection, req: RequestLike, res: ServerResponse, next: Next): unknown
@@ -38,7 +38,7 @@ export interface Middleware {
 
 /**
  * Middleware that bounds how many requests are worked on at the same time. Those past `capacity`
- * wait their turn; those past the bounds of waiting are refused with a 503 (429 with `key`),
+ * wait their turn; those past the bounds of waiting are rejected with a 503 (429 with `key`),
  * `Retry-After` and an RFC 9457 body.
  *
  * ```ts

@@ -29,7 +29,7 @@ export type Next = () => Promise<unknown>
 
 export interface LimitOptions extends LimiterOptions<ContextLike> {
 	/**
-	 * Answers a refused request instead of the default answer. To throw the rejection leaves it to
+	 * Answers a rejected request instead of the default answer. Throwing the rejection leaves it to
 	 * the error handling.
 	 */
 	onReject?(rejection: Rejection, ctx: ContextLike, next: Next): unknown
@@ -43,7 +43,7 @@ export interface Middleware {
 
 /**
  * Middleware that bounds how many requests are worked on at the same time. Those past `capacity`
- * wait their turn; those past the bounds of waiting are refused with a 503 (429 with `key`),
+ * wait their turn; those past the bounds of waiting are rejected with a 503 (429 with `key`),
  * `Retry-After` and an RFC 9457 body.
  *
  * ```ts
@@ -74,7 +74,7 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 		while (entry.tag === 'waiting') entry = entry.enter(await entry.ready)
 		switch (entry.tag) {
 			case 'ended':
-				// Nobody waits for an answer: Koa must not give one.
+				// No client waits for an answer, so Koa must not send one.
 				ctx.respond = false
 				return
 			case 'rejected':
