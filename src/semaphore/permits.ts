@@ -387,7 +387,8 @@ export class Permits<W extends Waiter> {
 		waiter.bounds = bounds
 		try {
 			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its listener off again.
-			if (signal instanceof EventTarget) setMaxListeners(0, signal)
+			// Not 0, as Node's `getMaxListeners`, which undici calls, throws for a target whose maximum is 0.
+			if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
 			signal?.addEventListener('abort', waiter, ONCE)
 			if (maxWait !== Number.POSITIVE_INFINITY) bounds.timer = setTimeout(timeOut, maxWait, waiter)
 		} catch (error) {
