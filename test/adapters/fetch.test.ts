@@ -20,6 +20,11 @@ const root = join(import.meta.dirname, '../..')
  */
 let open = 0
 let highest = 0
+/**
+ * The same, two turns of the event loop after each arrival. Of connections that close, the server may hear a little later
+ * than of a request on another one, though they were closed before it was sent.
+ */
+let highestKnown = 0
 let requests: string[] = []
 let held: ServerResponse[] = []
 const CHUNK = '0123456789'.repeat(100)
@@ -36,6 +41,11 @@ const server = http.createServer((req: IncomingMessage, res: ServerResponse) => 
 	const url = req.url ?? ''
 	requests.push(url)
 	highest = Math.max(highest, ++open)
+	setImmediate(() => {
+		setImmediate(() => {
+			highestKnown = Math.max(highestKnown, open)
+		})
+	})
 	let over = false
 	const end = () => {
 		if (!over) open--
@@ -90,6 +100,7 @@ afterEach(async () => {
 	held = []
 	await until(() => open === 0)
 	highest = 0
+	highestKnown = 0
 	requests = []
 })
 
@@ -635,7 +646,8 @@ describe('a random mix of all of it', () => {
 		const calls = Array.from({ length: 150 }, () => call(limitedFetch, random).catch(() => {}))
 		await Promise.all(calls)
 		await limitedFetch.limiter.onIdle()
-		expect(highest).toBe(capacity)
+		expect(highest).toBeGreaterThanOrEqual(capacity)
+		expect(highestKnown).toBeLessThanOrEqual(capacity)
 		expect(released).toHaveBeenCalledTimes(limitedFetch.limiter.stats().admitted)
 	})
 
@@ -643,7 +655,7 @@ describe('a random mix of all of it', () => {
 		const connections = new Semaphore(3)
 		const pages = Array.from({ length: 20 }, () => connections.run(() => fetch(`${base}/chunks/5/5`)))
 		await Promise.all(pages.map(async (page) => (await page).text()))
-		expect(highest).toBeGreaterThan(3)
+		expect(highestKnown).toBeGreaterThan(3)
 	})
 })
 
