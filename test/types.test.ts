@@ -45,6 +45,11 @@ const users = {
 		writes: ['core', 'node', 'dashboard', 'adaptive'],
 		modes: ['nodenext', 'node10'],
 	},
+	fetch: {
+		packages: ['@types/node@20'],
+		writes: ['fetch'],
+		modes: ['nodenext', 'bundler'],
+	},
 	metrics: {
 		packages: ['@types/node@22', 'prom-client@15', '@opentelemetry/api@1.9.0'],
 		writes: ['metrics'],

@@ -48,8 +48,8 @@ export interface TaskOptions {
 
 const TASK_OPTIONS = ['signal']
 
-/** Stands for the signal of a task that has none. */
-const NEVER_ABORTED: AbortSignalLike = {
+/** @internal Stands for the signal of a task that has none. */
+export const NEVER_ABORTED: AbortSignalLike = {
 	aborted: false,
 	addEventListener() {},
 	removeEventListener() {},

@@ -402,8 +402,8 @@ export class Permits<W extends Waiter> {
 		waiter.bounds = bounds
 		try {
 			// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its
-			// listener.
-			if (signal instanceof EventTarget) setMaxListeners(0, signal)
+			// listener. Not 0: Node's `getMaxListeners`, which undici calls, throws for that.
+			if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
 			signal?.addEventListener('abort', waiter, ONCE)
 			if (maxWait !== Number.POSITIVE_INFINITY) bounds.timer = setTimeout(timeOut, maxWait, waiter)
 		} catch (error) {
