@@ -13,7 +13,7 @@
 const REJECTED = { tag: 'rejected' }
 
 /** How many may wait where nobody said: the limiter's own rule. @param {number} capacity */
-export const quarter = (capacity) => Math.ceil(capacity / 4)
+const quarter = (capacity) => Math.ceil(capacity / 4)
 
 /**
  * @param {object} options
