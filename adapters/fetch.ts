@@ -274,7 +274,7 @@ function isByteStream(stream: ReadableStream): boolean {
 
 /** The last resort: cancels the bodies that nobody can read any more. */
 const collected = new FinalizationRegistry<Source>((source) => {
-	source.cancel(new Error('The body was collected')).catch(() => {})
+	source.cancel('The body was collected').catch(() => {})
 })
 
 /** The same response, with the body that `source` feeds. */

@@ -121,6 +121,15 @@ test('outbound-semaphore shows what goes wrong, and what is right', async () => 
 	expect(semaphore).toMatch(/^semaphore: highest 3 of 3, \d+ ms, order( \d){10}$/)
 })
 
+test('outbound-fetch holds its permits until the bodies have been read', async () => {
+	const { stdout } = await promisify(execFile)(process.execPath, ['examples/outbound-fetch.js'], {
+		cwd: root,
+	})
+	const [semaphore, limited] = stdout.trim().split('\n')
+	expect(Number(/^semaphore around fetch: highest (\d+) of 3$/.exec(semaphore ?? '')?.[1])).toBeGreaterThan(3)
+	expect(limited).toBe('limitFetch: highest 3 of 3')
+})
+
 test('adaptive-capacity begins with its initial capacity, and serves', async () => {
 	const { ports } = await start('adaptive-capacity')
 	const port = ports[0] as number
@@ -181,6 +190,7 @@ test('there is no example without a test', () => {
 			'grafana',
 			'koa-app.js',
 			'limit-per-user.js',
+			'outbound-fetch.js',
 			'outbound-semaphore.js',
 			'overload.js',
 			'shared-limiter.js',

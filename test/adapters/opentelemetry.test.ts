@@ -88,6 +88,7 @@ test('a server shows its limiter through the global provider, by instruments of 
 		[`inflight_limit.rejected {request} ${of} error.type=timeout`]: 0,
 		[`inflight_limit.rejected {request} ${of} error.type=evicted`]: 0,
 		[`inflight_limit.rejected {request} ${of} error.type=closed`]: 0,
+		[`inflight_limit.rejected {request} ${of} error.type=overloaded`]: 0,
 		[`inflight_limit.rejected {request} ${of} error.type=aborted`]: 0,
 		[`inflight_limit.rejected {request} ${of} error.type=unavailable`]: 0,
 		[`inflight_limit.wait.duration s ${of}`]: 1,
