@@ -1,8 +1,25 @@
 import { defineConfig } from 'vitest/config'
 
+/** The long suites, by name: `npx vitest run --project fleet` runs one of them alone. `npm test` runs all. */
+const LONG = {
+	// Each test has a Redis and processes of its own.
+	fleet: ['test/adapters/redis/**/*.test.ts'],
+	// In Chromium.
+	page: ['test/adapters/dashboard/page.test.ts'],
+	// The packed package, with a registry and compilers.
+	package: ['test/package.test.ts', 'test/types.test.ts', 'test/scripts.test.ts'],
+}
+
+const projects = [
+	{ name: 'unit', include: ['test/**/*.test.ts'], exclude: Object.values(LONG).flat() },
+	...Object.entries(LONG).map(([name, include]) => ({ name, include })),
+]
+
 export default defineConfig({
 	test: {
-		include: ['test/**/*.test.ts'],
+		projects: projects.map((test) => ({ extends: true as const, test })),
+		// The tests wait more than they compute. By default, one core would be left idle.
+		maxWorkers: '100%',
 		// Some tests are large; a slow machine must not make them fail.
 		testTimeout: 60_000,
 		coverage: {

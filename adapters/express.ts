@@ -6,6 +6,7 @@ import { readLimit, type SharedLimiter } from '../src/http/setup.js'
 import type { Limiter } from '../src/limiter/limiter.js'
 import type { LimiterOptions } from '../src/limiter/options.js'
 
+export { type AddressKeyOptions, addressKey } from '../src/http/address-key.js'
 export { admission } from '../src/http/exchange.js'
 export type { Rejection } from '../src/http/rejection.js'
 export type { Admission } from '../src/http/ticket.js'
@@ -22,7 +23,10 @@ export interface RequestLike extends IncomingMessage {
 export type Next = (error?: unknown) => void
 
 export interface LimitOptions extends LimiterOptions<RequestLike> {
-	/** Answers a refused request instead of the default answer. `next(rejection)` leaves it to the error handling. */
+	/**
+	 * Answers a rejected request instead of the default answer. `next(rejection)` leaves it to the
+	 * error handling.
+	 */
 	onReject?(rejection: Rejection, req: RequestLike, res: ServerResponse, next: Next): unknown
 }
 
@@ -33,8 +37,9 @@ export interface Middleware {
 }
 
 /**
- * Middleware that bounds how many requests are worked on at the same time. Those past `capacity` wait their turn; those
- * past the bounds of waiting are refused with a 503 (429 with `key`), `Retry-After` and an RFC 9457 body.
+ * Middleware that bounds how many requests are worked on at the same time. Those past `capacity`
+ * wait their turn; those past the bounds of waiting are rejected with a 503 (429 with `key`),
+ * `Retry-After` and an RFC 9457 body.
  *
  * ```ts
  * app.use(limit(3))
@@ -42,7 +47,8 @@ export interface Middleware {
  * ```
  *
  * @param options - the capacity, or an object with it, or a {@link Limiter} to share.
- * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+ * unknown.
  */
 export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
 	const { limiter, onReject } = readLimit(options)

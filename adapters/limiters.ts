@@ -1,38 +1,32 @@
+import { wrongType } from '../src/checks.js'
+import { coded } from '../src/errors.js'
 import type { SharedLimiter } from '../src/http/setup.js'
 import { enter } from '../src/limiter/gate.js'
 
-/*
- * What all that shows limiters has in common: it is given several, and tells them apart by their names.
- */
-
 /**
- * Notes the names of limiters on what shows them, so that no figure is shown twice or mixed with that of another
- * limiter.
+ * Claims the names of limiters for a registry, a meter or a page, so that no figure is shown twice
+ * or mixed with that of another limiter.
  *
- * @param holder - what shows them. The names are kept on it: they go when it goes, and every copy of this package in a
- * process finds them.
- * @returns what frees the names again.
+ * @param holder - the registry, meter or page. The names are kept on it: they are freed with it,
+ * and every copy of this package in a process finds them.
+ * @returns a function that frees the names.
  * @throws TypeError - `limiters` is not an array of limiters.
- * @throws Error - one has the name of one that is shown already. Then none is noted.
+ * @throws Error - one has the name of one that is shown already. Then no name is claimed.
  */
 export function claimNames(holder: object, limiters: readonly SharedLimiter[]): () => void {
-	if (!Array.isArray(limiters))
-		throw new TypeError(`limiters must be an array of limiters; got ${typeof limiters}`)
+	if (!Array.isArray(limiters)) throw wrongType('limiters', 'an array of limiters', limiters)
 	;(holder as Claimed)[NAMES] ??= new Map()
 	const claimed = (holder as Required<Claimed>)[NAMES]
 	const names = new Map<string, SharedLimiter>()
 	for (const [i, limiter] of limiters.entries()) {
 		if (typeof limiter !== 'object' || limiter === null || !(enter in limiter)) {
-			throw new TypeError(
-				`limiters[${i}] must be a Limiter; got ${limiter === null ? 'null' : typeof limiter}. That of a middleware is its .limiter`,
-			)
+			throw wrongType(`limiters[${i}]`, 'a Limiter', limiter, 'that of a middleware is its .limiter')
 		}
 		const { name } = limiter
 		const other = names.get(name) ?? claimed.get(name)
-		if (other === limiter)
-			throw new Error(`limiter ${JSON.stringify(name)} is registered already: do it once`)
+		if (other === limiter) throw taken(`limiter ${JSON.stringify(name)} is registered already: do it once`)
 		if (other !== undefined) {
-			throw new Error(
+			throw taken(
 				`another limiter named ${JSON.stringify(name)} is registered already: give each a name of its own, by the option name`,
 			)
 		}
@@ -42,6 +36,10 @@ export function claimNames(holder: object, limiters: readonly SharedLimiter[]): 
 	return () => {
 		for (const name of names.keys()) claimed.delete(name)
 	}
+}
+
+function taken(message: string): Error {
+	return coded('ERR_INFLIGHT_NAME_TAKEN', new Error(message))
 }
 
 const NAMES: unique symbol = Symbol.for('inflight-limit.names') as never

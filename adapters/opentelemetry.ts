@@ -12,35 +12,40 @@ import { claimNames } from './limiters.js'
 export interface OpenTelemetryOptions {
 	/** The limiters to show, each with a name of its own. */
 	limiters: readonly SharedLimiter[]
-	/** Who makes the instruments. Default: the global one of `@opentelemetry/api`, so start the SDK before. */
+	/**
+	 * Creates the instruments. Default: the global one of `@opentelemetry/api`; start the SDK first.
+	 */
 	meterProvider?: MeterProvider | undefined
 }
 
-/** In seconds, from 1 ms to 60 s: what a request may wait or take. */
+/** The upper bounds of the histograms' buckets, in seconds. */
 const BOUNDARIES = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 
 /*
- * No semantic convention of version 1.37 covers a limit of concurrency, so names and units follow its rules for all
- * (singular names in a namespace, units in braces, durations in seconds) and its instruments for connection pools. The
- * reason of a rejection is what the conventions call `error.type`.
+ * The semantic conventions (version 1.37) have no instruments for a limit of concurrency. So names
+ * and units follow their general rules (singular names in a namespace, units in braces, durations
+ * in seconds) and their instruments for connection pools. The reason of a rejection is the
+ * attribute `error.type`.
  */
 const LIMITER = 'inflight_limit.limiter.name'
 const ERROR_TYPE = 'error.type'
 
 /**
- * Shows limiters as instruments of OpenTelemetry, all with the attribute `inflight_limit.limiter.name`, and never one
- * for a key:
+ * Shows limiters as instruments of OpenTelemetry. All have the attribute
+ * `inflight_limit.limiter.name`; none has one for a key:
  *
- * - up-down counters `inflight_limit.capacity` and `inflight_limit.active` in `{permit}`, `inflight_limit.queued` in
- *   `{request}`, `inflight_limit.key.count` in `{key}`;
- * - counters `inflight_limit.admitted`, `.completed`, `.abandoned`, `.rejected` (by `error.type`, the reason) in
- *   `{request}`;
- * - histograms `inflight_limit.wait.duration` (of the admitted) and `inflight_limit.hold.duration` in `s`.
+ * - up-down counters `inflight_limit.capacity` and `inflight_limit.active` in `{permit}`,
+ *   `inflight_limit.queued` in `{request}`, `inflight_limit.key.count` in `{key}`;
+ * - counters `inflight_limit.admitted`, `.completed`, `.abandoned`, `.rejected` (by `error.type`,
+ *   the reason) in `{request}`;
+ * - histograms `inflight_limit.wait.duration` (of the admitted) and `inflight_limit.hold.duration`
+ *   in `s`.
  *
- * When a span is active as a request is admitted after a wait, or turned away, the wait is the event
- * `inflight_limit.wait` on that span, with `inflight_limit.wait.ms`; of a request turned away, with `error.type` too.
+ * If a span is active when a request is admitted after a wait, or rejected, the span gets the event
+ * `inflight_limit.wait`, with `inflight_limit.wait.ms`; for a rejected request, with `error.type`
+ * too.
  *
- * @returns a function that takes the limiters out again.
+ * @returns a function that removes the limiters again.
  * @throws TypeError - `limiters` is not an array of limiters.
  * @throws Error - a limiter of the same name is shown by the same provider already.
  */
@@ -49,7 +54,8 @@ export function openTelemetryMetrics({
 	meterProvider = metrics.getMeterProvider(),
 }: OpenTelemetryOptions): () => void {
 	const meter = meterProvider.getMeter('inflight-limit')
-	// With no SDK all share one meter, which shows nothing: two of the same name do no harm there.
+	// Without an SDK all share one meter, which shows nothing: the same name twice does no harm
+	// there.
 	const free = claimNames(meter === createNoopMeter() ? {} : meter, limiters)
 
 	const capacity = meter.createObservableUpDownCounter('inflight_limit.capacity', {
@@ -73,15 +79,15 @@ export function openTelemetryMetrics({
 		unit: '{request}',
 	})
 	const completed = meter.createObservableCounter('inflight_limit.completed', {
-		description: 'Requests over in the ordinary way.',
+		description: 'Requests that have ended, and whose client stayed until then.',
 		unit: '{request}',
 	})
 	const abandoned = meter.createObservableCounter('inflight_limit.abandoned', {
-		description: 'Requests whose client left while their handler was at work, and that are over.',
+		description: 'Requests that have ended, and whose client left while their handler was at work.',
 		unit: '{request}',
 	})
 	const rejected = meter.createObservableCounter('inflight_limit.rejected', {
-		description: 'Requests turned away, by reason.',
+		description: 'Requests rejected, by reason.',
 		unit: '{request}',
 	})
 	const advice = { explicitBucketBoundaries: BOUNDARIES }

@@ -18,10 +18,10 @@ export interface PrometheusOptions {
 	registry?: Registry<PrometheusContentType> | Registry<OpenMetricsContentType> | undefined
 }
 
-/** In seconds, from 1 ms to 60 s: what a request may wait or take. */
+/** The upper bounds of the histograms' buckets, in seconds. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 
-/** What is read from `stats()` when the metrics are asked for. */
+/** The metrics that are read from `stats()` at a scrape. */
 const GAUGES: [name: string, help: string, read: (stats: LimiterStats) => number][] = [
 	[
 		'inflight_limit_capacity',
@@ -35,19 +35,25 @@ const GAUGES: [name: string, help: string, read: (stats: LimiterStats) => number
 
 const COUNTERS: typeof GAUGES = [
 	['inflight_limit_admitted_total', 'Requests given a permit.', (stats) => stats.admitted],
-	['inflight_limit_completed_total', 'Requests over in the ordinary way.', (stats) => stats.completed],
+	[
+		'inflight_limit_completed_total',
+		'Requests that have ended, and whose client stayed until then.',
+		(stats) => stats.completed,
+	],
 	[
 		'inflight_limit_abandoned_total',
-		'Requests whose client left while their handler was at work, and that are over.',
+		'Requests that have ended, and whose client left while their handler was at work.',
 		(stats) => stats.abandoned,
 	],
 ]
 
 /**
- * Shows limiters as metrics for Prometheus, all with the label `limiter`, and never one for a key:
+ * Shows limiters as metrics for Prometheus. All have the label `limiter`; none has a label for a
+ * key:
  *
  * - gauges `inflight_limit_capacity`, `_active`, `_queued`, `_keys`;
- * - counters `inflight_limit_admitted_total`, `_completed_total`, `_abandoned_total`, `_rejected_total` (by `reason`);
+ * - counters `inflight_limit_admitted_total`, `_completed_total`, `_abandoned_total`,
+ *   `_rejected_total` (by `reason`);
  * - histograms `inflight_limit_wait_seconds` (of the admitted) and `inflight_limit_hold_seconds`.
  *
  * ```ts
@@ -55,16 +61,19 @@ const COUNTERS: typeof GAUGES = [
  * app.get('/metrics', async (req, res) => res.type(register.contentType).send(await register.metrics()))
  * ```
  *
- * Gauges and counters are those of `stats()` at the moment of the scrape; the histograms begin now.
+ * Gauges and counters are those of `stats()` at the moment of the scrape. The histograms count from
+ * this call on.
  *
- * @returns a function that takes the limiters out again.
+ * @returns a function that removes the limiters again. A registry that is cleared removes them too.
  * @throws TypeError - `limiters` is not an array of limiters.
  * @throws Error - a limiter of the same name is in the registry already.
  */
 export function prometheusMetrics({ limiters, registry = register }: PrometheusOptions): () => void {
 	const metrics = metricsOf(registry as Registry)
+	/** A registry that was cleared shows none of this any more. */
+	const isCleared = (): boolean => knownTo(registry as Registry) !== metrics
 	const free = claimNames(metrics.limiters, limiters)
-	const ends = limiters.map((limiter) => {
+	const observers = limiters.map((limiter) => {
 		const labels = { limiter: limiter.name }
 		metrics.wait.zero(labels)
 		metrics.hold.zero(labels)
@@ -72,34 +81,42 @@ export function prometheusMetrics({ limiters, registry = register }: PrometheusO
 		const hold = metrics.hold.labels(labels)
 		metrics.limiters.add(limiter)
 		return limiter.observe({
-			admitted: ({ waited }) => wait.observe(waited / 1000),
-			released: ({ held }) => hold.observe(held / 1000),
+			admitted: ({ waited }) => (isCleared() ? end() : wait.observe(waited / 1000)),
+			released: ({ held }) => (isCleared() ? end() : hold.observe(held / 1000)),
 		})
 	})
-	return () => {
+	function end(): void {
 		free()
-		for (const end of ends) end()
+		for (const endOne of observers) endOne()
 		for (const limiter of limiters) {
 			metrics.limiters.delete(limiter)
 			metrics.wait.remove({ limiter: limiter.name })
 			metrics.hold.remove({ limiter: limiter.name })
 		}
 	}
+	return end
 }
 
-/** Our metrics in one registry. */
+/** The metrics of this package in one registry. */
 interface Metrics {
 	limiters: Set<SharedLimiter>
 	wait: Histogram<'limiter'>
 	hold: Histogram<'limiter'>
 }
 
-/** Where they are found, on one of them: a registry that is cleared forgets them all, and has none next time. */
+/**
+ * They are kept on one of them: so a registry that is cleared forgets them, and they are created
+ * anew.
+ */
 const METRICS: unique symbol = Symbol.for('inflight-limit.prometheus') as never
 
 function metricsOf(registry: Registry): Metrics {
+	return knownTo(registry) ?? createMetrics(registry)
+}
+
+function knownTo(registry: Registry): Metrics | undefined {
 	const known = registry.getSingleMetric('inflight_limit_capacity') as { [METRICS]?: Metrics } | undefined
-	return known?.[METRICS] ?? createMetrics(registry)
+	return known?.[METRICS]
 }
 
 function createMetrics(registry: Registry): Metrics {
@@ -133,7 +150,7 @@ function createMetrics(registry: Registry): Metrics {
 	}
 	new Counter({
 		name: 'inflight_limit_rejected_total',
-		help: 'Requests turned away, by reason.',
+		help: 'Requests rejected, by reason.',
 		labelNames: ['limiter', 'reason'] as const,
 		registers,
 		collect() {

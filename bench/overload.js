@@ -1,11 +1,13 @@
 // `npm run bench:overload`: who goes on answering under overload. First in virtual time, where results repeat to the digit,
 // then on real Express servers. `--quick`: a shorter run; `--simulation` and `--real`: only that.
+// `npm run bench:overload -- family --seeds 1001..1012`: only `adaptive()`, on downstreams drawn at random from these seeds.
 import { writeFileSync } from 'node:fs'
 import { Limiter } from 'inflight-limit'
 import { adaptive } from 'inflight-limit/adaptive'
 import { printMachine } from './harness.js'
 import { downstreams, peakOf } from './overload/downstream.js'
 import { drawing } from './overload/drawing.js'
+import { reportFamily, seedsOf } from './overload/family-report.js'
 import { expressQueue, gradient2, vegas, windowed } from './overload/peers.js'
 import { limiterOf, none } from './overload/policies.js'
 import { measure, tune as tuneReal } from './overload/real.js'
@@ -339,8 +341,13 @@ async function real() {
 }
 
 printMachine()
-if (!realOnly) {
-	for (const downstream of downstreams) await simulateAll(downstream)
-	await drift(quick ? 0.1 : 6)
+if (process.argv[2] === 'family') {
+	const at = process.argv.indexOf('--seeds')
+	await reportFamily(seedsOf(at === -1 ? '1001..1012' : String(process.argv[at + 1])))
+} else {
+	if (!realOnly) {
+		for (const downstream of downstreams) await simulateAll(downstream)
+		await drift(quick ? 0.1 : 6)
+	}
+	if (!simulationOnly) await real()
 }
-if (!simulationOnly) await real()

@@ -6,7 +6,7 @@ import http from 'node:http'
  * @property {number} [answered]
  * @property {number} [left]
  * @property {number} [status]
- * @property {string} [reason] of a refusal
+ * @property {string} [reason] of a rejection
  * @property {string | undefined} [retryAfter]
  */
 
@@ -14,7 +14,8 @@ import http from 'node:http'
  * Sends one request on a connection of its own.
  *
  * @param {number} port
- * @param {{ name: string, ms: number, patience?: number }} order - `patience`: after how many ms the client leaves
+ * @param {{ name: string, ms: number, patience?: number }} order - `patience`: after how many ms
+ * the client leaves
  * @returns {Promise<Answer>}
  */
 export function send(port, { name, ms, patience }) {

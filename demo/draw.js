@@ -22,7 +22,7 @@ function paint(code, text) {
 
 const waiting = '·'
 const working = '█'
-const forNobody = '░'
+const abandoned = '░'
 const end = '×'
 
 /** @param {string} marks */
@@ -47,7 +47,7 @@ function line({ name, sent, begun, done = begun, left, answered, outcome }, leng
 	cells.fill(waiting, cell(sent), cell(waitEnd))
 	if (begun !== undefined && done !== undefined) {
 		cells.fill(working, cell(begun), Math.max(cell(begun) + 1, cell(Math.min(done, left ?? done))))
-		if (left !== undefined) cells.fill(forNobody, cell(left), cell(done))
+		if (left !== undefined) cells.fill(abandoned, cell(left), cell(done))
 	}
 	if (begun === undefined || left !== undefined) cells[cell(left ?? answered ?? sent)] = end
 	const marks = cells.join('')
@@ -74,8 +74,8 @@ export function drawLegend() {
 	const legend = [
 		`${waiting} waits`,
 		`${working} at work`,
-		`${forNobody} at work, client gone`,
-		`${end} turned away, or left`,
+		`${abandoned} at work, client gone`,
+		`${end} rejected, or left`,
 	]
 	console.log(paintMarks(`\n    ${legend.join('   ')}   (ms)`))
 }

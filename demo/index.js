@@ -1,5 +1,6 @@
-// `npm start`: ten requests at once on three permits, in Express and in Koa; then a round past the bounds of waiting.
-// Ends with status 0 if all promises were kept, and 1 if not. `npm start -- --serve` serves instead, until it is ended.
+// `npm start`: ten requests at once on three permits, in Express and in Koa; then a round past the
+// bounds of waiting. The exit code is 0 if all promises were kept, and 1 if not.
+// `npm start -- --serve` serves instead, until it is stopped.
 import { send } from './clients.js'
 import { drawLegend, drawPromise, drawRound, drawTitle } from './draw.js'
 import { startExpress, startKoa } from './servers.js'
@@ -49,7 +50,11 @@ function withoutUndefined(times) {
 	return Object.fromEntries(Object.entries(times).filter(([, at]) => at !== undefined))
 }
 
-/** As many fresh requests as there are permits: do all get in at once? @param {import('./servers.js').Running} server */
+/**
+ * Whether as many new requests as there are permits are admitted at once.
+ *
+ * @param {import('./servers.js').Running} server
+ */
 async function allPermitsAreBack(server) {
 	const { capacity } = server.limiter
 	const fresh = Array.from({ length: capacity }, (_, i) => send(server.port, { name: `fresh${i}`, ms: 20 }))
@@ -75,7 +80,7 @@ async function tenRequests(title, startServer) {
 	const sending = []
 	for (const [i, name] of names.entries()) {
 		sending.push(send(server.port, { name, ms: 250 + 20 * (i % 3) }))
-		// Simultaneous, but in a known order of arrival.
+		// All arrive before the first has ended, but in a known order.
 		await until(() => limiter.active + limiter.queued === i + 1)
 	}
 	const answers = await Promise.all(sending)
@@ -131,16 +136,22 @@ async function pastTheBounds(title, startServer) {
 	)
 	const [a, b, c, d, e, f, g] = answers
 	promise(work.highest === 2, 'two were at work at once, and never more, the work for b included')
-	promise(!work.log.has('c') && c?.left !== undefined, 'who left while waiting (c) never reached the handler')
+	promise(
+		!work.log.has('c') && c?.left !== undefined,
+		'c, whose client left while it waited, never reached the handler',
+	)
 	promise(
 		b?.left !== undefined && abandoned === 1,
-		'who left while at work (b) held its permit until the work was done',
+		'b, whose client left while it was at work, held its permit until its end',
 	)
-	promise(f?.status === 503 && f.reason === 'queue-full', 'a full queue turned the next one away at once (f)')
-	promise(g?.status === 503 && g.reason === 'timeout', 'nobody waited longer than 700 ms (g)')
+	promise(
+		f?.status === 503 && f.reason === 'queue-full',
+		'with a full queue, the next request was rejected at once (f)',
+	)
+	promise(g?.status === 503 && g.reason === 'timeout', 'no request waited longer than 700 ms (g)')
 	promise(
 		Number(f?.retryAfter) >= 1 && Number(g?.retryAfter) >= 1,
-		'who was turned away was told when to try again',
+		'rejected clients were told when to try again',
 	)
 	promise(
 		[a, d, e].every((answer) => answer?.status === 200),

@@ -1,5 +1,5 @@
-// `npm start -- --serve`: a server with two limiters, their live page, and a load that is turned up and down from the
-// page of the demo. Ends with Ctrl-C.
+// `npm start -- --serve`: a server with two limiters, their live page, and a load that is set on
+// the page of the demo. Ctrl-C ends it.
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -7,10 +7,13 @@ import express from 'express'
 import { dashboard } from 'inflight-limit/dashboard'
 import { limit } from 'inflight-limit/express'
 
-/** What the sliders of the page set, with their bounds. */
+/** The lowest and highest value of each slider of the page. */
 const bounds = { rate: [0, 200], ms: [1, 2000], leave: [0, 100], capacity: [1, 50] }
 
-/** Requests per second to each route, how long one takes (ms), and how many of a hundred clients leave early. */
+/**
+ * Requests per second to each route, work of one (ms), clients that leave early (%), and the
+ * capacity.
+ */
 const load = { rate: 20, ms: 150, leave: 3, capacity: 4 }
 
 const tenants = ['ada', 'bob', 'cleo', 'dan']
@@ -51,8 +54,8 @@ export async function serve(port) {
 	const server = app.listen(port, '127.0.0.1', () => {
 		const address = /** @type {import('node:net').AddressInfo} */ (server.address())
 		const origin = `http://127.0.0.1:${address.port}`
-		console.log(`The load is set on  ${origin}/`)
-		console.log(`The limits are seen on  ${origin}/limits/`)
+		console.log(`Set the load on  ${origin}/`)
+		console.log(`See the limits on  ${origin}/limits/`)
 		console.log('Ctrl-C ends it.')
 		keepBusy(address.port)
 	})
@@ -67,7 +70,7 @@ async function keepBusy(port) {
 		due = Math.min(due + load.rate * 0.02, 20)
 		for (; due >= 1; due--) {
 			send(port, '/report')
-			// One of them sends more than the others.
+			// Some tenants send more than others.
 			send(port, '/export', tenants[Math.floor(Math.random() ** 2 * tenants.length)])
 		}
 	}

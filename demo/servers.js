@@ -5,12 +5,17 @@ import { limit as limitKoa } from 'inflight-limit/koa'
 import Koa from 'koa'
 
 /**
- * The expensive work behind the limiter: it takes as long as the request asks for, and keeps count.
+ * The expensive work behind the limiter. It takes as long as the request asks for, and counts how
+ * much is at work.
  */
 export class Work {
 	atWork = 0
 	highest = 0
-	/** When the handlers of the requests began and were done, by name. @type {Map<string, { begun: number, done?: number }>} */
+	/**
+	 * When the handlers of the requests began and were done, by name.
+	 *
+	 * @type {Map<string, { begun: number, done?: number }>}
+	 */
 	log = new Map()
 
 	/** @param {string} name @param {number} ms */

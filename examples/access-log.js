@@ -1,4 +1,5 @@
-// An access log that tells waiting from work: a slow answer is either a long queue or slow work, and the cure differs.
+// An access log with the wait and the work of each request: a slow answer comes from a long queue
+// or from slow work, and needs a different cure in each case.
 import express from 'express'
 import { admission, limit } from 'inflight-limit/express'
 
@@ -8,7 +9,7 @@ app.use((req, res, next) => {
 	const start = performance.now()
 	res.once('close', () => {
 		const total = performance.now() - start
-		// Undefined for a request that was refused: it has only waited.
+		// Undefined for a rejected request: its whole time was waiting.
 		const waited = admission(req)?.waited ?? total
 		const work = Math.round(total - waited)
 		console.log(`${req.method} ${req.url} ${res.statusCode} wait=${Math.round(waited)}ms work=${work}ms`)

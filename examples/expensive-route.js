@@ -1,5 +1,5 @@
-// One route is expensive: two at a time, five may wait for two seconds, the rest are told to come back. The cheap
-// routes beside it never wait.
+// One route is expensive: two requests at a time, five more may wait for two seconds, the rest are
+// rejected. The cheap routes beside it never wait.
 import express from 'express'
 import { limit } from 'inflight-limit/express'
 

@@ -1,4 +1,5 @@
-// On SIGTERM: those who wait are told to go elsewhere (503), those at work finish, and the process ends by itself.
+// On SIGTERM, waiting requests are rejected (503), requests at work finish, and the process ends by
+// itself.
 import express from 'express'
 import { limit } from 'inflight-limit/express'
 

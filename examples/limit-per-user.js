@@ -1,10 +1,11 @@
-// Each user may have one export under way and one waiting. Others are not held up by a user who asks for a hundred.
+// Each user may have one export at work and one waiting. A user that asks for a hundred doesn't
+// delay the others.
 import express from 'express'
 import { limit } from 'inflight-limit/express'
 
 const app = express()
 
-// Stands for your own authentication: a limit per user is only as good as what tells users apart.
+// In place of your own authentication. A client that can choose its user name can have many limits.
 app.use((req, res, next) => {
 	res.locals.user = req.get('x-user')
 	next()

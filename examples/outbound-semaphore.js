@@ -1,5 +1,5 @@
-// Ten requests have to go out, and the partner allows three connections. Three ways to keep to that, from the first idea
-// that comes to mind to the one that is right.
+// Ten requests have to be sent, and the partner allows three connections. Three ways to do it; only
+// the last one is right.
 import http from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Semaphore } from 'inflight-limit'
@@ -25,14 +25,15 @@ async function fetchFromPartner(i) {
 	await response.text()
 }
 
-/** What an honest look before each request costs: reading a setting, a DNS answer, a token. */
+/** Something that is awaited before each request: a setting, a DNS answer, a token. */
 const prepare = () => sleep(1)
 
 /**
- * 1. A counter, and a look at it every few milliseconds.
+ * 1. A counter, read every few milliseconds.
  *
- * Between the look and the count something is awaited; all ten look before the first has counted, and all ten go. Those
- * who do wait are served in whatever order their timers fire.
+ * Between reading and counting something is awaited. So all ten read the counter before the first
+ * one counts, and all ten are sent. Requests that do wait are served in the order in which their
+ * timers fire.
  */
 let count = 0
 /** @param {number} i */
@@ -45,10 +46,11 @@ async function withCounter(i) {
 }
 
 /**
- * 2. The same counter, under a lock: a chain of promises, so that only one looks and counts at a time.
+ * 2. The same counter, under a lock: a chain of promises, so that only one request reads and counts
+ * at a time.
  *
- * Now there are never more than three. But whoever holds the lock polls, everybody else waits for the lock, and a free
- * connection stays unused until the next look.
+ * Now there are never more than three. But the holder of the lock polls, all others wait for the
+ * lock, and a free connection stays unused until the counter is read again.
  */
 let counted = 0
 let lock = Promise.resolve()
@@ -65,7 +67,10 @@ async function withLock(i) {
 	counted--
 }
 
-/** 3. A semaphore is that counter with a queue: who finishes hands its place to who has waited longest. */
+/**
+ * 3. A semaphore is a counter with a queue: each finished request passes its permit to the longest
+ * waiter.
+ */
 const connections = new Semaphore(LIMIT)
 /** @param {number} i */
 async function withSemaphore(i) {

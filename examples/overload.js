@@ -1,9 +1,10 @@
-// Who is served when not everyone can be: paying customers first, each customer in turn, and nobody too late.
+// When not all requests can be served: paying customers first, each customer in turn, and none
+// whose answer would be too late.
 import express from 'express'
 import { requestDeadline } from 'inflight-limit'
 import { limit } from 'inflight-limit/express'
 
-/** Stands for what your own authentication knows. */
+/** In place of your own authentication. */
 const customer = (/** @type {express.Request} */ req) => req.get('x-customer') ?? 'anonymous'
 const paying = new Set(['ada', 'bob'])
 

@@ -1,5 +1,5 @@
-// One database, two apps: an Express and a Koa server in one process share a limiter, so that both together never have
-// more than two requests at work.
+// One database, two apps: an Express and a Koa server in one process share a limiter. Together they
+// never have more than two requests at work.
 import http from 'node:http'
 import express from 'express'
 import { Limiter } from 'inflight-limit'

@@ -1,13 +1,21 @@
-// Two plain `tsc` passes: ES modules to dist/esm, CommonJS to dist/cjs. Each folder says which it is.
+// Builds the package: ES modules in dist/esm, CommonJS in dist/cjs. Each folder says which it is.
 import { execFileSync } from 'node:child_process'
 import { rmSync, writeFileSync } from 'node:fs'
 import { embedLua } from './embed-lua.js'
 import { embedPage } from './embed-page.js'
 
+/** @param {string[]} options */
+function compile(...options) {
+	execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', ...options], { stdio: 'inherit' })
+}
+
 /** @param {string} folder @param {string} project @param {string} type */
 function build(folder, project, type) {
-	execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', project], { stdio: 'inherit' })
-	writeFileSync(`${folder}/package.json`, `${JSON.stringify({ type })}\n`)
+	// In two passes, as comments belong into the declarations, where editors look for them, and not into the code.
+	compile('-p', project, '--removeComments', '--declaration', 'false', '--isolatedDeclarations', 'false')
+	compile('-p', project, '--emitDeclarationOnly')
+	// It is what bundlers ask about the modules in its folder, not that of the package.
+	writeFileSync(`${folder}/package.json`, `${JSON.stringify({ type, sideEffects: false })}\n`)
 }
 
 rmSync('dist', { recursive: true, force: true })
@@ -15,3 +23,8 @@ embedPage()
 embedLua()
 build('dist/esm', 'tsconfig.build.json', 'module')
 build('dist/cjs', 'tsconfig.cjs.json', 'commonjs')
+// The page of the dashboard is a sixth of the package: once is enough. An ES module can import from CommonJS everywhere.
+writeFileSync(
+	'dist/esm/adapters/dashboard/assets.js',
+	"export { assets } from '../../../cjs/adapters/dashboard/assets.js'\n",
+)

@@ -1,28 +1,56 @@
-/**
- * Checks of what callers give us. Each error names the option, the value given, and what is allowed: a `TypeError`
- * for a value of the wrong type or an unknown name, a `RangeError` for a value out of bounds.
+import { coded } from './errors.js'
+
+/*
+ * Checks of what callers give us. Each error names the option, the value given, and what is
+ * allowed: a `TypeError` for a value of the wrong type or an unknown name, a `RangeError` for a
+ * value out of bounds.
  */
 
-/** The longest delay a timer of the platform can hold, in ms (2^31 - 1). A longer one would fire at once. */
+/**
+ * The longest delay a timer of the platform can hold, in ms (2^31 - 1). A longer one would fire at
+ * once.
+ */
 export const LONGEST_TIMER = 2_147_483_647
 
 function show(value: unknown): string {
 	if (typeof value === 'string') return JSON.stringify(value)
 	if (typeof value === 'bigint') return `${value}n`
 	if (typeof value === 'function') return 'a function'
+	if (isPromise(value)) return 'a promise'
+	if (typeof (value as { tryAcquire?: unknown } | null)?.tryAcquire === 'function') return 'a semaphore'
 	if (Array.isArray(value)) return 'an array'
 	return typeof value === 'object' && value !== null ? 'an object' : String(value)
 }
 
-export function wrongType(name: string, allowed: string, value: unknown): TypeError {
-	return new TypeError(`${name} must be ${allowed}; got ${show(value)}`)
+/** @param remedy - what to write instead. */
+export function wrongType(name: string, allowed: string, value: unknown, remedy?: string): TypeError {
+	const rest = remedy === undefined ? '' : `: ${remedy}`
+	const message = `${name} must be ${allowed}; got ${show(value)}${rest}`
+	return coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))
+}
+
+export function outOfRange(name: string, allowed: string, value: unknown): RangeError {
+	const message = `${name} must be ${allowed}; got ${show(value)}`
+	return coded('ERR_INFLIGHT_OUT_OF_RANGE', new RangeError(message))
+}
+
+/**
+ * What a function of the user's returned. It is called for each request, and can't be waited for.
+ */
+function wrongReturn(name: string, allowed: string, value: unknown): TypeError {
+	const remedy = isPromise(value) ? 'find it in a middleware before this one' : undefined
+	return wrongType(`what ${name} returns`, allowed, value, remedy)
+}
+
+function isPromise(value: unknown): boolean {
+	return typeof (value as { then?: unknown } | null | undefined)?.then === 'function'
 }
 
 export function checkInteger(name: string, value: unknown, lowest: number, infinity: boolean): number {
 	const allowed = `an integer from ${lowest}${infinity ? ', or Infinity' : ''}`
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
 	const fits = value === Number.POSITIVE_INFINITY ? infinity : Number.isSafeInteger(value) && value >= lowest
-	if (!fits) throw new RangeError(`${name} must be ${allowed}; got ${value}`)
+	if (!fits) throw outOfRange(name, allowed, value)
 	return value
 }
 
@@ -41,7 +69,7 @@ export function checkMaxPages(value: unknown): number {
 export function checkPath(value: unknown): string {
 	const allowed = 'a path that begins with /'
 	if (typeof value !== 'string') throw wrongType('path', allowed, value)
-	if (!/^\/[^?#]*$/.test(value)) throw new RangeError(`path must be ${allowed}; got ${show(value)}`)
+	if (!/^\/[^?#]*$/.test(value)) throw outOfRange('path', allowed, value)
 	return value
 }
 
@@ -49,7 +77,7 @@ export function checkWeight(value: unknown, capacity: number): number {
 	const weight = checkInteger('weight', value, 1, false)
 	// With a capacity of 0 nobody gets in, and what it will be is not known: any weight may wait.
 	if (weight > capacity && capacity > 0) {
-		throw new RangeError(`weight must be at most the capacity, ${capacity}; got ${weight}`)
+		throw outOfRange('weight', `at most the capacity, ${capacity}`, weight)
 	}
 	return weight
 }
@@ -58,7 +86,7 @@ export function checkDuration(name: string, value: unknown): number {
 	const allowed = `a number of milliseconds from 0 to ${LONGEST_TIMER}, or Infinity`
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
 	if (value !== Number.POSITIVE_INFINITY && !(value >= 0 && value <= LONGEST_TIMER)) {
-		throw new RangeError(`${name} must be ${allowed}; got ${value}`)
+		throw outOfRange(name, allowed, value)
 	}
 	return value
 }
@@ -67,8 +95,16 @@ export function checkStatusCode(value: unknown): number {
 	const allowed = 'an integer from 400 to 599'
 	if (typeof value !== 'number') throw wrongType('statusCode', allowed, value)
 	if (!(Number.isInteger(value) && value >= 400 && value <= 599)) {
-		throw new RangeError(`statusCode must be ${allowed}; got ${value}`)
+		throw outOfRange('statusCode', allowed, value)
 	}
+	return value
+}
+
+/** How many bits of an IPv6 address. */
+export function checkPrefix(name: string, value: unknown): number {
+	const allowed = 'an integer from 1 to 128'
+	if (typeof value !== 'number') throw wrongType(name, allowed, value)
+	if (!(Number.isInteger(value) && value >= 1 && value <= 128)) throw outOfRange(name, allowed, value)
 	return value
 }
 
@@ -80,7 +116,7 @@ export function checkBoolean(name: string, value: unknown): boolean {
 export function checkName(value: unknown): string {
 	const allowed = 'a string of 1 to 64 printable ASCII characters'
 	if (typeof value !== 'string') throw wrongType('name', allowed, value)
-	if (!/^[\x20-\x7e]{1,64}$/.test(value)) throw new RangeError(`name must be ${allowed}; got ${show(value)}`)
+	if (!/^[\x20-\x7e]{1,64}$/.test(value)) throw outOfRange('name', allowed, value)
 	return value
 }
 
@@ -110,20 +146,25 @@ export function checkObserver(value: unknown): void {
 	if (OBSERVED.every((name) => observer[name] === undefined)) throw wrongType('observer', allowed, value)
 }
 
-export function checkKey(value: unknown): string {
-	if (typeof value !== 'string') throw wrongType('what key returns', 'a string or undefined', value)
-	return value
+/** @returns the key as a string; `undefined` if the request has none. */
+export function checkKey(value: unknown): string | undefined {
+	if (typeof value === 'string') return value
+	if (value === undefined || value === null) return undefined
+	const allowed = 'a string, a number, a bigint, undefined or null'
+	// A limit for all whose number could not be read is not what anyone means.
+	if (Number.isNaN(value)) throw outOfRange('what key returns', allowed, value)
+	if (typeof value !== 'number' && typeof value !== 'bigint') throw wrongReturn('key', allowed, value)
+	return String(value)
 }
 
 /** A promise would pass for `true`: nothing would be limited any more. */
 export function checkSkip(value: unknown): boolean {
-	if (typeof value === 'object' && value !== null)
-		throw wrongType('what skip returns', 'true or false', value)
+	if (typeof value === 'object' && value !== null) throw wrongReturn('skip', 'true or false', value)
 	return Boolean(value)
 }
 
 export function checkFlow(value: unknown): string {
-	if (typeof value !== 'string') throw wrongType('what fairBy returns', 'a string', value)
+	if (typeof value !== 'string') throw wrongReturn('fairBy', 'a string', value)
 	return value
 }
 
@@ -133,46 +174,99 @@ export function checkOrder(value: unknown): (typeof ORDERS)[number] {
 	const allowed = ORDERS.map((order) => show(order)).join(', ')
 	if (typeof value !== 'string') throw wrongType('order', `one of ${allowed}`, value)
 	const order = ORDERS.find((each) => each === value)
-	if (order === undefined) throw new RangeError(`order must be one of ${allowed}; got ${show(value)}`)
+	if (order === undefined) throw outOfRange('order', `one of ${allowed}`, value)
 	return order
 }
 
 function checkNumber(name: string, value: unknown): number {
 	const allowed = 'a number'
-	if (typeof value !== 'number') throw wrongType(name, allowed, value)
-	if (Number.isNaN(value)) throw new RangeError(`${name} must be ${allowed}; got NaN`)
+	if (typeof value !== 'number') throw wrongReturn(name, allowed, value)
+	if (Number.isNaN(value)) throw outOfRange(`what ${name} returns`, allowed, value)
 	return value
 }
 
 export function checkPriority(value: unknown): number {
-	return checkNumber('what priority returns', value)
+	return checkNumber('priority', value)
 }
 
 /** Lets `undefined` pass: there is none. */
 export function checkDeadline(value: unknown): number {
 	if (value === undefined) return Number.POSITIVE_INFINITY
-	return checkNumber('what deadline returns', value)
+	return checkNumber('deadline', value)
 }
 
 /** At more than a half, the lower ones would go before the higher. */
 export function checkLowerShare(value: unknown, priority: unknown): number {
 	const allowed = 'a number from 0 to 0.5'
 	if (typeof value !== 'number') throw wrongType('lowerShare', allowed, value)
-	if (!(value >= 0 && value <= 0.5)) throw new RangeError(`lowerShare must be ${allowed}; got ${value}`)
+	if (!(value >= 0 && value <= 0.5)) throw outOfRange('lowerShare', allowed, value)
 	if (value > 0 && priority === undefined) {
-		throw new TypeError(`lowerShare must not be given without priority; got ${value}`)
+		const message = `lowerShare must not be given without priority; got ${value}`
+		throw coded('ERR_INFLIGHT_MISSING_OPTION', new TypeError(message))
 	}
 	return value
 }
 
-/** A misspelt option must not be ignored: the limit that its author believes in would not be there. */
+/** What options of other packages are called here, and what more to know. */
+const ELSEWHERE: ReadonlyMap<string, string> = new Map([
+	['activeLimit', 'capacity'],
+	['concurrency', 'capacity'],
+	['limit', 'capacity'],
+	['max', 'capacity'],
+	['maxConcurrent', 'capacity'],
+	['windowMs', 'capacity (of the requests at work at once; there is no window of time)'],
+	['highWater', 'maxQueue'],
+	['queuedLimit', 'maxQueue'],
+	['timeout', 'maxWait'],
+	['keyGenerator', 'key'],
+	['ipv6Subnet', 'key: addressKey({ ipv6Subnet })'],
+	['handler', 'onReject'],
+	['message', 'onReject'],
+	['rejectHandler', 'onReject'],
+	['standardHeaders', 'rateLimitFields'],
+])
+
+/**
+ * A misspelt option must not be ignored: the limit that its author believes in would not be there.
+ */
 export function checkOptions(options: object, allowed: readonly string[]): void {
 	if (typeof options !== 'object' || options === null || Array.isArray(options)) {
 		throw wrongType('options', 'an object', options)
 	}
 	for (const name in options) {
-		if (!allowed.includes(name)) {
-			throw new TypeError(`unknown option ${show(name)}; allowed are ${allowed.join(', ')}`)
-		}
+		if (!allowed.includes(name)) throw unknownOption(name, allowed)
 	}
+}
+
+function unknownOption(name: string, allowed: readonly string[]): TypeError {
+	const instead = ELSEWHERE.get(name)
+	const known = instead !== undefined && allowed.includes(/^\w+/.exec(instead)?.[0] ?? '')
+	const rest = known ? `: write ${instead}` : `; allowed are ${allowed.join(', ')}`
+	return coded('ERR_INFLIGHT_UNKNOWN_OPTION', new TypeError(`unknown option ${show(name)}${rest}`))
+}
+
+const OPTIONS = 'a capacity or an object of options'
+
+/**
+ * Reads the options of a limiter, those that an object inherits included. Its methods keep their
+ * `this`.
+ *
+ * @returns each by its name, in a new object.
+ */
+export function readOptions<Options extends object>(options: Options, allowed: readonly string[]): Options {
+	checkOptions(options, allowed)
+	// Its capacity would pass for the option: two limits of the same size, where one is meant.
+	if ('tryAcquire' in options) {
+		throw wrongType('options', OPTIONS, options, 'requests need a Limiter')
+	}
+	const { capacity } = options as { capacity?: unknown }
+	if (typeof capacity === 'function' && 'limiter' in capacity) {
+		const remedy = 'share the limiter of a middleware by limit(middleware.limiter)'
+		throw wrongType('capacity', 'an integer from 1, Infinity, or a controller', capacity, remedy)
+	}
+	const values = allowed.map((name) => {
+		const value = options[name as keyof Options]
+		return [name, typeof value === 'function' ? value.bind(options) : value]
+	})
+	return Object.fromEntries(values) as Options
 }

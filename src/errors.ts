@@ -12,7 +12,7 @@ export const REJECTION_REASONS = [
 /**
  * Why a caller was rejected.
  *
- * - `queue-full`: there was no room, and as many were waiting as may wait.
+ * - `queue-full`: there was no room, and the queue was full.
  * - `timeout`: it had waited as long as it may.
  * - `evicted`: it made room for one with a better right to wait.
  * - `closed`: the limiter is shutting down.
@@ -22,31 +22,101 @@ export const REJECTION_REASONS = [
  */
 export type RejectionReason = (typeof REJECTION_REASONS)[number]
 
+/** How busy a limit is. */
+export interface Load {
+	/** Permits held. */
+	readonly active: number
+	/** Permits there are. */
+	readonly capacity: number
+	/** Callers waiting. */
+	readonly queued: number
+}
+
 /**
  * A caller was rejected instead of being given a permit.
  *
+ * It may be handed on to the error handling of a framework, which answers by it: by `next(error)`
+ * in Express, by a throw in Koa. Its message and all that it enumerates are fit for clients. How
+ * busy the limit was, is for logs: `active`, `capacity` and `queued` are not enumerable, so that no
+ * handler sends them by accident.
+ *
  * Recognise it by `code`, not by `instanceof`: one process can hold two copies of this package.
  */
-export class RejectedError extends Error {
+export class RejectedError extends Error implements Load {
 	override readonly name: string = 'RejectedError'
 	readonly code = 'ERR_INFLIGHT_REJECTED'
 	readonly reason: RejectionReason
-	/** In how many seconds to try again: an integer from 1 to 60, from the pace at which permits came back lately. */
+	/**
+	 * In how many seconds to try again: an integer from 1 to 60, from the pace at which permits came
+	 * back lately.
+	 */
 	readonly retryAfter: number
+	/** The status to answer with. That of the limiter, if it has one; `503` otherwise. */
+	readonly status: number = 503
+	/** The same as `status`: some frameworks look for the one, some for the other. */
+	readonly statusCode: number = 503
+	/** The message may be sent to the client. */
+	readonly expose = true
+	/** The fields to answer with: `Retry-After`, and those of the limiter if it has any. */
+	readonly headers: Readonly<Record<string, string>>
+	readonly #active: number
+	readonly #capacity: number
+	readonly #queued: number
 
-	constructor(reason: RejectionReason, retryAfter: number, message: string) {
-		super(message)
+	/**
+	 * @param reason - why.
+	 * @param retryAfter - in how many seconds to try again.
+	 * @param load - how busy the limit is now.
+	 */
+	constructor(reason: RejectionReason, retryAfter: number, load: Load) {
+		super(`Rejected (${reason}): try again in ${retryAfter} s`)
 		this.reason = reason
 		this.retryAfter = retryAfter
+		this.headers = { 'Retry-After': String(retryAfter) }
+		this.#active = load.active
+		this.#capacity = load.capacity
+		this.#queued = load.queued
+	}
+
+	/** Permits held when it was rejected. */
+	get active(): number {
+		return this.#active
+	}
+
+	/** Permits there were. */
+	get capacity(): number {
+		return this.#capacity
+	}
+
+	/** Callers that were waiting. */
+	get queued(): number {
+		return this.#queued
 	}
 }
 
-/** Whoever has frozen the intrinsics of the language pays for the stacks. */
+/**
+ * The codes of errors that are not classes of their own. docs/errors.md says of each what causes it
+ * and what to do.
+ */
+type ErrorCode =
+	| 'ERR_INFLIGHT_CAPACITY_FOUND'
+	| 'ERR_INFLIGHT_MISSING_OPTION'
+	| 'ERR_INFLIGHT_NAME_TAKEN'
+	| 'ERR_INFLIGHT_OUT_OF_RANGE'
+	| 'ERR_INFLIGHT_UNKNOWN_OPTION'
+	| 'ERR_INFLIGHT_WRONG_TYPE'
+
+/** Gives an error its code. Every error of the package has one. */
+export function coded<E extends Error>(code: ErrorCode, error: E): E & { readonly code: ErrorCode } {
+	return Object.assign(error, { code })
+}
+
+/** Where the intrinsics of the language are frozen, errors keep their stacks. */
 const ADJUSTABLE = Object.getOwnPropertyDescriptor(Error, 'stackTraceLimit')?.writable === true
 
 /**
- * The errors that `make` creates have no stack: it costs more than all else of a refusal, and of a refused request it
- * would tell nothing.
+ * The errors that `make` creates have no stack. It costs more than the rest of a rejection, and
+ * says nothing about the rejected request.
  */
 export function withoutStack<T>(make: () => T): T {
 	if (!ADJUSTABLE) return make()
@@ -59,7 +129,7 @@ export function withoutStack<T>(make: () => T): T {
 	}
 }
 
-/** What user code threw, in words, whatever it is: not everything can be made a string. */
+/** What user code threw, as text. Not everything can be made a string. */
 export function inWords(thrown: unknown): string {
 	try {
 		return thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)

@@ -1,5 +1,6 @@
 export type { Controller, ControllerFactory, Sample } from './adaptive/controller.js'
 export { RejectedError, type RejectionReason } from './errors.js'
+export { type AddressedRequest, type AddressKeyOptions, addressKey } from './http/address-key.js'
 export { requestDeadline, requestStart } from './http/deadlines.js'
 export { admission } from './http/exchange.js'
 export type { Admission } from './http/ticket.js'

@@ -1,15 +1,28 @@
 import { describe, expect, test } from 'vitest'
 import { limit as limitExpress } from '../adapters/express.js'
 import { limit as limitKoa } from '../adapters/koa.js'
+import { adaptive } from '../src/adaptive/index.js'
+import { coded } from '../src/errors.js'
 import { Limiter } from '../src/limiter/limiter.js'
+import { LIMITER_OPTIONS } from '../src/limiter/options.js'
 import { Semaphore } from '../src/semaphore/semaphore.js'
 
 const CAPACITY = 'capacity must be an integer from 1, or Infinity'
+const MIDDLEWARE =
+	'capacity must be an integer from 1, Infinity, or a controller; got a function: share the limiter of a middleware by limit(middleware.limiter)'
 const ORDERS = 'one of "fifo", "lifo", "adaptive"'
 const WAIT = 'a number of milliseconds from 0 to 2147483647, or Infinity'
 
+/** The error with this message, and the code that goes with it. */
+function fault(type: ErrorConstructor, message: string): Error {
+	const error = new type(message)
+	if (message.startsWith('unknown option')) return coded('ERR_INFLIGHT_UNKNOWN_OPTION', error)
+	if (message.startsWith('lowerShare must not')) return coded('ERR_INFLIGHT_MISSING_OPTION', error)
+	return coded(type === RangeError ? 'ERR_INFLIGHT_OUT_OF_RANGE' : 'ERR_INFLIGHT_WRONG_TYPE', error)
+}
+
 /** What is given, and the whole of the message. */
-const refused: [unknown, typeof Error, string][] = [
+const refused: [unknown, ErrorConstructor, string][] = [
 	[0, RangeError, `${CAPACITY}; got 0`],
 	[-1, RangeError, `${CAPACITY}; got -1`],
 	[1.5, RangeError, `${CAPACITY}; got 1.5`],
@@ -24,6 +37,34 @@ const refused: [unknown, typeof Error, string][] = [
 	[{}, TypeError, `${CAPACITY}; got undefined`],
 	[{ capacity: {} }, TypeError, `${CAPACITY}; got an object`],
 	[{ capacity: null }, TypeError, `${CAPACITY}; got null`],
+	[
+		new Semaphore(3),
+		TypeError,
+		'options must be a capacity or an object of options; got a semaphore: requests need a Limiter',
+	],
+	[limitExpress(3), TypeError, MIDDLEWARE],
+	[limitKoa(3), TypeError, MIDDLEWARE],
+	[{ capacity: limitExpress(3) }, TypeError, MIDDLEWARE],
+	[
+		{ capacity: adaptive },
+		TypeError,
+		'what capacity returns must be a controller; got a function: call it, as in capacity: adaptive()',
+	],
+	[{ capacity: Promise.resolve(3) }, TypeError, `${CAPACITY}; got a promise`],
+	[{ max: 3 }, TypeError, 'unknown option "max": write capacity'],
+	[{ activeLimit: 3 }, TypeError, 'unknown option "activeLimit": write capacity'],
+	[{ capacity: 3, queuedLimit: 9 }, TypeError, 'unknown option "queuedLimit": write maxQueue'],
+	[{ capacity: 3, keyGenerator: () => 'a' }, TypeError, 'unknown option "keyGenerator": write key'],
+	[
+		{ capacity: 3, ipv6Subnet: 56 },
+		TypeError,
+		'unknown option "ipv6Subnet": write key: addressKey({ ipv6Subnet })',
+	],
+	[
+		{ capacity: 3, windowMs: 60_000 },
+		TypeError,
+		'unknown option "windowMs": write capacity (of the requests at work at once; there is no window of time)',
+	],
 	[{ capacity: 3, maxQueue: -1 }, RangeError, 'maxQueue must be an integer from 0, or Infinity; got -1'],
 	[{ capacity: 3, maxQueue: '9' }, TypeError, 'maxQueue must be an integer from 0, or Infinity; got "9"'],
 	[{ capacity: 3, maxWait: 2 ** 31 }, RangeError, `maxWait must be ${WAIT}; got 2147483648`],
@@ -74,12 +115,16 @@ describe.each([
 	['limit of Koa', (given: unknown) => limitKoa(given as number), `${NAMES}, onReject`],
 ])('%s refuses at construction, by name, value and what is allowed', (_name, make, names) => {
 	test.each(refused)('%o', (given, type, message) => {
-		expect(() => make(given)).toThrow(new type(message))
+		expect(() => make(given)).toThrow(fault(type, message))
 	})
 
 	test('an unknown name', () => {
 		const message = `unknown option "maxQueu"; allowed are ${names}`
-		expect(() => make({ capacity: 3, maxQueu: 5 })).toThrow(new TypeError(message))
+		expect(() => make({ capacity: 3, maxQueu: 5 })).toThrow(fault(TypeError, message))
+	})
+
+	test.each(LIMITER_OPTIONS)('null for %s', (name) => {
+		expect(() => make({ capacity: 3, priority: () => 1, [name]: null })).toThrow(/ must be .*; got null$/)
 	})
 
 	test('what a class says, too', () => {
@@ -108,13 +153,92 @@ test.each([
 	['Koa', limitKoa],
 ])('limit of %s refuses an onReject that is no function', (_name, limit) => {
 	expect(() => limit({ capacity: 3, onReject: 503 as never })).toThrow(
-		new TypeError('onReject must be a function; got 503'),
+		fault(TypeError, 'onReject must be a function; got 503'),
 	)
+})
+
+test('another package’s name for onReject leads to it where there is one', () => {
+	const rejects = (given: object) => () => limitExpress(given as never)
+	expect(rejects({ capacity: 3, handler() {} })).toThrow('unknown option "handler": write onReject')
+	expect(rejects({ capacity: 3, rejectHandler() {} })).toThrow(
+		'unknown option "rejectHandler": write onReject',
+	)
+	expect(() => new Limiter({ capacity: 3, handler() {} } as never)).toThrow(
+		`unknown option "handler"; allowed are ${NAMES}`,
+	)
+})
+
+test('the methods of an object of options keep their this', async () => {
+	const seen: unknown[] = []
+	class Options {
+		capacity = 1
+		key(): string {
+			seen.push(this)
+			return 'a'
+		}
+		weight(): number {
+			return seen.push(this) && 1
+		}
+		skip(): boolean {
+			return seen.push(this) === 0
+		}
+		priority(): number {
+			return seen.push(this)
+		}
+		fairBy(): string {
+			return `${seen.push(this)}`
+		}
+		deadline(): number {
+			return seen.push(this) && Number.POSITIVE_INFINITY
+		}
+	}
+	const options = new Options()
+	for (const limiter of [new Limiter(options), limitExpress(options).limiter, limitKoa(options).limiter]) {
+		seen.length = 0
+		await limiter.run(() => {})
+		expect(seen).toHaveLength(6)
+		for (const it of seen) expect(it).toBe(options)
+	}
+})
+
+describe('what key returns', () => {
+	async function keyOf(value: unknown): Promise<unknown[]> {
+		const limiter = new Limiter({ capacity: 1, key: () => value as string })
+		const keys: unknown[] = []
+		limiter.observe({ admitted: ({ key }) => keys.push(key) })
+		await limiter.run(() => {})
+		expect(limiter.stats().keys).toBe(0)
+		return keys
+	}
+
+	test.each([
+		['a', 'a'],
+		['', ''],
+		[7, '7'],
+		[0, '0'],
+		[2n ** 64n, '18446744073709551616'],
+	])('%o is the key %o', async (value, key) => {
+		expect(await keyOf(value)).toEqual([key])
+	})
+
+	test.each([undefined, null])('%o is none', async (value) => {
+		expect(await keyOf(value)).toEqual([])
+	})
+
+	const allowed = 'what key returns must be a string, a number, a bigint, undefined or null'
+	test.each([
+		[Number.NaN, RangeError, `${allowed}; got NaN`],
+		[{}, TypeError, `${allowed}; got an object`],
+		[true, TypeError, `${allowed}; got true`],
+		[Promise.resolve('a'), TypeError, `${allowed}; got a promise: find it in a middleware before this one`],
+	])('%o is an error', async (value, type, message) => {
+		await expect(keyOf(value)).rejects.toThrow(fault(type, message))
+	})
 })
 
 test('the limiter’s resize refuses what its capacity refuses', () => {
 	const limiter = new Limiter(3)
-	expect(() => limiter.resize(0)).toThrow(new RangeError(`${CAPACITY}; got 0`))
+	expect(() => limiter.resize(0)).toThrow(fault(RangeError, `${CAPACITY}; got 0`))
 	expect(limiter.capacity).toBe(3)
 })
 
@@ -128,10 +252,10 @@ describe('Semaphore', () => {
 		[[3, { maxwait: 1 }], TypeError, 'unknown option "maxwait"; allowed are maxQueue, maxWait'],
 		[[3, 5], TypeError, 'options must be an object; got 5'],
 	])('its constructor refuses %o', (given, type, message) => {
-		expect(() => new Semaphore(...(given as [number]))).toThrow(new type(message))
+		expect(() => new Semaphore(...(given as [number]))).toThrow(fault(type, message))
 	})
 
-	const acquiring: [unknown, typeof Error, string][] = [
+	const acquiring: [unknown, ErrorConstructor, string][] = [
 		[{ weight: 0 }, RangeError, 'weight must be an integer from 1; got 0'],
 		[{ weight: Number.POSITIVE_INFINITY }, RangeError, 'weight must be an integer from 1; got Infinity'],
 		[{ weight: '1' }, TypeError, 'weight must be an integer from 1; got "1"'],
@@ -147,16 +271,16 @@ describe('Semaphore', () => {
 		'acquire and run reject, and tryAcquire throws, for %o',
 		async (given, type, message) => {
 			const semaphore = new Semaphore(3)
-			await expect(semaphore.acquire(given as object)).rejects.toThrow(new type(message))
-			await expect(semaphore.run(() => 1, given as object)).rejects.toThrow(new type(message))
-			expect(() => semaphore.tryAcquire(given as object)).toThrow(new type(message))
+			await expect(semaphore.acquire(given as object)).rejects.toThrow(fault(type, message))
+			await expect(semaphore.run(() => 1, given as object)).rejects.toThrow(fault(type, message))
+			expect(() => semaphore.tryAcquire(given as object)).toThrow(fault(type, message))
 			expect(semaphore.active).toBe(0)
 		},
 	)
 
 	test('resize refuses what the constructor refuses, and changes nothing', () => {
 		const semaphore = new Semaphore(3)
-		expect(() => semaphore.resize(-1)).toThrow(new RangeError(`${from0}; got -1`))
+		expect(() => semaphore.resize(-1)).toThrow(fault(RangeError, `${from0}; got -1`))
 		expect(semaphore.capacity).toBe(3)
 	})
 })

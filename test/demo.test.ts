@@ -53,7 +53,7 @@ test('the demo says which promise was broken, and ends with status 1', { timeout
 		}
 		const { status, output } = await run(folder)
 		expect(output).toContain('✗ BROKEN: three were at work at once, and never more')
-		expect(output).toContain('✗ BROKEN: nobody waited longer than 700 ms (g)')
+		expect(output).toContain('✗ BROKEN: no request waited longer than 700 ms (g)')
 		expect(status).toBe(1)
 	} finally {
 		rmSync(folder, { recursive: true })

@@ -54,7 +54,7 @@ test.each([
 	expect(performance.now() - begin).toBeGreaterThan(280)
 })
 
-test('expensive-route turns away what is too much, and its neighbours never wait', async () => {
+test('expensive-route rejects what is too much, and its neighbours never wait', async () => {
 	const { ports } = await start('expensive-route')
 	const port = ports[0] as number
 	const reports = Promise.all(Array.from({ length: 10 }, () => request(port, { path: '/report' })))
@@ -79,7 +79,7 @@ test('shared-limiter bounds both apps together', async () => {
 	}
 })
 
-test('graceful-shutdown lets who is at work finish, turns away who waits, and ends', async () => {
+test('graceful-shutdown lets requests at work finish, rejects those that wait, and ends', async () => {
 	const { ports, child, lines } = await start('graceful-shutdown')
 	const port = ports[0] as number
 	const answers = [request(port)]
@@ -119,6 +119,15 @@ test('outbound-semaphore shows what goes wrong, and what is right', async () => 
 	expect(Number(/^counter: highest (\d+) of 3/.exec(counter ?? '')?.[1])).toBeGreaterThan(3)
 	expect(lock).toMatch(/^counter under a lock: highest 3 of 3, \d+ ms, order( \d){10}$/)
 	expect(semaphore).toMatch(/^semaphore: highest 3 of 3, \d+ ms, order( \d){10}$/)
+})
+
+test('outbound-fetch holds its permits until the bodies have been read', async () => {
+	const { stdout } = await promisify(execFile)(process.execPath, ['examples/outbound-fetch.js'], {
+		cwd: root,
+	})
+	const [semaphore, limited] = stdout.trim().split('\n')
+	expect(Number(/^semaphore around fetch: highest (\d+) of 3$/.exec(semaphore ?? '')?.[1])).toBeGreaterThan(3)
+	expect(limited).toBe('limitFetch: highest 3 of 3')
 })
 
 test('adaptive-capacity begins with its initial capacity, and serves', async () => {
@@ -181,6 +190,7 @@ test('there is no example without a test', () => {
 			'grafana',
 			'koa-app.js',
 			'limit-per-user.js',
+			'outbound-fetch.js',
 			'outbound-semaphore.js',
 			'overload.js',
 			'shared-limiter.js',

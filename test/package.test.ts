@@ -1,4 +1,4 @@
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { install, node, pack, scratch } from './support/packed.js'
@@ -16,7 +16,12 @@ const { folder, remove } = scratch()
 /** Where the package is installed alone, and where it is with all that its users have. */
 const alone = join(folder, 'alone')
 const users = join(folder, 'users')
+/** Where it is with tools that don't know `exports`. */
+const old = join(folder, 'old')
 const installed = join(alone, 'node_modules/inflight-limit')
+
+/** What is imported, after the name of the package. */
+const ENTRIES = ['', '/adaptive', '/dashboard', '/express', '/koa', '/opentelemetry', '/prometheus', '/redis']
 
 beforeAll(async () => {
 	mkdirSync(alone)
@@ -24,7 +29,9 @@ beforeAll(async () => {
 	const tarball = await pack(folder)
 	await install(alone, [tarball])
 	const peers = ['prom-client@15', '@opentelemetry/api@1']
-	await install(users, [tarball, 'express@5', 'koa@3', 'jest@30', ...peers])
+	await install(users, [tarball, 'express@5', 'koa@3', 'jest@30', 'esbuild@0.28', ...peers])
+	mkdirSync(old)
+	await install(old, [tarball, 'jest@27', ...peers])
 })
 
 afterAll(remove)
@@ -54,16 +61,13 @@ function importsOf(module: string, found = new Set<string>()): Set<string> {
 }
 
 describe('the tarball', () => {
-	test('has each source, both builds of each, and nothing else', () => {
-		// The files of the page are in a module, which the build writes.
+	test('has both builds of each source, a folder for each entry, and nothing else', () => {
 		const sources = ['src', 'adapters']
 			.flatMap((name) => filesIn(join(root, name)).map((file) => `${name}/${file}`))
-			.filter((source) => !source.startsWith('adapters/dashboard/page/'))
+			.filter((source) => source.endsWith('.ts'))
 		const built = sources.flatMap((source) =>
 			['esm', 'cjs'].flatMap((build) =>
-				['.js', '.js.map', '.d.ts', '.d.ts.map'].map(
-					(ending) => `dist/${build}/${source.replace(/\.ts$/, ending)}`,
-				),
+				['.js', '.d.ts'].map((ending) => `dist/${build}/${source.replace(/\.ts$/, ending)}`),
 			),
 		)
 		const others = [
@@ -73,17 +77,14 @@ describe('the tarball', () => {
 			'LICENSE',
 			'dist/esm/package.json',
 			'dist/cjs/package.json',
+			...ENTRIES.filter((entry) => entry !== '').map((entry) => `${entry.slice(1)}/package.json`),
 		]
-		expect(filesIn(installed)).toEqual([...sources, ...built, ...others].sort())
+		expect(filesIn(installed)).toEqual([...built, ...others].sort())
 	})
 
-	test('has the source that each of its maps names', () => {
-		for (const file of filesIn(installed).filter((name) => name.endsWith('.map'))) {
-			const map = JSON.parse(readFileSync(join(installed, file), 'utf8'))
-			expect(map.sources).toHaveLength(1)
-			const source = join(installed, file, '..', map.sourceRoot ?? '', map.sources[0])
-			expect(existsSync(source) ? 'there' : `${file} names ${source}`).toBe('there')
-		}
+	test('takes at most 700 kB', () => {
+		const sizes = filesIn(installed).map((file) => statSync(join(installed, file)).size)
+		expect(sizes.reduce((sum, size) => sum + size)).toBeLessThanOrEqual(700_000)
 	})
 
 	test('brings nothing along and runs nothing at its installation', () => {
@@ -159,9 +160,9 @@ describe('users', () => {
 	const served = { most: 2, statuses: [200, 200, 200, 200, 200] }
 	const used = {
 		names: [
-			['Limiter', 'RejectedError', 'Semaphore', 'admission', 'requestDeadline', 'requestStart'],
-			['Limiter', 'admission', 'limit'],
-			['Limiter', 'admission', 'limit'],
+			['Limiter', 'RejectedError', 'Semaphore', 'addressKey', 'admission', 'requestDeadline', 'requestStart'],
+			['Limiter', 'addressKey', 'admission', 'limit'],
+			['Limiter', 'addressKey', 'admission', 'limit'],
 			['adaptive', 'aimd'],
 		],
 		ran: ['a', 'b'],
@@ -205,13 +206,55 @@ describe('users', () => {
 		expect(output).toMatch(/Tests: +2 passed, 2 total/)
 	})
 
+	test('have each entry under Jest 27', async () => {
+		const program = ENTRIES.map((entry) => `require('inflight-limit${entry}')`).join(', ')
+		writeFileSync(
+			join(old, 'entries.test.js'),
+			`test('loads', () => { for (const it of [${program}]) expect(Object.keys(it)).not.toEqual([]) })\n`,
+		)
+		const { code, output } = await node(old, ['node_modules/jest/bin/jest.js', '--ci', '--watchman=false'])
+		expect(code, output).toBe(0)
+		expect(output).toMatch(/Tests: +1 passed, 1 total/)
+	})
+
+	/** Bundles a program for Node, as an ES module. @returns the path of the bundle. */
+	async function bundle(name: string, program: string): Promise<string> {
+		writeFileSync(join(users, `${name}.in.mjs`), program)
+		const to = `${name}.out.mjs`
+		const options = ['--bundle', '--minify', '--platform=node', '--format=esm', `--outfile=${to}`]
+		const { code, output } = await node(users, [
+			'node_modules/esbuild/bin/esbuild',
+			`${name}.in.mjs`,
+			...options,
+		])
+		expect(code, output).toBe(0)
+		return join(users, to)
+	}
+
+	test('bundle nothing with a semaphore but what it needs: 12 kB', async () => {
+		const program =
+			"import { Semaphore } from 'inflight-limit'\nconsole.log(await new Semaphore(1).run(() => 'ran'))"
+		const path = await bundle('semaphore', program)
+		expect(statSync(path).size).toBeLessThanOrEqual(12_000)
+		expect(await node(users, [path])).toEqual({ code: 0, output: 'ran\n' })
+	})
+
+	test('bundle the dashboard with its page', async () => {
+		const path = await bundle(
+			'dashboard',
+			"import { dashboard } from 'inflight-limit/dashboard'\nconsole.log(typeof dashboard)",
+		)
+		expect(readFileSync(path, 'utf8')).toContain('uPlot')
+		expect(await node(users, [path])).toEqual({ code: 0, output: 'function\n' })
+	})
+
 	test('can mix both builds in one server', async () => {
 		const { code, output } = await node(users, ['mixed.mjs'])
 		expect(code, output).toBe(0)
 		const admitted = { status: 200, body: { active: 1, queued: 0, same: true } }
 		const expected = {
 			admitted: [admitted, admitted],
-			refused: [
+			rejected: [
 				[503, 'closed'],
 				[503, 'closed'],
 			],

@@ -10,21 +10,22 @@ export interface DashboardOptions {
 	/** The limiters to show, each with a name of its own. */
 	limiters: readonly SharedLimiter[]
 	/**
-	 * Where the page is, if nothing before it takes that part of the path away: `/limits` in Koa and `node:http`. Express
-	 * takes it away: `app.use('/limits', dashboard(…))`. Default: `'/'`.
+	 * The path of the page, such as `/limits`. Needed in Koa and `node:http`. In Express,
+	 * `app.use('/limits', dashboard(…))` removes it from the URL before the page sees it. Default:
+	 * `'/'`.
 	 */
 	path?: string | undefined
 	/** Show the keys that waited longest. They may be names of persons. Default: `false`. */
 	keys?: boolean | undefined
-	/** Pages that may be open at once: an integer from 1. Default: `50`. */
+	/** Pages that may be open at once: an integer from 1, or `Infinity`. Default: `50`. */
 	maxPages?: number | undefined
 }
 
 const OPTIONS = ['limiters', 'path', 'keys', 'maxPages']
 
-/** What ends a dashboard. */
+/** A dashboard that can be closed. */
 interface Closable {
-	/** Ends all open pages and all looking at the limiters: they would keep `server.close()` from being done. */
+	/** Ends all open pages, for which `server.close()` would wait, and stops taking samples. */
 	close(): void
 }
 
@@ -32,7 +33,7 @@ export interface Dashboard extends Closable {
 	(req: IncomingMessage, res: ServerResponse, next?: (error?: unknown) => void): void
 }
 
-/** What is needed of the context of Koa 3 or 2. */
+/** The part of the context of Koa 3 or 2 that is used. */
 export interface ContextLike {
 	readonly req: IncomingMessage
 	readonly res: ServerResponse
@@ -45,17 +46,20 @@ export interface KoaDashboard extends Closable {
 }
 
 /**
- * A page that shows limiters as they are now and were in the last 15 minutes, for Express 5 and 4, connect and
- * `node:http`. It only reads. Put it before the limiters, so that they don't count it, and behind your authentication:
+ * A page that shows limiters now and in the last 15 minutes, for Express 5 and 4, connect and
+ * `node:http`. It changes nothing. Put it before the limiters, so that they don't count it, and
+ * behind your authentication:
  *
  * ```ts
  * app.use('/limits', requireAdmin, dashboard({ limiters: [guard.limiter] }))
  * app.use(guard)
  * ```
  *
- * From now on each limiter is looked at once a second. The timer does not keep the process alive.
+ * From now on a sample of each limiter is taken once a second. The timer does not keep the process
+ * alive.
  *
- * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+ * unknown.
  * @throws Error - two limiters have the same name.
  */
 export function dashboard(options: DashboardOptions): Dashboard {
@@ -85,7 +89,10 @@ export function dashboardKoa(options: DashboardOptions): KoaDashboard {
 	return Object.assign(inflightDashboard, { close })
 }
 
-/** Nothing but what we serve runs or is loaded, and nobody may frame it. uPlot sets its styles by script, not in markup. */
+/**
+ * Only files of this page are run or loaded, and no other page can frame it. uPlot sets its styles
+ * by script.
+ */
 const SECURITY = {
 	'Content-Security-Policy':
 		"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
@@ -96,10 +103,10 @@ const SECURITY = {
 	'X-Content-Type-Options': 'nosniff',
 }
 
-/** For how many messages in a row a page may not have taken what it was sent before it is cut off: it then comes again. */
+/** A page that has not read this many messages in a row is cut off. It then connects again. */
 const PATIENCE = 10
 
-/** A page that is open: its stream of events, and for how many messages it has been behind. */
+/** An open page: its stream of events, and how many messages it has not read in time. */
 interface Reader {
 	res: ServerResponse
 	behind: number
@@ -109,9 +116,9 @@ type Handle = (req: IncomingMessage, res: ServerResponse, originalUrl: string | 
 
 function createPage(options: DashboardOptions): { handle: Handle; close(): void } {
 	checkOptions(options, OPTIONS)
-	const { limiters, keys = false, maxPages = 50 } = options
+	const { limiters, path: given = '/', keys = false, maxPages = 50 } = options
 	claimNames({}, limiters)
-	const path = checkPath(options.path ?? '/').replace(/\/$/, '')
+	const path = checkPath(given).replace(/\/$/, '')
 	checkBoolean('keys', keys)
 	checkMaxPages(maxPages)
 
@@ -119,7 +126,8 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 	const readers = new Set<Reader>()
 	let closed = false
 	let latest = takeSamples()
-	// One timer for all pages. It runs when none is open too: who comes to see what went wrong comes after it did.
+	// One timer for all pages. It runs also when none is open: a page is usually opened after
+	// something went wrong.
 	const timer = setInterval(() => {
 		latest = takeSamples()
 		const message = Buffer.from(`data: ${latest}\n\n`)
@@ -132,13 +140,13 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 		}
 	}, INTERVAL).unref()
 
-	/** One more sample of each limiter, as JSON. */
+	/** Takes a sample of each limiter. @returns them as JSON. */
 	function takeSamples(): string {
 		const now = Date.now()
 		return `{"limiters":[${samples.map((each) => each.take(now)).join()}]}`
 	}
 
-	/** All that is known, for a page that begins. */
+	/** All samples that are kept, for a page that was just opened. */
 	function history(): string {
 		const limiters = samples.map(
 			(each) => `{"name":${JSON.stringify(each.limiter.name)},"rows":${each.rows}}`,
@@ -147,7 +155,8 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 	}
 
 	function openStream(res: ServerResponse): void {
-		// A browser never asks so, and of a response without a socket we would not see the end.
+		// A pipelined request, which no browser sends. A response without a socket may end without an
+		// event.
 		if (res.socket === null) {
 			answer(res, 400, 'No stream behind another response\n')
 			return
@@ -155,9 +164,9 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 		const headers = { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store, no-transform' }
 		res.writeHead(200, { ...SECURITY, ...headers, 'X-Accel-Buffering': 'no' })
 		if (closed || readers.size >= maxPages) {
-			// What an `EventSource` is told with another status, it does not tell its page.
+			// With another status, `EventSource` would hide the reason from the page.
 			const reason = closed ? 'The page is closed.' : `${maxPages} pages are open, which is the most.`
-			res.end(`retry: 10000\nevent: refused\ndata: ${JSON.stringify({ reason })}\n\n`)
+			res.end(`retry: 10000\nevent: rejected\ndata: ${JSON.stringify({ reason })}\n\n`)
 			return
 		}
 		const reader = { res, behind: 0 }
@@ -166,7 +175,7 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 		res.on('drain', () => {
 			reader.behind = 0
 		})
-		// Its client can leave while we write.
+		// The client can leave during a write.
 		res.on('error', () => readers.delete(reader))
 		res.write(`retry: 2000\nevent: history\ndata: ${history()}\n\ndata: ${latest}\n\n`)
 	}
@@ -182,13 +191,13 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 		warnIfLimited(req)
 		if (req.method !== 'GET' && req.method !== 'HEAD') {
 			res.setHeader('Allow', 'GET, HEAD')
-			answer(res, 405, 'Only to be read\n')
+			answer(res, 405, 'Only GET and HEAD are allowed\n')
 		} else if (name === 'events') {
 			if (req.method === 'HEAD') answer(res, 200, '')
 			else openStream(res)
 		} else if (name === '') {
 			const from = originalUrl.split('?', 1)[0] as string
-			// What the page names is beside it, so its own path must end in a slash.
+			// The page's links are relative to it, so its own path must end in a slash.
 			if (from.endsWith('/')) send(res, assets['index.html'] as Asset, 'no-store')
 			else {
 				res.setHeader('Location', `./${from.slice(from.lastIndexOf('/') + 1)}/`)
@@ -235,13 +244,16 @@ function answer(res: ServerResponse, status: number, text: string): void {
 
 let warned = false
 
-/** A limiter before the page counts it, and keeps it out just when one wants to look. At least it holds no permit. */
+/**
+ * A limiter before the page can reject it when it is needed most. The page gives back any permit
+ * that it holds.
+ */
 function warnIfLimited(req: IncomingMessage): void {
 	const limiter = releaseAll(req)
 	if (limiter === undefined || warned) return
 	warned = true
 	process.emitWarning(
-		`The dashboard is behind limiter ${JSON.stringify(limiter.name)}, which counts its requests, and lets them wait or refuses them: put the dashboard before it`,
+		`The dashboard is behind limiter ${JSON.stringify(limiter.name)}, which counts its requests, and queues or rejects them: put the dashboard before it`,
 		{ type: 'InflightLimitWarning', code: 'INFLIGHT_DASHBOARD_LIMITED' },
 	)
 }

@@ -2,22 +2,23 @@ import { REJECTION_REASONS } from '../../src/errors.js'
 import type { SharedLimiter } from '../../src/http/setup.js'
 import { Durations } from '../../src/stats/durations.js'
 
-/** In ms. */
+/** The time between two samples, in ms. */
 export const INTERVAL = 1000
 
-/** 15 minutes of them. */
+/** Samples kept of each limiter: 15 minutes. */
 const KEPT = 900
 
-/** Keys remembered of one interval. Their longest waits are exact: who has waited less than these is none of the longest. */
+/** Keys kept of one interval: those that waited longest. */
 const KEYS = 5
 
-/** The longest key shown, in characters: what clients send is as long as they like. */
+/** Keys are cut to this length, in characters: clients may send keys of any length. */
 const LONGEST_KEY = 80
 
 /**
- * What a sample is made of, in this order. Counts are since the start of the limiter; percentiles, in ms, are of what
- * ended since the sample before, and `null` if nothing did. Last come the keys that waited longest since then, if asked
- * for, each with its wait in ms.
+ * The fields of a sample, in this order. Counts are since the start of the limiter. Percentiles, in
+ * ms, are of what ended since the sample before, or `null` if nothing did. `longest` has the keys
+ * that waited longest since then, each with its wait in ms; it is empty unless the option `keys` is
+ * set.
  */
 export const FIELDS: readonly string[] = [
 	'time',
@@ -36,7 +37,7 @@ export const FIELDS: readonly string[] = [
 	'longest',
 ]
 
-/** A limiter, looked at once in each interval. The samples are kept as the JSON that pages are sent. */
+/** The samples of a limiter, one for each interval, kept as the JSON that is sent to pages. */
 export class Samples {
 	readonly limiter: SharedLimiter
 	readonly #rows: string[] = []
@@ -60,12 +61,12 @@ export class Samples {
 		})
 	}
 
-	/** All that is kept, oldest first, as JSON. */
+	/** All samples that are kept, oldest first, as JSON. */
 	get rows(): string {
 		return `[${this.#rows.join()}]`
 	}
 
-	/** Takes one more sample. @returns it, and the limiter's own figures at this moment, as JSON. */
+	/** Takes a sample. @returns the sample and the limiter's `stats()`, as JSON. */
 	take(time: number): string {
 		const stats = this.limiter.stats()
 		const row = JSON.stringify([
@@ -108,7 +109,7 @@ export class Samples {
 	}
 }
 
-/** The percentiles of one interval, after which it is forgotten. */
+/** The percentiles of one interval. Resets `durations` for the next one. */
 function percentiles(durations: Durations): [p50: number | null, p99: number | null] {
 	const { count, p50, p99 } = durations.stats()
 	durations.reset()

@@ -13,7 +13,7 @@ import {
 	checkWeight,
 	wrongType,
 } from '../../src/checks.js'
-import { RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
+import { coded, RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
 import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from '../../src/limiter/gate.js'
 import type { LimiterStats } from '../../src/limiter/limiter.js'
 import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
@@ -252,7 +252,7 @@ export class RedisLimiter implements Gate {
 	 * does; a task whose `signal` was aborted before its turn is never run.
 	 */
 	async run<T>(task: (permit: FleetPermit) => T | PromiseLike<T>, options?: FleetAcquireOptions): Promise<T> {
-		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
+		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
 		const permit = await this.acquire(options)
 		try {
 			// The signal can be aborted after the permit was handed over and before this line runs.
@@ -298,9 +298,8 @@ export class RedisLimiter implements Gate {
 		if (options.skip !== undefined && checkSkip(options.skip(request))) return SKIPPED
 		let key: string | undefined
 		if (options.key !== undefined) {
-			key = options.key(request)
+			key = checkKey(options.key(request))
 			if (key === undefined) return SKIPPED
-			checkKey(key)
 		}
 		const weight = options.weight === undefined ? 1 : checkWeight(options.weight(request), this.capacity)
 		return { tag: 'waiting', settled: this.#settled(this.#lineOf(key), weight, signal) }
@@ -727,11 +726,11 @@ export class RedisLimiter implements Gate {
 
 	#rejection(reason: RejectionReason, line: KeyQueue): RejectedError {
 		const { active, queued, capacity } = this.#membership.fleet
-		const facts =
+		const load =
 			line.key === undefined
-				? `${active} of ${capacity} permits of the fleet are held, ${queued} callers wait, as last known`
-				: `each key has ${capacity} permits in the fleet, ${line.queued} callers of this one wait in this process`
-		return new RejectedError(reason, line.retryAfter, `Rejected (${reason}): ${facts}`)
+				? { active, queued, capacity }
+				: { active: line.active, queued: line.queued, capacity }
+		return new RejectedError(reason, line.retryAfter, load)
 	}
 
 	#settleIdle(): void {
@@ -756,8 +755,10 @@ function fragileClient(name: string): string {
 function checkAcquireKey(key: unknown, required: boolean): void {
 	if (required) {
 		if (typeof key !== 'string') throw wrongType('key', 'a string', key)
-	} else if (key !== undefined)
-		throw new TypeError('key is for a limiter with the option key; this one has none')
+	} else if (key !== undefined) {
+		const message = 'key is for a limiter with the option key; this one has none'
+		throw coded('ERR_INFLIGHT_MISSING_OPTION', new TypeError(message))
+	}
 }
 
 /**

@@ -1,4 +1,4 @@
-import { checkInteger, wrongType } from '../../src/checks.js'
+import { checkInteger, outOfRange, wrongType } from '../../src/checks.js'
 import type { RedisClient } from './drivers.js'
 
 /**
@@ -25,10 +25,10 @@ export interface RedisLimiterOptions<Request = object> {
 	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
 	maxWait?: number | undefined
 	/**
-	 * A limit of its own for each key (user, tenant, model) in the whole fleet. `undefined`: not
+	 * A limit of its own for each key (user, tenant, model) in the whole fleet. `undefined` or `null`: not
 	 * limited. Default: none.
 	 */
-	key?(request: Request): string | undefined
+	key?(request: Request): string | number | bigint | null | undefined
 	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
 	weight?(request: Request): number
 	/** Lets a request through, uncounted. Default: none. */
@@ -112,7 +112,7 @@ export function checkFleetCapacity(name: 'capacity' | 'localCapacity', value: un
 function checkMilliseconds(name: string, value: unknown, lowest: number, highest: number): number {
 	const allowed = `a number of milliseconds from ${lowest} to ${highest}`
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
-	if (!(value >= lowest && value <= highest)) throw new RangeError(`${name} must be ${allowed}; got ${value}`)
+	if (!(value >= lowest && value <= highest)) throw outOfRange(name, allowed, value)
 	return value
 }
 
@@ -134,5 +134,5 @@ export function checkWhenUnavailable(value: unknown): (typeof RULES)[number] {
 	const allowed = `one of ${RULES.map((rule) => `'${rule}'`).join(', ')}`
 	if (typeof value !== 'string') throw wrongType('whenUnavailable', allowed, value)
 	for (const rule of RULES) if (value === rule) return rule
-	throw new RangeError(`whenUnavailable must be ${allowed}; got ${JSON.stringify(value)}`)
+	throw outOfRange('whenUnavailable', allowed, value)
 }

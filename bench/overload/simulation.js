@@ -6,12 +6,13 @@ import { randomFrom } from './random.js'
  * What decides who is served: our limiter, or a model of another package.
  *
  * @typedef {object} Policy
- * @property {(request: Request, signal: Signal) => Entrance | Promise<Entrance>} enter what becomes of a request: only its tag `admitted` has a stay
+ * @property {(request: Request, signal: Signal) => Entrance | Promise<Entrance> | Waiting} enter what becomes of a request: only its tag `admitted` has a stay
  * @property {() => boolean} waiting whether anyone waits in it
  * @property {() => number} [capacity]
  *
  * @typedef {{ tag: string, leave: (outcome: 'ok' | 'client-error' | 'server-error' | 'abandoned') => void }} Stay
  * @typedef {Stay | { tag: string }} Entrance
+ * @typedef {{ whenSettled(settle: (entrance: Entrance) => void, fail: () => void): unknown }} Waiting instead of a promise, which takes a turn of the event loop
  *
  * @typedef {object} Request
  * @property {number} work 1 for the average
@@ -35,7 +36,7 @@ import { randomFrom } from './random.js'
  */
 
 /** What the limiter needs of an AbortSignal; a real one costs more than the request. */
-class Signal {
+export class Signal {
 	aborted = false
 	reason = LEFT
 	/** @type {{ handleEvent(): void } | undefined} */
@@ -101,6 +102,8 @@ export async function simulate(makePolicy, scenario) {
 		const since = clock.now
 		const signal = new Signal()
 		let over = false
+		/** @type {ReturnType<Clock['at']> | undefined} */
+		let timer
 		counts.attempts++
 		const fail = () => {
 			if (over) return
@@ -111,10 +114,10 @@ export async function simulate(makePolicy, scenario) {
 				clock.at(clock.now + pause, () => attempt(wanted, left - 1, 2 * backoff))
 			}
 		}
-		const timer = clock.at(since + deadline, () => {
+		const giveUp = () => {
 			signal.abort()
 			fail()
-		})
+		}
 		const serve = (/** @type {Stay} */ stay) => {
 			downstream.start(wanted.work, () => {
 				const ended = signal.aborted ? 'abandoned' : outcome(clock.now, random)
@@ -140,7 +143,10 @@ export async function simulate(makePolicy, scenario) {
 			)
 			const settle = (/** @type {Entrance} */ entrance) =>
 				entrance.tag === 'admitted' ? serve(/** @type {Stay} */ (entrance)) : fail()
-			if (!('then' in entered)) return settle(entered)
+			// Most attempts of an overload are rejected, and need no timer.
+			if (!('tag' in entered) || entered.tag === 'admitted') timer = clock.at(since + deadline, giveUp)
+			if ('tag' in entered) return settle(entered)
+			if ('whenSettled' in entered) return void entered.whenSettled(settle, fail)
 			pending++
 			const settled = () => pending--
 			entered.then(settle, fail)

@@ -1,4 +1,4 @@
-// Shows the load as the server has it, and sends what the sliders say.
+// Shows the load that the server has, and sends it the values of the sliders.
 const sliders = Array.from(document.querySelectorAll('input'))
 
 /** @param {Record<string, number>} load */

@@ -1,4 +1,4 @@
-import { checkCapacity, checkFunction, checkInteger, wrongType } from '../checks.js'
+import { checkCapacity, checkFunction, checkInteger, outOfRange, wrongType } from '../checks.js'
 import type { Outcome } from '../stats/observer.js'
 
 /** A request that is over, as a controller is told of it. */
@@ -39,13 +39,13 @@ export type ControllerFactory = () => Controller
 export function checkController(factory: ControllerFactory): Controller {
 	const controller: unknown = factory()
 	if (typeof controller !== 'object' || controller === null) {
-		throw wrongType('what capacity returns', 'a controller', controller)
+		const remedy = typeof controller === 'function' ? 'call it, as in capacity: adaptive()' : undefined
+		throw wrongType('what capacity returns', 'a controller', controller, remedy)
 	}
 	const { initial, max = Number.POSITIVE_INFINITY, sample, refuses } = controller as Controller
 	checkCapacity(max, 1, 'max of a controller')
 	checkInteger('initial of a controller', initial, 1, false)
-	if (initial > max)
-		throw new RangeError(`initial of a controller must be at most its max, ${max}; got ${initial}`)
+	if (initial > max) throw outOfRange('initial of a controller', `at most its max, ${max}`, initial)
 	if (sample === undefined) throw wrongType('sample of a controller', 'a function', sample)
 	checkFunction('sample of a controller', sample)
 	checkFunction('refuses of a controller', refuses)
@@ -55,7 +55,7 @@ export function checkController(factory: ControllerFactory): Controller {
 /** @throws TypeError, RangeError - what a controller found is no capacity, or more than it said it ever would. */
 export function checkFound(capacity: unknown, { max = Number.POSITIVE_INFINITY }: Controller): number {
 	const found = checkInteger('what sample returns', capacity, 1, false)
-	if (found > max) throw new RangeError(`what sample returns must be at most max, ${max}; got ${found}`)
+	if (found > max) throw outOfRange('what sample returns', `at most max, ${max}`, found)
 	return found
 }
 
@@ -71,9 +71,9 @@ export function checkBounds(
 	const { min = 1, max = 1000 } = options
 	checkInteger('min', min, 1, false)
 	checkCapacity(max, 1, 'max')
-	if (min > max) throw new RangeError(`min must be at most max, ${max}; got ${min}`)
+	if (min > max) throw outOfRange('min', `at most max, ${max}`, min)
 	const { initial = Math.min(max, Math.max(min, usual)) } = options
 	checkInteger('initial', initial, min, false)
-	if (initial > max) throw new RangeError(`initial must be at most max, ${max}; got ${initial}`)
+	if (initial > max) throw outOfRange('initial', `at most max, ${max}`, initial)
 	return { min, max, initial }
 }

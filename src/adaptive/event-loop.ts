@@ -2,32 +2,47 @@ import { performance } from 'node:perf_hooks'
 
 /*
  * When handlers compute more than they wait, requests queue where no limit on concurrency sees them: in the kernel, until
- * the event loop accepts and reads them. As long as the loop waits for events now and then, nothing stands there; when it
- * hasn't for a while, something may. Then all that comes is refused, cheaply, until what stood there has been read: who
- * is let in next has only just come.
+ * the event loop accepts and reads them. As long as the loop waits for events now and then, nothing stands there. When it
+ * has not waited for a while, something may stand there. Then all that comes is rejected, cheaply, until what stood there
+ * has been read: the next request that is admitted has only just come.
  *
- * How much that was is known only then: a request for each connection, each of as much work as those before. If it was
- * little, the loop was busy and nothing stood (a few clients that ask again at once, a job in the background, a rush), so it
- * may be busy for longer the next time; if it was much, for less long. (A queue that was not empty for 100 ms stands: that is
- * CoDel's measure, RFC 8289. This one can't be seen, only that it may be there.)
+ * How much stood there is known only afterwards: a request for each connection, each of as much work as those before. If it
+ * was little, the loop was busy and nothing stood (a few clients that ask again at once, a job in the background), so the
+ * loop may be busy for longer the next time. If it was much, for less long.
  */
 
-/** The work that may stand, in ms; and for how long the loop may be at work without a pause at least, and still let requests in. */
+/**
+ * The work that may stand, in ms, and how long the loop may always work without a pause: a queue that was not empty for
+ * 100 ms stands, by CoDel (RFC 8289).
+ */
 const STANDING = 100
 
-/** For how long at most, in ms. */
+/** How long the loop may work without a pause at most, in ms: four doublings of `STANDING`. */
 const LONGEST = 1_600
 
-/** What counts as a pause, in ms of waiting for events in all. */
+/** What counts as a pause, in ms of waiting for events in all: less is what timers and sockets take between two events. */
 const PAUSE = 1
 
 /**
- * After so many turns of the loop in which nothing came, nothing stands, though turns with requests were among them: as long
- * as something stands, each turn brings some of it, but for a connection whose client has gone.
+ * After so many turns of the loop in which no request came, nothing stands. As long as something stands, each turn brings
+ * some of it; one turn may bring only connections whose clients have gone.
  */
 const EMPTY_TURNS = 3
 
-/** All that comes is refused, until what stood has been read. */
+/** What a monitor needs of the process. */
+export interface LoopClock {
+	/** For how long the loop has waited for events and has worked since it began, in ms. */
+	times(): { readonly idle: number; readonly active: number }
+	/** Calls `run` in the next turn of the loop. */
+	nextTurn(run: () => void): void
+}
+
+const processClock: LoopClock = {
+	times: () => performance.eventLoopUtilization(),
+	nextTurn: (run) => void setImmediate(run),
+}
+
+/** A time in which all that comes is rejected, until what stood has been read. */
 interface Drain {
 	/** What each request would have taken, in ms. */
 	readonly work: number
@@ -37,72 +52,98 @@ interface Drain {
 	again: number
 	/** Turns of the loop in which nothing came. */
 	emptyTurns: number
-	/** Requests in this one. */
+	/** Requests in this turn. */
 	inTurn: number
 }
 
-let drain: Drain | undefined
+/** Whether requests wait behind many others in the kernel. It is asked at each arrival, and needs no timer. */
+export class EventLoopMonitor {
+	readonly #clock: LoopClock
+	#drain: Drain | undefined
+	/** For how long the loop may work without a pause, in ms. */
+	#patience = STANDING
+	/** The loop's times at its last pause. At first no time is a pause's: what a process computes as it starts is no queue. */
+	#idleThen = Number.NEGATIVE_INFINITY
+	#activeThen = 0
+	/** Requests since then. */
+	#came = 0
+	/** The time at work at the arrival before, and the longest between two since the pause, in ms. */
+	#activeBefore = 0
+	#longest = 0
 
-/** For how long the loop may be at work without a pause, in ms. */
-let patience = STANDING
-
-/** The loop's time idle and at work, in ms, at its last pause; `-Infinity`: what a process computes as it starts is no queue. */
-let idleThen = Number.NEGATIVE_INFINITY
-let activeThen = 0
-
-/** Requests since then. */
-let came = 0
-
-/** The time at work at the arrival before, and the longest between two since the pause, in ms. */
-let activeBefore = 0
-let longest = 0
-
-/** Whether a request that is seen now has been waiting behind many others in the kernel. To be asked at each arrival. */
-export function loopIsLate(request: object): boolean {
-	if (drain !== undefined && stillStands(drain, request)) return true
-	const { idle, active } = performance.eventLoopUtilization()
-	if (idle - idleThen >= PAUSE) {
-		idleThen = idle
-		activeThen = active
-		longest = 0
-		came = 0
-	} else {
-		longest = Math.max(longest, active - activeBefore)
+	constructor(clock: LoopClock = processClock) {
+		this.#clock = clock
 	}
-	activeBefore = active
-	// One long piece of work, a collection of garbage for instance, delays many once, but is no queue that stands.
-	const work = active - activeThen - longest
-	if (work <= patience) {
-		came++
+
+	/** Whether all that comes is rejected now. */
+	get draining(): boolean {
+		return this.#drain !== undefined
+	}
+
+	/**
+	 * To be asked once for each request that arrives.
+	 *
+	 * @returns whether it has waited behind many others in the kernel, and should be rejected.
+	 */
+	isLate(request: object): boolean {
+		if (this.#drain !== undefined && this.#stillStands(this.#drain, request)) return true
+		const { idle, active } = this.#clock.times()
+		if (idle - this.#idleThen >= PAUSE) {
+			this.#idleThen = idle
+			this.#activeThen = active
+			this.#longest = 0
+			this.#came = 0
+		} else {
+			this.#longest = Math.max(this.#longest, active - this.#activeBefore)
+		}
+		this.#activeBefore = active
+		// One long piece of work, a collection of garbage for instance, delays many once, but is no queue that stands.
+		const work = active - this.#activeThen - this.#longest
+		if (work <= this.#patience) {
+			this.#came++
+			return false
+		}
+		const drain: Drain = {
+			work: work / this.#came,
+			connections: new WeakSet(),
+			first: 0,
+			again: 0,
+			emptyTurns: 0,
+			inTurn: 0,
+		}
+		this.#drain = drain
+		this.#clock.nextTurn(() => this.#watch(drain))
+		return this.#stillStands(drain, request)
+	}
+
+	#stillStands(drain: Drain, request: object): boolean {
+		const connection = (request as { socket?: object | null }).socket ?? request
+		if (drain.connections.has(connection)) drain.again++
+		else drain.first++
+		drain.connections.add(connection)
+		drain.inTurn++
+		if (drain.again < drain.first) return true
+		this.#end(drain)
 		return false
 	}
-	drain = { work: work / came, connections: new WeakSet(), first: 0, again: 0, emptyTurns: 0, inTurn: 0 }
-	setImmediate(watch, drain)
-	return stillStands(drain, request)
+
+	/** While it watches, the loop does not wait for events if it has nothing else to do: a turn takes some microseconds. */
+	#watch(drain: Drain): void {
+		if (drain !== this.#drain) return
+		if (drain.inTurn === 0) drain.emptyTurns++
+		drain.inTurn = 0
+		if (drain.emptyTurns === EMPTY_TURNS) this.#end(drain)
+		else this.#clock.nextTurn(() => this.#watch(drain))
+	}
+
+	#end({ first, work }: Drain): void {
+		const stood = first * work
+		this.#patience = Math.min(LONGEST, 2 * this.#patience, (this.#patience * STANDING) / stood)
+		this.#patience = Math.max(STANDING, this.#patience)
+		this.#drain = undefined
+		this.#idleThen = Number.NEGATIVE_INFINITY
+	}
 }
 
-function stillStands(drain: Drain, request: object): boolean {
-	const connection = (request as { socket?: object | null }).socket ?? request
-	if (drain.connections.has(connection)) drain.again++
-	else drain.first++
-	drain.connections.add(connection)
-	drain.inTurn++
-	if (drain.again < drain.first) return true
-	end(drain)
-	return false
-}
-
-/** Without anything else to do, the loop doesn't wait for events meanwhile: a turn takes some microseconds. */
-function watch(watched: Drain): void {
-	if (watched !== drain) return
-	if (drain.inTurn === 0) drain.emptyTurns++
-	drain.inTurn = 0
-	if (drain.emptyTurns === EMPTY_TURNS) end(drain)
-	else setImmediate(watch, drain)
-}
-
-function end({ first, work }: Drain): void {
-	patience = Math.max(STANDING, Math.min(LONGEST, 2 * patience, (patience * STANDING) / (first * work)))
-	drain = undefined
-	idleThen = Number.NEGATIVE_INFINITY
-}
+/** The monitor of this process: it has one event loop, whatever the number of limiters. */
+export const eventLoop: EventLoopMonitor = new EventLoopMonitor()

@@ -1,9 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
 
 /*
- * Readers for the option `deadline`. A header is whatever its sender wants it to be, unless a proxy of yours sets it: what
- * can't be true is treated as not there. Nothing can be won by it, as a deadline never lets anyone go first; who lies is
- * refused sooner, or waits until `maxWait`.
+ * Readers for the option `deadline`. A header is whatever its sender wants it to be, unless a proxy
+ * of yours sets it: what can't be true is treated as not there. Nothing can be won by it, as a
+ * deadline never lets anyone go first; who lies is refused sooner, or waits until `maxWait`.
  */
 
 type Headed =
@@ -28,16 +28,18 @@ function milliseconds(time: number): number {
 }
 
 /**
- * When the first proxy received a request, in ms since 1970, from its header `X-Request-Start` or `X-Queue-Start`. It tells of
- * the time that was lost before Node read the request. The forms are those of nginx (`t=1700000000.123`), Apache
- * (`t=1700000000123456`), Heroku (`1700000000123`) and their like.
+ * When the first proxy received a request, in ms since 1970, from its header `X-Request-Start` or
+ * `X-Queue-Start`. It tells of the time that was lost before Node read the request. The forms are
+ * those of nginx (`t=1700000000.123`), Apache (`t=1700000000123456`), Heroku (`1700000000123`) and
+ * their like.
  *
  * ```ts
  * limit({ capacity: 10, deadline: (req) => requestStart(req) + 2_000 })
  * ```
  *
  * @param request - Express's `req`, Koa's `ctx`, or a request of `node:http`.
- * @returns now, if none of the two is there, or each tells of the future, of more than an hour ago, or of no time.
+ * @returns now, if none of the two is there, or each tells of the future, of more than an hour ago,
+ * or of no time.
  */
 export function requestStart(request: Headed): number {
 	const now = Date.now()
@@ -51,7 +53,10 @@ export function requestStart(request: Headed): number {
 
 const GRPC_UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 }
 
-/** How long the sender of a request waits for its answer, in ms, by each of the headers that may say so. */
+/**
+ * How long the sender of a request waits for its answer, in ms, by each of the headers that may say
+ * so.
+ */
 const TIMEOUTS: Record<string, (value: string) => number> = {
 	/** https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md */
 	'grpc-timeout': (value) => {
@@ -65,8 +70,9 @@ const TIMEOUTS: Record<string, (value: string) => number> = {
 }
 
 /**
- * When the sender of a request stops waiting for its answer, in ms since 1970: {@link requestStart}, and the shortest time
- * that its headers `grpc-timeout`, `x-envoy-expected-rq-timeout-ms` and `Prefer: wait=` (seconds) allow.
+ * When the sender of a request stops waiting for its answer, in ms since 1970: {@link
+ * requestStart}, and the shortest time that its headers `grpc-timeout`,
+ * `x-envoy-expected-rq-timeout-ms` and `Prefer: wait=` (seconds) allow.
  *
  * ```ts
  * limit({ capacity: 10, deadline: requestDeadline })

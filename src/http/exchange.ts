@@ -13,11 +13,15 @@ import { type Admission, Ticket } from './ticket.js'
  *     └──── the client has left ────────► left: its permits come back when the handler is done, or when `abandonedTimeout`
  *                                         has passed, as the work that the client left behind goes on
  *
- * Only an open exchange can enter a gate, and be admitted after it has waited. Whether it is open is a question about
- * states (is the connection closed, is the response ended), which are looked at, and not about events, which may not come.
+ * Only an open exchange can enter a gate, and be admitted after it has waited. Whether it is open
+ * is a question about states (is the connection closed, is the response ended), which are looked
+ * at, and not about events, which may not come.
  */
 
-/** The request is over: its client has left, or it was answered. Its handler must not run, and nobody waits for an answer. */
+/**
+ * The request is over: its client has left, or it was answered. Its handler must not run, and
+ * nobody waits for an answer.
+ */
 interface Ended {
 	readonly tag: 'ended'
 }
@@ -26,7 +30,10 @@ interface Ended {
 interface Waiting {
 	readonly tag: 'waiting'
 	readonly ready: Promise<Stay | Rejected | undefined>
-	/** To be called with what `ready` resolves to, at once: it says what has become of the request by now. */
+	/**
+	 * To be called with what `ready` resolves to, at once: it says what has become of the request by
+	 * now.
+	 */
 	enter(ready: Stay | Rejected | undefined): Entry
 }
 
@@ -35,7 +42,9 @@ export type Entry = Skipped | Ticket | Waiting | Rejected | Ended
 
 const ENDED: Ended = { tag: 'ended' }
 
-/** Where the exchange of a request is found: the same for every copy of this package in a process. */
+/**
+ * Where the exchange of a request is found: the same for every copy of this package in a process.
+ */
 const KEY: unique symbol = Symbol.for('inflight-limit.exchange') as never
 
 interface Limited {
@@ -168,7 +177,8 @@ class Exchange implements Occupant {
 				this.#destroyed = true
 			})
 		} else if (res.socket == null) {
-			// A response that was made by hand never gets a socket, and so it doesn't finish: it is over when it was ended.
+			// A response that was made by hand never gets a socket, and so it doesn't finish: it is over
+			// when it was ended.
 			onHandlerEnd(res, () => this.#finish())
 		}
 	}
@@ -202,7 +212,10 @@ class Exchange implements Occupant {
 		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) ticket.leaveQueue()
 	}
 
-	/** Whether nothing more can come of the handler, as far as the response shows, when the client has left. */
+	/**
+	 * Whether nothing more can come of the handler, as far as the response shows, when the client has
+	 * left.
+	 */
 	#handlerDone(why: Departure): boolean {
 		const { req, res } = this
 		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) {
@@ -211,9 +224,11 @@ class Exchange implements Occupant {
 		}
 		// A WebSocket has no response: its end is that of its connection.
 		if ((req as { upgrade?: boolean }).upgrade === true) return true
-		// Node marks a response of HTTP/1 as destroyed only after this, unless the handler has destroyed it.
+		// Node marks a response of HTTP/1 as destroyed only after this, unless the handler has
+		// destroyed it.
 		if (isAnswered(res) || res.destroyed || this.#destroyed) return true
-		// With the headers sent: `server.closeAllConnections()` must not pass for the handlers of all that have not answered.
+		// With the headers sent: `server.closeAllConnections()` must not pass for the handlers of all
+		// that have not answered.
 		return why === 'handler' && res.headersSent
 	}
 }
@@ -222,22 +237,31 @@ function streamOf(res: ServerResponse): (ServerHttp2Stream & { _final?: unknown 
 	return (res as { stream?: ServerHttp2Stream }).stream
 }
 
-/** What emits `finish`. The response of HTTP/2 does so only when its stream closes, which an unread upload puts off. */
+/**
+ * What emits `finish`. The response of HTTP/2 does so only when its stream closes, which an unread
+ * upload puts off.
+ */
 function finisherOf(res: ServerResponse): Pick<ServerResponse, 'on' | 'removeListener'> {
 	return (streamOf(res) as unknown as ServerResponse | undefined) ?? res
 }
 
-/** Somebody has ended the response. Node itself ends a stream of HTTP/2 that the client has reset. */
+/**
+ * Somebody has ended the response. Node itself ends a stream of HTTP/2 that the client has reset.
+ */
 function isAnswered(res: ServerResponse): boolean {
 	const stream = streamOf(res)
 	if (stream === undefined) return res.writableEnded || res.writableFinished
 	return res.writableEnded || (stream.writableEnded && !stream.aborted)
 }
 
-/** A response that emits `finish` has been sent, but for a stream that the client has reset, or one that sends a file. */
+/**
+ * A response that emits `finish` has been sent, but for a stream that the client has reset, or one
+ * that sends a file.
+ */
 function isSent(res: ServerResponse): boolean {
 	const stream = streamOf(res)
-	// Node sends the file of `respondWithFile` by itself, after it has ended the stream: that then closes.
+	// Node sends the file of `respondWithFile` by itself, after it has ended the stream: that then
+	// closes.
 	return stream === undefined || (!stream.aborted && stream._final !== null)
 }
 

@@ -2,8 +2,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 
 /*
- * When a handler is done with its response, in the cases in which Node says nothing of it: the response never gets a
- * socket, or the client has left. In all other cases the response's own events say it, and its methods stay as they are.
+ * When a handler is done with its response, in the cases in which Node says nothing of it: the
+ * response never gets a socket, or the client has left. In all other cases the response's own
+ * events say it, and its methods stay as they are.
  */
 
 type Endable = Pick<ServerResponse, 'end' | 'destroy'>
@@ -35,13 +36,15 @@ export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse,
 	const { stream } = res as { stream?: ServerHttp2Stream }
 	for (const target of stream === undefined ? [res] : [res, stream]) {
 		onHandlerEnd(target as Endable, listener)
-		// A file or a pipeline that is piped into the response stops there, or has stopped: nobody will end the response.
+		// A file or a pipeline that is piped into the response stops there, or has stopped: nobody will
+		// end the response.
 		target.once('pipe', listener)
 		target.once('unpipe', listener)
 	}
 	if (res.headersSent && req.socket !== null) {
-		// An error that reaches Express's last handler after the headers were sent ends in `req.socket.destroy()`, and in
-		// nothing else. The socket may be that of other requests too: only this request's view of it listens.
+		// An error that reaches Express's last handler after the headers were sent ends in
+		// `req.socket.destroy()`, and in nothing else. The socket may be that of other requests too:
+		// only this request's view of it listens.
 		const { socket } = req
 		const destroy = (error?: Error): unknown => {
 			listener()

@@ -3,10 +3,11 @@ import type { Gate } from '../limiter/gate.js'
 import type { Ticket } from './ticket.js'
 
 /*
- * What a response tells its client of the limiter, in fields that are off by default: how busy a server is, is its own
- * business. RateLimit and RateLimit-Policy are those of draft-ietf-httpapi-ratelimit-headers-11 (23 May 2026), with its
- * quota unit `concurrent-requests`. Quota policies are named as their limiters. No window and no partition key: permits
- * come back when requests end, and a key is the server's way to tell clients apart, not the client's.
+ * What a response tells its client of the limiter, in fields that are off by default: how busy a
+ * server is, is its own business. RateLimit and RateLimit-Policy are those of
+ * draft-ietf-httpapi-ratelimit-headers-11 (23 May 2026), with its quota unit `concurrent-requests`.
+ * Quota policies are named as their limiters. No window and no partition key: permits come back
+ * when requests end, and a key is the server's way to tell clients apart, not the client's.
  */
 
 /** The largest integer of a structured field: RFC 9651, section 3.3.1. */

@@ -4,16 +4,15 @@ import type { Gate } from '../limiter/gate.js'
 import { rejectionFields } from './headers.js'
 
 /**
- * Why a request is rejected, and how to say so. Frameworks answer accordingly when it is thrown or passed to `next`:
- * Express and Koa both honour `status`, `headers` and `expose`.
+ * Why a request is rejected, and how to say so. Its `status` and `headers` are those that its
+ * limiter was told to answer with.
  */
-export interface Rejection extends RejectedError {
-	readonly status: number
-	readonly headers: Readonly<Record<string, string>>
-	readonly expose: boolean
-}
+export type Rejection = RejectedError
 
-/** The problem types that draft-ietf-httpapi-ratelimit-headers-11, section 5, registers with IANA, with their titles. */
+/**
+ * The problem types that draft-ietf-httpapi-ratelimit-headers-11, section 5, registers with IANA,
+ * with their titles.
+ */
 const PROBLEMS: Record<number, { type: string; title: string } | undefined> = {
 	429: {
 		type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
@@ -25,11 +24,15 @@ const PROBLEMS: Record<number, { type: string; title: string } | undefined> = {
 	},
 }
 
-/** @param res - the response that will carry it. */
+/**
+ * Makes an error the rejection of one request.
+ *
+ * @param res - the response that will carry it.
+ */
 export function rejectionBy(gate: Gate, error: RejectedError, res: ServerResponse): Rejection {
-	const { retryAfter } = error
-	const headers = { 'Retry-After': String(retryAfter), ...rejectionFields(gate, retryAfter, res) }
-	return Object.assign(error, { status: gate.statusCode, headers, expose: true })
+	const { statusCode } = gate
+	const headers = { ...error.headers, ...rejectionFields(gate, error.retryAfter, res) }
+	return Object.assign(error, { status: statusCode, statusCode, headers })
 }
 
 interface Content {
@@ -37,10 +40,13 @@ interface Content {
 	readonly body: string
 }
 
-/** There are few: one for each status in use, reason, and second from 1 to 60. Under load, it is the same again and again. */
+/**
+ * One for each status in use, reason, and second from 1 to 60. Under load, most rejections share
+ * one.
+ */
 const CONTENTS = new Map<string, Content>()
 
-/** The default answer: an RFC 9457 problem. It tells nothing of the limiter’s figures, which are not the client’s. */
+/** The default answer: an RFC 9457 problem, without figures of the limiter. */
 export function answerTo(rejection: Rejection): Content {
 	const { headers, body } = contentOf(rejection)
 	return { headers: { ...rejection.headers, ...headers }, body }
@@ -52,7 +58,7 @@ function contentOf({ status, reason, retryAfter }: Rejection): Content {
 	if (known !== undefined) return known
 	const { type, title } = PROBLEMS[status] ?? {
 		type: 'about:blank',
-		title: STATUS_CODES[status] ?? 'Refused',
+		title: STATUS_CODES[status] ?? 'Rejected',
 	}
 	const detail = `Too many requests are being worked on. Try again in ${retryAfter} s.`
 	const body = JSON.stringify({ type, title, status, detail, reason })

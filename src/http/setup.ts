@@ -1,4 +1,4 @@
-import { checkFunction, checkOptions } from '../checks.js'
+import { checkFunction, readOptions } from '../checks.js'
 import { enter } from '../limiter/gate.js'
 import { Limiter } from '../limiter/limiter.js'
 import { LIMITER_OPTIONS, type LimiterOptions } from '../limiter/options.js'
@@ -12,9 +12,6 @@ export function readLimit<OnReject>(
 ): { limiter: Limiter; onReject: OnReject | undefined } {
 	if (typeof given !== 'object' || given === null) return { limiter: new Limiter(given), onReject: undefined }
 	if (enter in given) return { limiter: given as Limiter, onReject: undefined }
-	checkOptions(given, [...LIMITER_OPTIONS, 'onReject'])
-	// By name, as members that are inherited, like the methods of a class, count as well.
-	const options = LIMITER_OPTIONS.map((name) => [name, given[name as keyof LimiterOptions]])
-	const limiter = new Limiter(Object.fromEntries(options) as LimiterOptions)
-	return { limiter, onReject: checkFunction('onReject', given.onReject) }
+	const { onReject, ...options } = readOptions(given, [...LIMITER_OPTIONS, 'onReject'])
+	return { limiter: new Limiter(options as LimiterOptions), onReject: checkFunction('onReject', onReject) }
 }

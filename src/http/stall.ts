@@ -2,17 +2,23 @@ import { constants, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 
 /*
- * Which client is cut off because it takes nothing of what waits for it. Without this, a client that stops reading its
- * response, or stops sending its upload, would keep a permit for ever.
+ * Which client is cut off because it takes nothing of what waits for it. Without this, a client
+ * that stops reading its response, or stops sending its upload, would keep a permit for ever.
  *
- * A client has stalled when something waited for it during the whole period, and not one byte of that was taken. What the
- * handler writes meanwhile does not count.
+ * A client has stalled when something waited for it during the whole period, and not one byte of
+ * that was taken. What the handler writes meanwhile does not count.
  */
 
-/** How often a connection is looked at in one period: a stall is noticed late by at most this part of the period. */
+/**
+ * How often a connection is looked at in one period: a stall is noticed late by at most this part
+ * of the period.
+ */
 const LOOKS = 4
 
-/** A number that changes with each byte that the client takes; `undefined` when nothing waits for the client. */
+/**
+ * A number that changes with each byte that the client takes; `undefined` when nothing waits for
+ * the client.
+ */
 type Meter = () => number | undefined
 
 /** Looks at a connection from time to time, for as long as a permit is held for it. */
@@ -29,7 +35,8 @@ export class StallWatch {
 	#stalledFor = 0
 
 	/**
-	 * @param timeout - how long the client may stall now, in ms; `Infinity`: no permit is held, or it is not bounded.
+	 * @param timeout - how long the client may stall now, in ms; `Infinity`: no permit is held, or it
+	 * is not bounded.
 	 * @param onStall - is called before the connection is closed.
 	 */
 	constructor(connection: Socket | ServerHttp2Stream, timeout: () => number, onStall: () => void) {
@@ -44,7 +51,8 @@ export class StallWatch {
 	begin(): void {
 		this.#taken = undefined
 		this.#stalledFor = 0
-		// The timer goes on between requests: a connection that is kept alive costs one timer, not one for each request.
+		// The timer goes on between requests: a connection that is kept alive costs one timer, not one
+		// for each request.
 		const interval = this.#timeout() / LOOKS
 		if (this.#timer === undefined || interval < this.#interval) this.#schedule(interval)
 	}
@@ -89,23 +97,31 @@ function cutOff(connection: Socket | ServerHttp2Stream): void {
 	if ('pushStream' in connection) {
 		// Most clients take a reset with the code CANCEL for an end.
 		connection.close(constants.NGHTTP2_ENHANCE_YOUR_CALM)
-		// Where the whole connection is stuck, the reset can't be sent, and the stream would not close before that.
+		// Where the whole connection is stuck, the reset can't be sent, and the stream would not close
+		// before that.
 		setImmediate(() => connection.destroy())
 	} else if (
 		handleOf(connection)?._parent === undefined &&
 		typeof connection.resetAndDestroy === 'function'
 	) {
-		// A response without a length, as in HTTP/1.0, ends with its connection: a mere FIN would be its end.
+		// A response without a length, as in HTTP/1.0, ends with its connection: a mere FIN would be
+		// its end.
 		connection.resetAndDestroy()
 	} else {
 		connection.destroy()
 	}
 }
 
-/** The part of a socket's handle that is looked at: Node's own socket timeout looks at the same figures. */
+/**
+ * The part of a socket's handle that is looked at: Node's own socket timeout looks at the same
+ * figures.
+ */
 interface Handle {
 	readonly bytesWritten: number
-	/** Bytes that the kernel has not taken yet, as its buffer is full of what the client has not taken. */
+	/**
+	 * Bytes that the kernel has not taken yet, as its buffer is full of what the client has not
+	 * taken.
+	 */
 	readonly writeQueueSize: number
 	/** The handle below that of TLS, which counts what is encrypted. */
 	readonly _parent?: Handle
@@ -129,13 +145,16 @@ function socketMeter(socket: Socket): Meter {
 	}
 }
 
-/** The most that one frame of HTTP/2 carries unless both sides agree on more: RFC 9113, section 4.2. */
+/**
+ * The most that one frame of HTTP/2 carries unless both sides agree on more: RFC 9113, section 4.2.
+ */
 const FRAME = 16_384
 
 /**
- * A stream of HTTP/2 must be measured by itself: a client could stall it while it lets other streams, or pings, go on. Of
- * a stream Node only says when a whole chunk was taken. So chunks are cut into pieces of the size of a frame, and written
- * one by one: the next piece is passed on when the one before it was taken.
+ * A stream of HTTP/2 must be measured by itself: a client could stall it while it lets other
+ * streams, or pings, go on. Of a stream Node only says when a whole chunk was taken. So chunks are
+ * cut into pieces of the size of a frame, and written one by one: the next piece is passed on when
+ * the one before it was taken.
  */
 function streamMeter(stream: ServerHttp2Stream): Meter {
 	const inner = stream as unknown as Internals
@@ -166,8 +185,8 @@ function streamMeter(stream: ServerHttp2Stream): Meter {
 	}
 	return () => {
 		if (stream.closed) return undefined
-		// Node sends the file of `respondWithFile` by itself, and ends the stream before: what its whole connection takes is
-		// all that can be seen of it.
+		// Node sends the file of `respondWithFile` by itself, and ends the stream before: what its
+		// whole connection takes is all that can be seen of it.
 		if (inner._final === null) return moved + takenBy(stream.session?.socket as Socket).taken
 		const uploads = stream.readableFlowing === true && stream.readableLength === 0 && !stream.readableEnded
 		const downloads = stream.writableLength > 0 && stream.writableCorked === 0

@@ -9,13 +9,13 @@ export interface Admission {
 	/** Requests that were queued ahead of it when it arrived; 0 when there was room. */
 	readonly queued: number
 	/**
-	 * Is aborted when the client leaves, or the permit is lost. Hand it to `fetch`, a database, or whatever else can stop
-	 * early.
+	 * Is aborted when the client leaves, or the permit is lost. Hand it to `fetch`, a database, or
+	 * whatever else can stop early.
 	 */
 	readonly signal: AbortSignal
 	/**
-	 * Gives the permit back early: for a long poll, or the tail of a stream. Only the first call counts. From then on the
-	 * client may stall as long as it likes.
+	 * Gives the permit back early: for a long poll, or the tail of a stream. Only the first call
+	 * counts. From then on the client may stall as long as it likes.
 	 */
 	release(): void
 }
@@ -32,11 +32,12 @@ interface Host {
 }
 
 /**
- * What a request has of one gate: a place in its queue, and then permits. It is also the signal that takes the request
- * out of the queue.
+ * What a request has of one gate: a place in its queue, and then permits. It is also the signal
+ * that takes the request out of the queue.
  *
- * Whether the handler is done depends on the framework. Koa's middleware sees it, and says so with `handlerBegins` and
- * `handlerDone`. In Express nobody sees it: the end of the response stands for it.
+ * Whether the handler is done depends on the framework. Koa's middleware sees it, and says so with
+ * `handlerBegins` and `handlerDone`. In Express nobody sees it: the end of the response stands for
+ * it.
  */
 export class Ticket implements Admission, AbortSignalLike {
 	/** The ticket of the gate that the request met before this one. */
@@ -117,7 +118,8 @@ export class Ticket implements Admission, AbortSignalLike {
 	 *
 	 * @param ended - nothing more can come of the handler, as far as the response shows.
 	 * @param stalled - the client was cut off.
-	 * @returns whether the handler is still at work, and only the end of its response can say when it is done.
+	 * @returns whether the handler is still at work, and only the end of its response can say when it
+	 * is done.
 	 */
 	abandon(ended: boolean, stalled: boolean): boolean {
 		if (!this.held) return false

@@ -25,8 +25,8 @@ export interface Stay {
 	/** Permits that were left when it was admitted; with `key`, those of its key. */
 	readonly available: number
 	/**
-	 * A signal that is aborted with `client`, and also when the permit is lost. Absent where no permit
-	 * can be lost.
+	 * A signal that is aborted with `client`, and also when the permit is lost. Absent where no
+	 * permit can be lost.
 	 */
 	signalWith?(client: AbortSignal): AbortSignal
 	/** Ends the stay: gives its permits back. Only the first call counts. */
@@ -50,7 +50,10 @@ export type Entrance = Skipped | Stay | Queued | Rejected
 
 export const SKIPPED: Skipped = { tag: 'skipped' }
 
-/** What `limit()` puts before a handler: a limit of this process, or one that several processes share. */
+/**
+ * What `limit()` puts before a handler: a limit of this process, or one that several processes
+ * share.
+ */
 export interface Gate {
 	/** What it is called in figures, headers and messages. */
 	readonly name: string
@@ -69,9 +72,10 @@ export interface Gate {
 	/**
 	 * @internal
 	 * @param request - what the gate's own functions are given.
-	 * @param signal - is aborted once the request is over. It is looked at first: a request that is over is
-	 * rejected with `aborted`, and none of the user's functions is asked about it.
-	 * @throws what the user's functions throw, or a `TypeError` or `RangeError` for what they returned.
+	 * @param signal - is aborted once the request is over. It is looked at first: a request that is
+	 * over is rejected with `aborted`, and none of the user's functions is asked about it.
+	 * @throws what the user's functions throw, or a `TypeError` or `RangeError` for what they
+	 * returned.
 	 */
 	[enter](request: object, signal: AbortSignalLike): Entrance
 }

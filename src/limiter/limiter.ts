@@ -12,7 +12,10 @@ import {
 	checkSignal,
 	checkSkip,
 	checkStatusCode,
+	readOptions,
+	wrongType,
 } from '../checks.js'
+import { coded } from '../errors.js'
 import { Scheduling } from '../queue/scheduling.js'
 import { Pace } from '../semaphore/pace.js'
 import type { AbortSignalLike, Permit } from '../semaphore/permits.js'
@@ -22,7 +25,9 @@ import { type Entrance, enter, type Gate, SKIPPED, type Stay } from './gate.js'
 import { LIMITER_OPTIONS, type LimiterOptions } from './options.js'
 import { type Common, Partition } from './partition.js'
 
-/** The figures of a limiter at one moment: a plain object, fit for JSON. Counts are since its start. */
+/**
+ * The figures of a limiter at one moment: a plain object, fit for JSON. Counts are since its start.
+ */
 export interface LimiterStats extends Counts {
 	name: string
 	/** `null`: no bound. With `key`: for each key; when each finds its own, that of a new one. */
@@ -43,8 +48,8 @@ export interface TaskOptions {
 
 const TASK_OPTIONS = ['signal']
 
-/** Stands for the signal of a task that has none. */
-const NEVER_ABORTED: AbortSignalLike = {
+/** @internal Stands for the signal of a task that has none. */
+export const NEVER_ABORTED: AbortSignalLike = {
 	aborted: false,
 	addEventListener() {},
 	removeEventListener() {},
@@ -53,8 +58,8 @@ const NEVER_ABORTED: AbortSignalLike = {
 /**
  * The admission of requests: a partition, or one for each key, with bounds by default, and figures.
  *
- * Made once, it can be shared by several routes, apps and frameworks, with `limit(limiter)`, and by tasks that are no
- * requests, with `limiter.run(task, context)`.
+ * Made once, it can be shared by several routes, apps and frameworks, with `limit(limiter)`, and by
+ * tasks that are no requests, with `limiter.run(task, context)`.
  */
 export class Limiter implements Gate {
 	/** What it is called in figures. */
@@ -83,15 +88,17 @@ export class Limiter implements Gate {
 
 	/**
 	 * @param options - the capacity, or an object with it.
-	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+	 * unknown.
 	 */
 	constructor(options: number | ControllerFactory | LimiterOptions) {
-		const given = typeof options === 'object' ? options : { capacity: options }
-		checkOptions(given, LIMITER_OPTIONS)
+		const given = readOptions(typeof options === 'object' ? options : { capacity: options }, LIMITER_OPTIONS)
 		// Its readable members would pass for options; its `key` and what else it hides would be lost.
-		if (enter in given)
-			throw new TypeError('options must be a capacity or an object of options; got a Limiter')
-		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, name = 'default' } = given
+		if (typeof options === 'object' && enter in options)
+			throw wrongType('options', 'a capacity or an object of options', options, 'share it by limit(limiter)')
+		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, stallTimeout = 60_000 } = given
+		const { statusCode = given.key === undefined ? 503 : 429, name = 'default' } = given
+		const { serverTiming = false, rateLimitFields = false } = given
 		const { capacity } = given
 		this.#factory = typeof capacity === 'function' ? capacity : undefined
 		const controller = this.#factory && checkController(this.#factory)
@@ -99,7 +106,7 @@ export class Limiter implements Gate {
 		checkMaxQueue(maxQueue)
 		checkDuration('maxWait', maxWait)
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
-		this.stallTimeout = checkDuration('stallTimeout', given.stallTimeout ?? 60_000)
+		this.stallTimeout = checkDuration('stallTimeout', stallTimeout)
 		this.name = checkName(name)
 		this.#options = {
 			key: checkFunction('key', given.key),
@@ -107,9 +114,9 @@ export class Limiter implements Gate {
 			skip: checkFunction('skip', given.skip),
 			deadline: checkFunction('deadline', given.deadline),
 		}
-		this.statusCode = checkStatusCode(given.statusCode ?? (given.key === undefined ? 503 : 429))
-		this.serverTiming = checkBoolean('serverTiming', given.serverTiming ?? false)
-		this.rateLimitFields = checkBoolean('rateLimitFields', given.rateLimitFields ?? false)
+		this.statusCode = checkStatusCode(statusCode)
+		this.serverTiming = checkBoolean('serverTiming', serverTiming)
+		this.rateLimitFields = checkBoolean('rateLimitFields', rateLimitFields)
 		const scheduling = new Scheduling(given)
 		this.#common = {
 			maxQueue,
@@ -123,7 +130,9 @@ export class Limiter implements Gate {
 		this.#partition = new Partition(this.#common, undefined, controller ?? this.#capacity)
 	}
 
-	/** Requests at work at once. With `key`: for each key; when each finds its own, that of a new one. */
+	/**
+	 * Requests at work at once. With `key`: for each key; when each finds its own, that of a new one.
+	 */
 	get capacity(): number {
 		return this.#options.key === undefined ? this.#partition.capacity : this.#capacity
 	}
@@ -156,13 +165,17 @@ export class Limiter implements Gate {
 	}
 
 	/**
-	 * Changes the capacity: upwards, waiting requests are admitted at once; downwards, those at work finish first.
+	 * Changes the capacity: upwards, waiting requests are admitted at once; downwards, those at work
+	 * finish first.
 	 *
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 1, or Infinity.
 	 * @throws Error - a controller finds the capacity.
 	 */
 	resize(capacity: number): void {
-		if (this.#factory !== undefined) throw new Error('resize: the capacity is found by a controller')
+		if (this.#factory !== undefined) {
+			const message = 'resize must not be called: the capacity is found by a controller'
+			throw coded('ERR_INFLIGHT_CAPACITY_FOUND', new Error(message))
+		}
 		this.#capacity = checkCapacity(capacity, 1)
 		this.#partition.resize(capacity)
 		for (const partition of this.#partitions.values()) partition.resize(capacity)
@@ -173,13 +186,17 @@ export class Limiter implements Gate {
 	 * Tells an observer of each admission, release, rejection and resize from now on.
 	 *
 	 * @returns a function that ends it.
-	 * @throws TypeError - `observer` has none of an observer's functions, or something else in their place.
+	 * @throws TypeError - `observer` has none of an observer's functions, or something else in their
+	 * place.
 	 */
 	observe(observer: Observer): () => void {
 		return this.#common.figures.observe(observer)
 	}
 
-	/** Rejects all requests that wait and all that come, with `closed`. Those at work finish. It can't be undone. */
+	/**
+	 * Rejects all requests that wait and all that come, with `closed`. Those at work finish. It can't
+	 * be undone.
+	 */
 	close(): void {
 		this.#closed = true
 		this.#partition.close()
@@ -195,31 +212,32 @@ export class Limiter implements Gate {
 	}
 
 	/**
-	 * Takes a permit for something that is no request, after waiting for it if need be. It is treated as a request of this
-	 * context: by its key, weight, priority, flow and deadline.
+	 * Takes a permit for something that is no request, after waiting for it if need be. It is treated
+	 * as a request of this context: by its key, weight, priority, flow and deadline.
 	 *
 	 * @param context - what the functions of the options are given.
-	 * @returns a promise of the permit; of one that counts nothing, if `skip` or `key` exempt the context. It rejects with a
-	 * `RejectedError`, with the reason of `signal`, or with what the functions of the options throw.
+	 * @returns a promise of the permit; of one that counts nothing, if `skip` or `key` exempt the
+	 * context. It rejects with a `RejectedError`, with the reason of `signal`, or with what the
+	 * functions of the options throw.
 	 */
 	async acquire(context: object = {}, options: TaskOptions = {}): Promise<Permit> {
 		return new TaskPermit(await this.#admission(context, options))
 	}
 
 	/**
-	 * Runs `task` with a permit, which is given back when the task is over, however it ends. A task that throws counts as a
-	 * request that was answered with a status of 500.
+	 * Runs `task` with a permit, which is given back when the task is over, however it ends. A task
+	 * that throws counts as a request that was answered with a status of 500.
 	 *
 	 * @param context - what the functions of the options are given.
-	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire} does; a task whose
-	 * `signal` was aborted before its turn is never run.
+	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire}
+	 * does; a task whose `signal` was aborted before its turn is never run.
 	 */
 	async run<T>(
 		task: (permit: Permit) => T | PromiseLike<T>,
 		context: object = {},
 		options: TaskOptions = {},
 	): Promise<T> {
-		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
+		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
 		const stay = await this.#admission(context, options)
 		let outcome: Outcome = 'server-error'
 		try {
@@ -240,9 +258,9 @@ export class Limiter implements Gate {
 		if (skip !== undefined && checkSkip(skip(request))) return SKIPPED
 		let partition = this.#partition
 		if (keyOf !== undefined) {
-			const key = keyOf(request)
+			const key = checkKey(keyOf(request))
 			if (key === undefined) return SKIPPED
-			partition = this.#partitions.get(checkKey(key)) ?? this.#newPartition(key)
+			partition = this.#partitions.get(key) ?? this.#newPartition(key)
 		}
 		const weight = weightOf === undefined ? 1 : partition.checkWeight(weightOf(request))
 		if (partition.isOverloaded(request)) return partition.reject('overloaded', weight)
@@ -260,7 +278,7 @@ export class Limiter implements Gate {
 
 	async #admission(context: object, options: TaskOptions): Promise<Stay | undefined> {
 		if (typeof context !== 'object' || context === null) {
-			throw new TypeError(`context must be an object; got ${String(context)}`)
+			throw wrongType('context', 'an object', context)
 		}
 		checkOptions(options, TASK_OPTIONS)
 		checkSignal(options.signal)

@@ -32,14 +32,19 @@ const WARNING = { type: 'InflightLimitWarning', code: 'INFLIGHT_CONTROLLER' }
 /** A failing controller is reported once for a limiter. */
 const warned = new WeakSet<Common>()
 
-/** The limit of one key, or of all requests without `key`: its permits, its queue, and how its capacity is found. */
+/**
+ * The limit of one key, or of all requests without `key`: its permits, its queue, and how its
+ * capacity is found.
+ */
 export class Partition {
 	readonly key: string | undefined
 	readonly #common: Common
 	readonly #permits: Permits<Waiter>
 	/** The queue, where requests rank in it. */
 	readonly #queue: ScheduledQueue<RankedWaiter> | undefined
-	/** Each partition has its own: one client's slow requests must not get those of others rejected. */
+	/**
+	 * Each partition has its own: one client's slow requests must not get those of others rejected.
+	 */
 	readonly #pace: Pace
 	readonly #controller: Controller | undefined
 
@@ -73,7 +78,10 @@ export class Partition {
 		return this.#permits.active === 0 && this.#permits.queued === 0
 	}
 
-	/** A weight above a capacity that was found is no mistake of its sender: it takes all permits there are. */
+	/**
+	 * A weight above a capacity that was found is no mistake of its sender: it takes all permits
+	 * there are.
+	 */
 	checkWeight(weight: number): number {
 		const controller = this.#controller
 		if (controller === undefined) return checkWeight(weight, this.#permits.capacity)
@@ -149,8 +157,8 @@ export class Partition {
 		// Rejected requests count as demand, so that the pace goes on being measured.
 		permits.noteFull(time)
 		if (left !== Number.POSITIVE_INFINITY && left <= this.#forecast(weight, rank, time)) return 'timeout'
-		// A request that takes the place of another makes the queue no longer. So it may do that also where the queue has
-		// become too long, as the capacity shrank.
+		// A request that takes the place of another makes the queue no longer. So it may do that also
+		// where the queue has become too long, as the capacity shrank.
 		const makesRoom = rank !== undefined && this.#makeRoom(rank, time)
 		if (!makesRoom && permits.queued >= this.#maxQueue) return 'queue-full'
 		return this.#common.maxWait === 0 ? 'timeout' : undefined
@@ -165,7 +173,8 @@ export class Partition {
 	}
 
 	/**
-	 * Rejects requests that have waited too long and, if the queue is full, one that has less right to wait than a newcomer.
+	 * Rejects requests that have waited too long and, if the queue is full, one that has less right
+	 * to wait than a newcomer.
 	 *
 	 * @returns whether one was evicted.
 	 */
@@ -184,8 +193,8 @@ export class Partition {
 	}
 
 	/**
-	 * How many may wait. Under a capacity that was found, the queue need only fill the gaps between arrivals: a longer one
-	 * would add to each wait, and nothing to what is served.
+	 * How many may wait. Under a capacity that was found, the queue need only fill the gaps between
+	 * arrivals: a longer one would add to each wait, and nothing to what is served.
 	 */
 	get #maxQueue(): number {
 		const { maxQueue, shortQueue } = this.#common
@@ -247,7 +256,10 @@ export class Partition {
 		if (this.key !== undefined && this.idle) this.#common.forget(this)
 	}
 
-	/** Tells the controller of a request that is over, before its permit is handed on, and does what it says. */
+	/**
+	 * Tells the controller of a request that is over, before its permit is handed on, and does what
+	 * it says.
+	 */
 	#adapt(controller: Controller, held: number, outcome: Outcome, time: number): void {
 		const { active, queued } = this
 		try {

@@ -2,11 +2,11 @@ import type { Group, Rank, Ranked } from './group.js'
 import type { Line } from './line.js'
 import { Entry, Ranking } from './ranking.js'
 
-/** The requests of one user, tenant, or whatever the capacity is shared between. */
+/** The requests of one user or tenant. */
 class Flow<T extends Ranked<T>> {
-	/** Permits that its requests hold. */
+	/** Permits held by its requests. */
 	held = 0
-	/** Where it stands among those that have someone waiting. */
+	/** Its places in the two rankings of the flows that have waiters. */
 	readonly byHeld: Entry<Flow<T>> = new Entry(this)
 	readonly byLength: Entry<Flow<T>> = new Entry(this)
 	readonly line: Line<T>
@@ -17,11 +17,12 @@ class Flow<T extends Ranked<T>> {
 }
 
 /**
- * Flows that share the capacity max-min fairly. Whichever holds the fewest permits is next, and of several such the one
- * for which this has been so the longest. So a flow gets what it wants as long as that is less than an equal share, and
- * those that want more divide the rest equally, however many requests each sends and however long they take.
+ * Flows that share the capacity max-min fairly. The flow that holds the fewest permits is next; of
+ * several such flows, the one for which this has been so the longest. So a flow that wants less
+ * than an equal share gets all that it wants, and the others divide the rest equally, however many
+ * requests each sends and however long they take.
  *
- * Nothing is kept of a flow of which nothing waits and nothing is at work.
+ * A flow is forgotten when it has nothing waiting and nothing at work.
  */
 export class Flows<T extends Ranked<T>> implements Group<T> {
 	size = 0
@@ -76,7 +77,10 @@ export class Flows<T extends Ranked<T>> implements Group<T> {
 		}
 	}
 
-	/** The last of the longest flow, unless the newcomer's own flow would then be as long as that; else one of its own. */
+	/**
+	 * The last waiter of the longest flow, unless the newcomer's own flow would then be as long as
+	 * that one. In that case, a waiter of the newcomer's own flow.
+	 */
 	lessEntitled(rank: Rank, now: number): T | undefined {
 		const longest = this.#byLength.highest
 		const own = this.#flows.get(rank.flow)
@@ -91,7 +95,8 @@ export class Flows<T extends Ranked<T>> implements Group<T> {
 
 	ahead(rank: Rank): number {
 		const flow = this.#flows.get(rank.flow)
-		// Those that hold no more are served once before it, and all of them once for each that it has waiting already.
+		// Flows that hold no more permits are served once before the newcomer. All flows are served
+		// once for each request of its own flow that waits already.
 		const before = this.#byHeld.upTo(flow?.held ?? 0) + (flow?.line.ahead() ?? 0) * this.#byHeld.size
 		return Math.min(this.wanted, before)
 	}

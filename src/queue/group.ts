@@ -1,20 +1,20 @@
 import { type Permits, Waiter } from '../semaphore/permits.js'
 import type { Linked } from '../semaphore/wait-queue.js'
 
-/** What decides of a request’s turn. */
+/** Determines the turn of a request. */
 export interface Rank {
 	/** Higher goes first. */
 	readonly priority: number
-	/** Whose request it is; `''` where nobody shares. */
+	/** The flow of the request; `''` without `fairBy`. */
 	readonly flow: string
 	/** The permits that it takes. */
 	readonly weight: number
 }
 
-/** Who waits in a scheduled queue. */
+/** What a scheduled queue needs to know of a waiter. */
 export interface Ranked<T> extends Linked<T> {
 	readonly rank: Rank
-	/** When it began to wait, as long as it waits. */
+	/** The time at which it began to wait, in ms, as long as it waits. */
 	readonly waited: number
 }
 
@@ -31,28 +31,28 @@ export class RankedWaiter extends Waiter implements Ranked<RankedWaiter> {
 
 /** Waiters of one priority, and which of them is next. */
 export interface Group<T> {
-	/** Who wait. */
+	/** The number of waiters. */
 	readonly size: number
-	/** The permits that they want. */
+	/** The permits that the waiters want. */
 	readonly wanted: number
-	/** Nothing need be kept of it. */
+	/** Whether it can be forgotten: nothing waits and, with `fairBy`, nothing is at work. */
 	readonly idle: boolean
-	/** Who is next. */
+	/** The waiter that is next. */
 	readonly head: T | undefined
-	/** The one whose turn is last. */
+	/** The waiter whose turn is last. */
 	readonly last: T | undefined
 	push(member: T): void
-	/** The head leaves, and has its permits from now on. */
+	/** Removes the head, which holds its permits from now on. */
 	take(member: T): void
-	/** A member leaves without, wherever it stands. */
+	/** Removes any waiter, which gets no permits. */
 	remove(member: T): void
-	/** The one that must leave a full queue for a newcomer of this rank; `undefined`: none has less right to wait. */
+	/** The waiter to evict from a full queue for a newcomer of this rank; `undefined`: none. */
 	lessEntitled(rank: Rank, now: number): T | undefined
-	/** Who has waited too long to stay, now that a newcomer of this rank comes. */
+	/** A waiter that must leave as it has waited too long, when a newcomer of this rank comes. */
 	overstayed(rank: Rank, now: number): T | undefined
-	/** The permits wanted by those whose turn is before that of a newcomer of this rank, as far as can be told. */
+	/** An estimate of the permits wanted by the waiters before a newcomer of this rank. */
 	ahead(rank: Rank): number
-	/** A request has permits without having waited. */
+	/** A request was admitted without waiting. */
 	hold(rank: Rank): void
 	/** A request has given its permits back. */
 	release(rank: Rank): void

@@ -3,28 +3,30 @@ import { WaitQueue } from '../semaphore/wait-queue.js'
 import type { Group, Rank, Ranked } from './group.js'
 
 /**
- * Who goes first of those who have the same rights.
+ * The order of waiters with the same rights.
  *
- * - `fifo`: who came first.
- * - `lifo`: who came last.
- * - `adaptive`: who came first, while the queue empties now and then. Once it stands, who came last; and who has waited
- *   for longer than a short time then leaves with each newcomer.
+ * - `fifo`: first in, first out.
+ * - `lifo`: last in, first out.
+ * - `adaptive`: first in, first out, while the queue becomes empty now and then. Once it stands,
+ *   last in, first out; and each newcomer makes those leave that have waited longer than a short
+ *   time.
  */
 export type Order = 'fifo' | 'lifo' | 'adaptive'
 
 /*
- * The constants of CoDel (RFC 8289), as published for request queues by Ben Maurer, "Fail at Scale", ACM Queue 13 (8),
- * 2015: a queue that has not been empty for 100 ms stands, and waiting then has to be shorter than 5 ms.
+ * The constants of CoDel (RFC 8289), applied to request queues by Ben Maurer, "Fail at Scale", ACM
+ * Queue 13 (8), 2015: a queue that has not been empty for 100 ms stands; waits must then be shorter
+ * than 5 ms. The target is in ms, and INTERVALS is 100 ms divided by it.
  */
 const TARGET = 5
 const INTERVALS = 20
 
 /**
- * Waiters that differ in nothing but when they came.
+ * Waiters that differ only in the time at which they came.
  *
- * For `adaptive` no timer runs and no clock is read: only a newcomer can make a queue stand, or an old waiter useless,
- * and it knows what time it is. The last one left is never sent away, as RFC 8289 never drops the last packet: a permit
- * that comes back would find nobody.
+ * `adaptive` needs no timer and reads no clock: everything is decided when a newcomer comes, which
+ * brings the time. The last waiter is never rejected, as RFC 8289 never drops the last packet:
+ * otherwise a permit that comes back would find no waiter.
  */
 export class Line<T extends Ranked<T>> implements Group<T> {
 	wanted = 0
@@ -32,7 +34,7 @@ export class Line<T extends Ranked<T>> implements Group<T> {
 	readonly #order: Order
 	readonly #pace: Pace
 	#newestFirst: boolean
-	/** Since when it has not been empty. */
+	/** The time since which it has not been empty, in ms. */
 	#since = 0
 
 	constructor(order: Order, pace: Pace) {
@@ -73,7 +75,7 @@ export class Line<T extends Ranked<T>> implements Group<T> {
 		this.wanted -= member.rank.weight
 	}
 
-	/** Where the newest goes first, the oldest goes last: a newcomer takes its place. */
+	/** Last in, first out: the oldest waiter goes last, and so a newcomer takes its place. */
 	lessEntitled(_rank: Rank, now: number): T | undefined {
 		return this.#isNewestFirst(now) ? this.#waiters.head : undefined
 	}
@@ -92,7 +94,10 @@ export class Line<T extends Ranked<T>> implements Group<T> {
 
 	release(): void {}
 
-	/** It can't be shorter than the time in which one permit comes back, as for CoDel that of sending one packet. */
+	/**
+	 * Not shorter than the time in which one permit comes back, as CoDel's is not shorter than that
+	 * of one packet.
+	 */
 	get #target(): number {
 		return Math.max(TARGET, this.#pace.timeFor(1))
 	}

@@ -3,27 +3,29 @@ import type { Order } from './line.js'
 /** Which queued request is next, and which one must leave a full queue. */
 export interface QueueOptions<Request = object> {
 	/**
-	 * The order of requests with the same rights. `'fifo'`: first in, first out. `'lifo'`: last in, first out.
-	 * `'adaptive'`: first in, first out while the queue becomes empty now and then; when it has not been empty for 100 ms, last
-	 * in, first out, and each newcomer makes those leave that have waited longer than 5 ms (`timeout`). Where permits
-	 * come back more slowly than one in 5 ms, both times grow in proportion. While the last goes first, a full queue
-	 * evicts the oldest (`evicted`). Default: `'fifo'`.
+	 * The order of requests with the same rights. `'fifo'`: first in, first out. `'lifo'`: last in,
+	 * first out. `'adaptive'`: first in, first out while the queue becomes empty now and then; when
+	 * it has not been empty for 100 ms, last in, first out, and each newcomer makes those leave that
+	 * have waited longer than 5 ms (`timeout`). Where permits come back more slowly than one in 5 ms,
+	 * both times grow in proportion. While the last goes first, a full queue evicts the oldest
+	 * (`evicted`). Default: `'fifo'`.
 	 */
 	order?: Order | undefined
 	/**
-	 * Any number but `NaN`: requests of a higher priority go first. For one of them, a full queue evicts the last of the
-	 * lowest priority. Default: none.
+	 * Any number but `NaN`: requests of a higher priority go first. For one of them, a full queue
+	 * evicts the last of the lowest priority. Default: none.
 	 */
 	priority?(request: Request): number
 	/**
-	 * With `priority`: the share of the turns, from 0 to 0.5, that lower priorities get, one after the other, while
-	 * higher ones wait; and their share of the places in a full queue. 0: they may wait in vain. Default: `0`.
+	 * With `priority`: the share of the turns, from 0 to 0.5, that lower priorities get, one after
+	 * the other, while higher ones wait; and their share of the places in a full queue. 0: they may
+	 * never get one. Default: `0`.
 	 */
 	lowerShare?: number | undefined
 	/**
-	 * The flow that a request belongs to (its user or tenant). The capacity is divided between flows: each gets an equal
-	 * share, or less if it wants less. A full queue evicts the last of the flow that has most requests waiting.
-	 * Default: none.
+	 * The flow that a request belongs to (its user or tenant). The capacity is divided between flows:
+	 * each gets an equal share, or less if it wants less. A full queue evicts the last of the flow
+	 * that has most requests waiting. Default: none.
 	 */
 	fairBy?(request: Request): string
 }

@@ -1,6 +1,6 @@
 import { type Linked, WaitQueue } from '../semaphore/wait-queue.js'
 
-/** An owner's place in a {@link Ranking}; in none until it is set. */
+/** The place of an owner in a {@link Ranking}. It has none until `set` is called. */
 export class Entry<T> implements Linked<Entry<T>> {
 	previous: Entry<T> | undefined = undefined
 	next: Entry<T> | undefined = undefined
@@ -12,7 +12,7 @@ export class Entry<T> implements Linked<Entry<T>> {
 	}
 }
 
-/** The owners that have the same count, in the order in which they came to have it. */
+/** The owners that have the same count, in the order in which they got it. */
 class Bucket<T> {
 	previous: Bucket<T> | undefined = undefined
 	next: Bucket<T> | undefined = undefined
@@ -25,27 +25,28 @@ class Bucket<T> {
 }
 
 /**
- * Owners sorted by a count that changes in small steps: who has the lowest, who has the highest.
+ * Owners sorted by a count that changes in small steps.
  *
- * It is a list of buckets, one for each count there is. A count that changes by one is found next door, so that costs
- * the same with 100,000 owners as with ten. Counts that sum up to n are at most √(2n) different ones: no walk is longer.
+ * It is a sorted list of buckets, one for each count that occurs. An owner whose count changes by
+ * one moves to a neighbouring bucket, so that costs the same with 100,000 owners as with ten. If
+ * all counts add up to n, there are at most √(2n) buckets, and no search takes more steps.
  */
 export class Ranking<T> {
 	size = 0
 	#lowest: Bucket<T> | undefined = undefined
 	#highest: Bucket<T> | undefined = undefined
 
-	/** Of those who have the lowest count, the one that has had it for the longest. */
+	/** Of the owners with the lowest count, the one that has had it the longest. */
 	get lowest(): T | undefined {
 		return this.#lowest?.entries.head?.owner
 	}
 
-	/** Of those who have the highest count, the one that has had it for the longest. */
+	/** Of the owners with the highest count, the one that has had it the longest. */
 	get highest(): T | undefined {
 		return this.#highest?.entries.head?.owner
 	}
 
-	/** Gives an owner its count, or a new one: it then stands behind those who have that already. */
+	/** Sets the count of an owner. It comes behind the owners that have this count already. */
 	set(entry: Entry<T>, count: number): void {
 		const from = entry.bucket
 		if (from?.count === count) return
@@ -71,7 +72,7 @@ export class Ranking<T> {
 		this.size--
 	}
 
-	/** How many have a count of at most this. */
+	/** How many owners have a count of at most `count`. */
 	upTo(count: number): number {
 		let sum = 0
 		for (let bucket = this.#lowest; bucket !== undefined && bucket.count <= count; bucket = bucket.next) {

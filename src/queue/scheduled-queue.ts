@@ -5,32 +5,37 @@ interface Level<T> {
 	readonly group: Group<T>
 }
 
-/** As many tenths make one whole, as sums of them don’t. */
+/** One turn, less a tolerance for floating-point rounding: ten times 0.1 adds up to less than 1. */
 const WHOLE = 1 - 1e-9
 
 /**
- * A queue in which priority decides first, then what the group of that priority says: fair shares, if asked for, and
- * then the order within each.
+ * A queue sorted by priority first, then by fair shares (with `fairBy`), then by order.
  *
- * Its head changes when a more urgent one comes, or when a flow that holds less than the head’s own begins to wait; else it
- * stays the head until it goes. All is O(1), however many wait; priorities that are in use at once are a sorted list.
+ * Its head changes when a waiter of a higher priority comes, or one of a flow that holds fewer
+ * permits than the flow of the head, or a newer one if the order is last in, first out. Every
+ * operation is O(1) in the number of waiters. The priorities in use are a sorted list, and should
+ * be few.
  */
 export class ScheduledQueue<T extends Ranked<T>> {
 	size = 0
 	readonly #newGroup: () => Group<T>
 	readonly #shared: boolean
 	readonly #lowerShare: number
-	/** Those in which someone waits or, where the group counts this, is at work. */
+	/** The levels in which a request waits or, with `fairBy`, is at work. */
 	readonly #levels = new Map<number, Level<T>>()
-	/** Those in which someone waits, the highest at the end. */
+	/** The levels in which a request waits, sorted, the highest at the end. */
 	readonly #waiting: Level<T>[] = []
-	/** The turns that the lower levels have earned, and the priority of the one that had the last. */
+	/**
+	 * The turns that the lower levels have earned, and the priority of the lower level that had the
+	 * last turn.
+	 */
 	#owed = 0
 	#lastLower = Number.NEGATIVE_INFINITY
 
 	/**
-	 * @param shared - the groups ask who holds permits.
-	 * @param lowerShare - the share of the turns, from 0 to 0.5, that goes to the lower levels, to each in turn.
+	 * @param shared - whether the groups must be told of the permits held.
+	 * @param lowerShare - the share of the turns, from 0 to 0.5, that the lower levels get, each in
+	 * turn.
 	 */
 	constructor(newGroup: () => Group<T>, shared: boolean, lowerShare: number) {
 		this.#newGroup = newGroup
@@ -49,7 +54,7 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		this.size++
 	}
 
-	/** The head leaves, with permits. */
+	/** Removes the head, which gets its permits. */
 	take(member: T): void {
 		if (this.#waiting.length > 1) {
 			if (this.#owed >= WHOLE) {
@@ -63,7 +68,7 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		this.#left(level)
 	}
 
-	/** A member leaves without permits, wherever it stands. */
+	/** Removes any waiter, which gets no permits. */
 	remove(member: T): void {
 		const level = this.#level(member.rank.priority)
 		level.group.remove(member)
@@ -71,9 +76,11 @@ export class ScheduledQueue<T extends Ranked<T>> {
 	}
 
 	/**
-	 * The one that must leave a full queue for a newcomer of this rank; `undefined`: none has less right to wait.
+	 * The waiter to evict from a full queue for a newcomer of this rank; `undefined`: none has less
+	 * right to wait.
 	 *
-	 * Another level may have to give up a place, the last in it. Otherwise the newcomer's own level decides.
+	 * It is the last waiter of the level that must give up a place, if there is one. Otherwise the
+	 * newcomer's own level decides.
 	 */
 	lessEntitled(rank: Rank, now: number): T | undefined {
 		const { priority } = rank
@@ -84,16 +91,16 @@ export class ScheduledQueue<T extends Ranked<T>> {
 	/**
 	 * The level that must give up a place of the full queue to a newcomer of this priority.
 	 *
-	 * Without `lowerShare`: the lowest one, if it is below the newcomer's. With it, a share of the turns would be worth nothing
-	 * to requests that never get into the queue: so the lower levels, all but the highest, have the same share of its
-	 * places. Each of them has an equal part of that.
+	 * Without `lowerShare`, it is the lowest level, if that is below the newcomer's. With
+	 * `lowerShare`, the lower levels (all but the highest) also have that share of the places, or
+	 * else they could not use their share of the turns. It is divided equally between them.
 	 *
-	 * | the newcomer's level    | if                                          | then the place comes from      |
-	 * | ----------------------- | ------------------------------------------- | ------------------------------ |
-	 * | the highest             | the lower levels have more than their share | the lowest level               |
-	 * | lower, less than a part | the lower levels have less than their share | the highest level              |
-	 * | lower, less than a part | a lower level has two waiters more          | the longest lower level        |
-	 * | lower                   | the lowest that has more than a part is below it | that level                |
+	 * | the newcomer's level    | if                                          | the place comes from    |
+	 * | ----------------------- | ------------------------------------------- | ----------------------- |
+	 * | the highest             | the lower levels have more than their share | the lowest level        |
+	 * | lower, less than a part | the lower levels have less than their share | the highest level       |
+	 * | lower, less than a part | a lower level has two waiters more          | the longest lower level |
+	 * | lower                   | a level below it has more than a part       | the lowest such level   |
 	 */
 	#levelToShrink(priority: number, size: number): Group<T> | undefined {
 		const top = this.#waiting.at(-1)
@@ -115,18 +122,18 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		return this.#lowestBelow(priority, part)
 	}
 
-	/** Of the levels that have more waiters than `kept`, the lowest, if it is below a priority. */
+	/** The lowest of the levels that have more waiters than `kept`, if it is below `priority`. */
 	#lowestBelow(priority: number, kept: number): Group<T> | undefined {
 		const lowest = this.#waiting.find(({ group }) => group.size > kept)
 		return lowest !== undefined && lowest.priority < priority ? lowest.group : undefined
 	}
 
-	/** Who must leave when a newcomer of this rank comes, as it has waited too long. */
+	/** A waiter that must leave as it has waited too long, when a newcomer of this rank comes. */
 	overstayed(rank: Rank, now: number): T | undefined {
 		return this.#levels.get(rank.priority)?.group.overstayed(rank, now)
 	}
 
-	/** The permits wanted by those whose turn is before that of a newcomer of this rank, as far as can be told. */
+	/** An estimate of the permits wanted by the waiters before a newcomer of this rank. */
 	ahead(rank: Rank): number {
 		let sum = this.#levels.get(rank.priority)?.group.ahead(rank) ?? 0
 		for (let i = this.#waiting.length - 1; i >= 0; i--) {
@@ -137,7 +144,7 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		return sum
 	}
 
-	/** A request has permits without having waited. */
+	/** A request was admitted without waiting. */
 	hold(rank: Rank): void {
 		if (this.#shared) this.#level(rank.priority).group.hold(rank)
 	}
@@ -187,7 +194,7 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		return next < 0 || next >= top ? top - 1 : next
 	}
 
-	/** How many of the levels in which someone waits are not above a priority. */
+	/** How many of the levels with waiters have at most this priority. */
 	#above(priority: number): number {
 		let from = 0
 		let to = this.#waiting.length

@@ -6,7 +6,7 @@ import { Line, type Order } from './line.js'
 import type { QueueOptions } from './options.js'
 import { ScheduledQueue } from './scheduled-queue.js'
 
-/** How the queues of a limiter are made, and how a request ranks in them. */
+/** Creates the queues of a limiter, and finds the rank of a request in them. */
 export class Scheduling {
 	readonly #order: Order
 	readonly #lowerShare: number
@@ -18,7 +18,7 @@ export class Scheduling {
 		this.#options = { priority: checkFunction('priority', priority), fairBy: checkFunction('fairBy', fairBy) }
 	}
 
-	/** First come, first served: a plain queue does it. */
+	/** Whether it is first come, first served only, for which a plain queue is enough. */
 	get plain(): boolean {
 		const { priority, fairBy } = this.#options
 		return this.#order === 'fifo' && priority === undefined && fairBy === undefined

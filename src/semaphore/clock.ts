@@ -3,27 +3,35 @@ import { setImmediate } from 'node:timers'
 
 const ownNow = own.now.bind(own)
 
-/** Calls back when the event loop has turned, also where `setImmediate` is replaced or missing. */
+/**
+ * Calls back in the next turn of the event loop, also where the global `setImmediate` is replaced
+ * or missing.
+ */
 export const onNextTurn: (callback: () => void) => unknown = setImmediate
 
 /*
- * The clock of waiting: the platform's, or that of a test's fake timers while they are in place. One must not be
- * compared with the other: they can be hours apart. So this clock goes on where it was when one replaces the other.
+ * The clock by which waits are measured: the platform's, or a fake one while a test fakes the
+ * timers. The two can be hours apart, so their times must not be compared. When one replaces the
+ * other, this clock goes on from the time that it had.
  *
- * Whether they were replaced is seen by `setTimeout`: to look `performance` up each time takes as long as to read it.
+ * A change is detected by `setTimeout`, as looking up `performance` would take as long as reading
+ * the clock.
  */
 let timers: unknown = setTimeout
 let clock: { now(): number } = performance
 let read = reader(clock)
 let offset = 0
 
-/** The time, in ms, by the clock that timers go by. It does not jump when fake timers are switched on or off. */
+/**
+ * The time in ms, by the clock of the timers. It does not jump when fake timers are switched on or
+ * off.
+ */
 export function now(): number {
 	if (setTimeout !== timers) replaced()
 	return read() + offset
 }
 
-/** Whether {@link now} goes by the clock of a test. */
+/** Whether {@link now} uses the fake clock of a test. */
 export function isFaked(): boolean {
 	return clock !== own
 }
@@ -34,7 +42,7 @@ function replaced(): void {
 	if (replacement === clock) return
 	const last = read() + offset
 	read = reader(replacement)
-	// Whole milliseconds, so that the whole ones of a fake clock stay such.
+	// Whole milliseconds: a fake clock counts whole ones, and should go on doing so.
 	offset = Math.ceil(last - read())
 	clock = replacement
 }

@@ -1,4 +1,4 @@
-/** A promise, and what resolves it: what `Promise.withResolvers` makes, which Node 20 does not have. */
+/** A promise, and the function that resolves it. Node 20 has no `Promise.withResolvers`. */
 export interface Deferred {
 	readonly promise: Promise<void>
 	resolve(): void

@@ -1,28 +1,36 @@
 import type { Meter } from './permits.js'
 
-/** What was measured so long ago, in ms, weighs half. */
+/** Measurements of this age, in ms, count half. */
 const HALF_LIFE = 15_000
 
-/** How often a stretch without room is added while it lasts, in ms. */
+/** While there is no room, a measurement is added at most this often, in ms. */
 const INTERVAL = 1_000
 
 /**
- * How fast permits come back while there is no room: what a rejected caller can expect.
+ * Measures how fast permits come back while there is no room, to estimate when a rejected caller
+ * should try again.
  *
- * Only the time without room is measured: an idle minute says nothing about how long a queue will take. But it makes
- * older measurements count less: one slow minute must not outweigh all the short rushes of the next hour.
+ * Only time without room is measured: an idle minute says nothing about how fast a queue moves. But
+ * idle time makes older measurements count less: one slow minute must not outweigh the short bursts
+ * of the next hour.
  */
 export class Pace implements Meter {
 	#permits = 0
 	#time = 0
-	/** When it was measured last, in ms. */
+	/** The time of the last measurement, in ms. */
 	#at = 0
-	/** The stretch without room that lasts: when it began, or was added last; and the permits that came back since. */
+	/**
+	 * While there is no room: since when, or since the last measurement, in ms; and the permits that
+	 * came back.
+	 */
 	#since: number | undefined = undefined
 	#returned = 0
 	readonly #all: Pace | undefined
 
-	/** @param all - that of many like this one: it measures what they measure, and stands in for those that have nothing measured. */
+	/**
+	 * @param all - a pace that gets all measurements of several ones, and is used by those that have
+	 * none yet.
+	 */
 	constructor(all?: Pace) {
 		this.#all = all
 	}
@@ -41,7 +49,7 @@ export class Pace implements Meter {
 		this.#since = undefined
 	}
 
-	/** Adds the stretch that lasts, until now. */
+	/** Adds a measurement, until now, if there is no room. */
 	update(time: number): void {
 		if (this.#since === undefined) return
 		this.add(this.#returned, time - this.#since, time)
@@ -49,7 +57,7 @@ export class Pace implements Meter {
 		this.#returned = 0
 	}
 
-	/** Adds a stretch of `time` ms without room until `now`, in which `permits` came back. */
+	/** Adds a measurement: in the `time` ms until `now`, without room, `permits` came back. */
 	add(permits: number, time: number, now: number): void {
 		const weight = 0.5 ** ((now - this.#at) / HALF_LIFE)
 		this.#permits = weight * this.#permits + permits
@@ -58,12 +66,15 @@ export class Pace implements Meter {
 		this.#all?.add(permits, time, now)
 	}
 
-	/** The time in which `permits` more will have come back, in ms; 0 with nothing measured. */
+	/** The time until `permits` more have come back, in ms; 0 if nothing was measured. */
 	timeFor(permits: number): number {
 		return this.#permits === 0 ? 0 : (permits * this.#time) / this.#permits
 	}
 
-	/** The seconds after which `permits` more will have come back: an integer from 1 to 60; 1 with nothing measured. */
+	/**
+	 * The time until `permits` more have come back, in s: an integer from 1 to 60; 1 if nothing was
+	 * measured.
+	 */
 	secondsFor(permits: number): number {
 		if (this.#permits === 0 && this.#all !== undefined) return this.#all.secondsFor(permits)
 		return Math.min(60, Math.max(1, Math.ceil(Math.round(this.timeFor(permits)) / 1000)))

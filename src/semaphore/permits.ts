@@ -5,13 +5,14 @@ import { type Deferred, deferred } from './deferred.js'
 import type { Linked } from './wait-queue.js'
 
 /*
- * How it works: a counter of the permits held (`active`) and a queue of waiters. A caller that finds room and no waiter
- * gets a permit at once. A permit that comes back is handed to the head of the queue in the same step, so that no
- * newcomer can slip in between; what the waiter does with it runs later, from its own promise, in its own async
- * context and never on the stack of the one that released.
+ * How it works: a counter of the permits held (`active`) and a queue of waiters. A caller that
+ * finds room and no waiter gets a permit at once. A permit that comes back is handed to the head of
+ * the queue in the same step, so no newcomer can take it. The code of the waiter runs later, from
+ * its own promise and in its own async context, never on the stack of the caller that released the
+ * permit.
  */
 
-/** The right to be at work. Its holder gives it back with `release()`, or by `using`. */
+/** The right to be at work. Give it back with `release()`, or by `using`. */
 export interface Permit {
 	/** How long its holder waited for it, in ms; 0 when there was room. */
 	readonly waited: number
@@ -20,7 +21,7 @@ export interface Permit {
 	[Symbol.dispose](): void
 }
 
-/** What is needed of an `AbortSignal`. A real one fits. */
+/** The part of `AbortSignal` that is used. */
 export interface AbortSignalLike {
 	readonly aborted: boolean
 	readonly reason?: unknown
@@ -28,15 +29,15 @@ export interface AbortSignalLike {
 	removeEventListener(type: 'abort', listener: { handleEvent(): void }): void
 }
 
-/** The waiters, and which of them is next. The methods are O(1), and don't throw. */
+/** The waiters, in an order of its own. The methods are O(1), and don't throw. */
 export interface Queue<W> {
-	/** The one that is next. */
+	/** The waiter that is next. */
 	readonly head: W | undefined
 	readonly size: number
 	push(waiter: W): void
-	/** The head leaves, with a permit. */
+	/** Removes the head, which gets its permits. */
 	take(waiter: W): void
-	/** Any waiter leaves, without a permit. */
+	/** Removes any waiter, which gets no permits. */
 	remove(waiter: W): void
 }
 
@@ -48,28 +49,29 @@ export interface Meter {
 	returned(permits: number, time: number): void
 	/** There is room again. */
 	room(time: number): void
-	/** Counts what was measured until now. */
+	/** Adds a measurement, until `time`, if there is no room. */
 	update(time: number): void
-	/** The seconds after which `permits` more will have come back: an integer from 1. */
+	/** The time until `permits` more have come back, in s: an integer from 1. */
 	secondsFor(permits: number): number
 }
 
 /**
- * How long permits are handed on within one turn of the event loop, in ms. Waiters that release synchronously would
- * otherwise follow each other until the queue is empty, and no socket or timer would be served meanwhile.
+ * The longest time for which permits are handed on within one turn of the event loop, in ms.
+ * Otherwise waiters that release at once would follow each other until the queue is empty, and
+ * meanwhile no socket or timer would be served.
  */
 const LONGEST_DRAIN = 10
 
-/** One object for all listeners. */
+/** The options of all listeners: one object, to allocate none for each waiter. */
 const ONCE = { once: true } as const
 
 /*
- * The fields of the two classes are set in their constructors alone: a field that is first defined with a default value
- * makes each object slower to create, and there may be a million of them.
+ * The fields of the two classes are set only in their constructors: an object whose fields also
+ * have initial values takes longer to create, and there may be a million of them.
  */
 
 class HeldPermit implements Permit {
-	/** `undefined` once released: the first release is the only one. */
+	/** `undefined` once it is released, so that only the first release counts. */
 	declare permits: Permits<Waiter> | undefined
 	declare readonly weight: number
 	declare waited: number
@@ -92,7 +94,7 @@ class HeldPermit implements Permit {
 	}
 }
 
-/** The bounds of a wait. Most waits have neither. */
+/** The bounds of a wait. Waits without bounds don't have this object. */
 interface Bounds {
 	signal: AbortSignalLike | undefined
 	timer: ReturnType<typeof setTimeout> | undefined
@@ -101,14 +103,15 @@ interface Bounds {
 }
 
 /**
- * A caller in the queue, and the permit that it is given: one object for both, as there may be a million of them.
- * While it waits, `waited` holds the time at which it began. It is itself the listener on its signal.
+ * A caller in the queue, which becomes the permit that it is given: one object for both, as there
+ * may be a million of them. While it waits, `waited` is the time at which it began. It is itself
+ * the listener on its signal.
  */
 export class Waiter extends HeldPermit implements Linked<Waiter> {
 	declare previous: this | undefined
 	declare next: this | undefined
 	declare resolve: (permit: Permit | Failure) => void
-	/** `undefined` if it has none, and once the wait is over. */
+	/** `undefined` without bounds, and once the wait is over. */
 	declare bounds: Bounds | undefined
 
 	/** @param since - when it began to wait, in ms. */
@@ -123,15 +126,16 @@ export class Waiter extends HeldPermit implements Linked<Waiter> {
 		const { permits, bounds } = this
 		if (permits === undefined || bounds?.signal === undefined) return
 		const { reason } = bounds.signal
-		// It listened once. To take off a listener that is gone would cost as much as all the rest.
+		// Node has removed this listener already. Removing it again would take as long as all the rest.
 		bounds.signal = undefined
 		permits.reject(this, reason)
 	}
 }
 
 /**
- * Resolving a promise with this rejects it. So a waiter keeps only `resolve`: a closure for `reject` would make each
- * a third larger, and a rejected promise in its place would go through the tracking of unhandled rejections twice.
+ * A promise that is resolved with this rejects. So a waiter needs only `resolve`: keeping `reject`
+ * too would make it a third larger. Resolving with a rejected promise instead would be slower: Node
+ * tracks each as an unhandled rejection for a while.
  */
 class Failure {
 	readonly #error: unknown
@@ -140,7 +144,7 @@ class Failure {
 		this.#error = error
 	}
 
-	// biome-ignore lint/suspicious/noThenProperty: to be a thenable is what it is for.
+	// biome-ignore lint/suspicious/noThenProperty: it must be a thenable.
 	then(_resolve: unknown, reject: (error: unknown) => void): void {
 		reject(this.#error)
 	}
@@ -148,17 +152,17 @@ class Failure {
 
 function timeOut(waiter: Waiter): void {
 	const { permits, bounds } = waiter
-	// Its wait can be over: one fake `clearTimeout` does not stop the timers of another.
+	// The wait can be over already: a fake `clearTimeout` does not stop a real timer.
 	if (permits !== undefined && bounds !== undefined) {
 		permits.reject(waiter, permits.rejection('timeout', waiter.weight))
 	}
 }
 
 /**
- * The mechanism of a bound on how many are at work at once: permits, and waiters in a queue that says which is next.
+ * The mechanism of a limit: permits, and waiters in a queue that decides which one is next.
  *
- * It knows nothing of options, bounds on the queue, ranks or pace: those who build on it do. Every operation is O(1) if
- * those of the queue are.
+ * Options, the bound on the queue, ranks and the pace are the business of the code that uses it.
+ * Every operation is O(1) if those of the queue are.
  */
 export class Permits<W extends Waiter> {
 	readonly queue: Queue<W>
@@ -167,13 +171,16 @@ export class Permits<W extends Waiter> {
 	#active = 0
 	#wanted = 0
 	#closed = false
-	/** A caller has found no room, and there has been none since. Without it, a release only counts. */
+	/**
+	 * Whether there has been no room since a caller found none. Otherwise, a release only changes the
+	 * count.
+	 */
 	#full = false
-	/** When the first permit of this turn of the event loop was handed on, in ms, as far as it was noted. */
+	/** The time, in ms, at which the noted turn of the event loop began to hand on permits. */
 	#drainingSince = Number.NEGATIVE_INFINITY
-	/** The turn in which that was is not over. */
+	/** Whether that turn goes on. */
 	#sameTurn = false
-	/** Permits that came back too late in a long turn. They count as held until the next one. */
+	/** Permits that came back late in a long turn. They count as held until the next turn. */
 	#deferred = 0
 	#idle: Deferred | undefined = undefined
 
@@ -219,7 +226,7 @@ export class Permits<W extends Waiter> {
 		return new HeldPermit(this, weight, 0)
 	}
 
-	/** A caller found no room at this time, and waits or is rejected: from now on the pace is measured. */
+	/** A caller that found no room waits or is rejected. From now on the pace is measured. */
 	noteFull(time: number): void {
 		if (this.#full) return
 		this.#full = true
@@ -230,9 +237,10 @@ export class Permits<W extends Waiter> {
 	 * Puts a new waiter into the queue.
 	 *
 	 * @param maxWait - the longest wait, in ms; `Infinity`: no bound.
-	 * @returns a promise of its permit. It rejects with what {@link reject} is given, with the reason of `signal`, or with a
-	 * {@link RejectedError} (`timeout`, `closed`).
-	 * @throws what `signal.addEventListener` or a replaced `setTimeout` throws. Nothing waits then.
+	 * @returns a promise of its permit. It rejects with what {@link reject} is given, with the reason
+	 * of `signal`, or with a {@link RejectedError} (`timeout`, `closed`).
+	 * @throws what `signal.addEventListener` or a replaced `setTimeout` throws. The waiter is not
+	 * queued then.
 	 */
 	wait(waiter: W, maxWait: number, signal: AbortSignalLike | undefined): Promise<Permit> {
 		const { waited: since } = waiter
@@ -243,20 +251,23 @@ export class Permits<W extends Waiter> {
 		this.queue.push(waiter)
 		this.#wanted += waiter.weight
 		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY) this.#bind(waiter, maxWait, signal)
-		// If it goes before the others, there may be room for it.
+		// If it goes before a waiter that is too heavy, there may be room for it.
 		if (this.queue.head === waiter) this.#admit(since)
 		return promise as Promise<Permit>
 	}
 
-	/** Ends a wait without a permit: the waiter's promise rejects with `error`. It must be in the queue. */
+	/**
+	 * Ends a wait without a permit: the waiter's promise rejects with `error`. It must be in the
+	 * queue.
+	 */
 	reject(waiter: W, error: unknown): void {
 		this.#leave(waiter, error)
-		// It may have been the head, too heavy for the room there is, with lighter ones behind it.
+		// It may have been a head that was too heavy. There may be room for the lighter ones behind it.
 		this.#admit()
 		if (this.#idle !== undefined) this.#settleIdle()
 	}
 
-	/** The permits held come back to be handed on. A permit calls it. */
+	/** Takes back permits, and hands them on. Called by a permit. */
 	giveBack(weight: number): void {
 		if (this.#full) {
 			const time = now()
@@ -273,11 +284,11 @@ export class Permits<W extends Waiter> {
 		if (this.#idle !== undefined) this.#settleIdle()
 	}
 
-	/** Whether permits have been handed on for too long in this turn of the event loop. */
+	/** Whether permits have been handed on for too long within this turn of the event loop. */
 	#mustYield(time: number): boolean {
 		if (this.#deferred > 0) return true
 		if (time - this.#drainingSince <= LONGEST_DRAIN) return false
-		// With a stale note, it is not known yet whether the loop has turned since.
+		// If the noted turn is over, this is the first permit of a new turn.
 		if (this.#sameTurn) return !isFaked()
 		this.#noteTurn(time)
 		return false
@@ -294,7 +305,9 @@ export class Permits<W extends Waiter> {
 		})
 	}
 
-	/** One by one: what is done with the first permit decides whether there is time for the next. */
+	/**
+	 * Hands them on one by one: the code that gets the first one may use up the time for the next.
+	 */
 	#handOnDeferred(): void {
 		if (this.#deferred === 0 || now() - this.#drainingSince > LONGEST_DRAIN) return
 		this.#deferred--
@@ -305,8 +318,9 @@ export class Permits<W extends Waiter> {
 	}
 
 	/**
-	 * Changes the capacity, to an integer from 0, or `Infinity`. Upwards, waiters are admitted at once; downwards, holders
-	 * finish first. A waiter that has become too heavy is admitted when nothing else is at work.
+	 * Changes the capacity, to an integer from 0, or `Infinity`. Upwards, waiters are admitted at
+	 * once; downwards, holders finish first. A waiter that has become too heavy is admitted when
+	 * nothing else is at work.
 	 */
 	resize(capacity: number): void {
 		this.#capacity = capacity
@@ -314,7 +328,7 @@ export class Permits<W extends Waiter> {
 		if (this.#idle !== undefined) this.#settleIdle()
 	}
 
-	/** Rejects all waiters with `closed`; nobody gets a permit any more. Holders finish. */
+	/** Rejects all waiters and newcomers with `closed`. Holders finish. */
 	close(): void {
 		this.#closed = true
 		for (let waiter = this.queue.head; waiter !== undefined; waiter = this.queue.head) {
@@ -322,22 +336,22 @@ export class Permits<W extends Waiter> {
 		}
 	}
 
-	/** Resolves when no permit is held and nobody waits: at once if so now. */
+	/** Resolves when no permit is held and no caller waits: at once if that is so now. */
 	onIdle(): Promise<void> {
 		if (this.#active === 0 && this.queue.size === 0) return Promise.resolve()
 		this.#idle ??= deferred()
 		return this.#idle.promise
 	}
 
-	/** What a caller that wants `weight` permits and is rejected now is given. */
+	/** The error for a caller that wants `weight` permits and is rejected now. */
 	rejection(reason: RejectionReason, weight: number): RejectedError {
 		this.#meter.update(now())
-		const held = `${this.#active} of ${this.#capacity} permits are held, ${this.queue.size} callers wait`
-		const retryAfter = this.#meter.secondsFor(this.#wanted + weight)
-		return new RejectedError(reason, retryAfter, `Rejected (${reason}): ${held}`)
+		return new RejectedError(reason, this.#meter.secondsFor(this.#wanted + weight), this)
 	}
 
-	/** Hands the permits there are to the head of the queue, and to the next, until one must wait on. */
+	/**
+	 * Hands free permits to the head of the queue, again and again, until there is no room for it.
+	 */
 	#admit(given?: number): void {
 		let time = given
 		if (this.#deferred > 0 && this.queue.size === 0) {
@@ -345,12 +359,13 @@ export class Permits<W extends Waiter> {
 			this.#deferred = 0
 		}
 		for (let waiter = this.queue.head; waiter !== undefined; waiter = this.queue.head) {
-			// One that is too heavy for the whole capacity, since a resize, goes alone; at a capacity of 0 none goes.
+			// A waiter that a resize made too heavy for the whole capacity is admitted alone; at capacity
+			// 0, none is.
 			const fits =
 				this.#active + waiter.weight <= this.#capacity || (this.#active === 0 && this.#capacity > 0)
 			if (!fits || this.#closed) return
 			time ??= now()
-			// While the event loop is busy, no timer fires.
+			// Its timer may be late: it can't fire while the event loop is busy.
 			if (waiter.bounds !== undefined && waiter.bounds.until < time) {
 				this.#leave(waiter, this.rejection('timeout', waiter.weight))
 				continue
@@ -368,13 +383,13 @@ export class Permits<W extends Waiter> {
 		}
 	}
 
-	/** Ends a wait, its waiter's promise included. */
+	/** Removes a waiter, and rejects its promise. */
 	#leave(waiter: W, error: unknown): void {
 		this.#remove(waiter)
 		waiter.resolve(new Failure(error))
 	}
 
-	/** Takes a waiter out of the queue, as if it had never come. */
+	/** Removes a waiter from the queue. */
 	#remove(waiter: W): void {
 		this.queue.remove(waiter)
 		this.#wanted -= waiter.weight
@@ -386,8 +401,9 @@ export class Permits<W extends Waiter> {
 		const bounds: Bounds = { signal, timer: undefined, until: waiter.waited + maxWait }
 		waiter.bounds = bounds
 		try {
-			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its listener off again.
-			if (signal instanceof EventTarget) setMaxListeners(0, signal)
+			// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its
+			// listener. Not 0: Node's `getMaxListeners`, which undici calls, throws for that.
+			if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
 			signal?.addEventListener('abort', waiter, ONCE)
 			if (maxWait !== Number.POSITIVE_INFINITY) bounds.timer = setTimeout(timeOut, maxWait, waiter)
 		} catch (error) {
@@ -405,13 +421,14 @@ export class Permits<W extends Waiter> {
 	}
 }
 
-/** Takes back what was set up for a waiter that has left the queue. */
+/** Clears the timer and removes the listener of a waiter that has left the queue. */
 function unbind(waiter: Waiter, { signal, timer }: Bounds): void {
 	waiter.bounds = undefined
 	try {
 		if (timer !== undefined) clearTimeout(timer)
 		signal?.removeEventListener('abort', waiter)
 	} catch {
-		// Both can be replaced by the user's. If they fail, what they leave behind finds no bounds and does nothing.
+		// Both may be replaced by the user's own. A timer or listener that they leave behind finds no
+		// bounds, and does nothing.
 	}
 }

@@ -5,6 +5,7 @@ import {
 	checkOptions,
 	checkSignal,
 	checkWeight,
+	wrongType,
 } from '../checks.js'
 import { now } from './clock.js'
 import { Pace } from './pace.js'
@@ -14,9 +15,15 @@ import { WaitQueue } from './wait-queue.js'
 export type { AbortSignalLike, Permit } from './permits.js'
 
 export interface SemaphoreOptions {
-	/** How many callers may wait: an integer from 0. More are rejected with `queue-full`. Default: `Infinity`. */
+	/**
+	 * How many callers may wait: an integer from 0. More are rejected with `queue-full`. Default:
+	 * `Infinity`.
+	 */
 	maxQueue?: number | undefined
-	/** The longest wait, in ms, from 0 to 2^31 - 1. Then the caller is rejected with `timeout`. Default: `Infinity`. */
+	/**
+	 * The longest wait, in ms, from 0 to 2^31 - 1. Then the caller is rejected with `timeout`.
+	 * Default: `Infinity`.
+	 */
 	maxWait?: number | undefined
 }
 
@@ -26,11 +33,12 @@ export interface TryAcquireOptions {
 }
 
 export interface AcquireOptions extends TryAcquireOptions {
-	/** Ends the wait when it is aborted. Default: none. */
+	/** Ends the wait when it is aborted; the caller then gets no permit. Default: none. */
 	signal?: AbortSignalLike | undefined
 	/**
-	 * The longest wait of this caller, in ms, from 0 to 2^31 - 1, or `Infinity`: no bound. A wait with a bound keeps the
-	 * process alive until it ends; one without does not. Default: that of the semaphore.
+	 * The longest wait of this caller, in ms, from 0 to 2^31 - 1, or `Infinity`: no bound. A wait
+	 * with a bound keeps the process alive until it ends; one without does not. Default: that of the
+	 * semaphore.
 	 */
 	maxWait?: number | undefined
 }
@@ -39,14 +47,14 @@ const SEMAPHORE_OPTIONS = ['maxQueue', 'maxWait']
 const ACQUIRE_OPTIONS = ['weight', 'signal', 'maxWait']
 
 /**
- * A bound on how many are at work at once: `capacity` permits, handed out first come, first served.
+ * Limits how many tasks are at work at once: `capacity` permits, given first come, first served.
  *
  * ```ts
  * const connections = new Semaphore(3)
- * await Promise.all(urls.map((url) => connections.run(() => fetch(url))))
+ * await Promise.all(urls.map((url) => connections.run(async () => (await fetch(url)).text())))
  * ```
  *
- * Every operation is O(1), leaving the queue from its middle included.
+ * Every operation is O(1), also when a caller leaves from the middle of the queue.
  */
 export class Semaphore {
 	readonly #permits: Permits<Waiter>
@@ -54,7 +62,8 @@ export class Semaphore {
 	readonly #maxWait: number
 
 	/**
-	 * @param capacity - Permits there are: an integer from 0 (nobody gets in until `resize`), or `Infinity`.
+	 * @param capacity - Permits there are: an integer from 0 (no caller is admitted until `resize`),
+	 * or `Infinity`.
 	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, or unknown.
 	 */
 	constructor(capacity: number, options: SemaphoreOptions = {}) {
@@ -86,9 +95,10 @@ export class Semaphore {
 	}
 
 	/**
-	 * Takes a permit if there is room and nobody waits; never waits itself.
+	 * Takes a permit if there is room and no caller waits. It never waits.
 	 *
-	 * @returns the permit, or `undefined`: no room, someone is waiting, or the semaphore is closed.
+	 * @returns the permit; `undefined` if there is no room, a caller waits, or the semaphore is
+	 * closed.
 	 * @throws TypeError, RangeError - an option is of the wrong type, out of range, or unknown.
 	 */
 	tryAcquire(options?: TryAcquireOptions): Permit | undefined {
@@ -98,9 +108,10 @@ export class Semaphore {
 	/**
 	 * Takes a permit, after waiting for one if need be.
 	 *
-	 * @returns a promise of the permit. It rejects with a {@link RejectedError} when the queue is full, the longest
-	 * wait has passed or the semaphore is closed; with the reason of `signal` when that is aborted (a permit is then
-	 * never taken); with a `TypeError` or `RangeError` for an option of the wrong type, out of range, or unknown.
+	 * @returns a promise of the permit. It rejects with a {@link RejectedError} when the queue is
+	 * full, the longest wait has passed or the semaphore is closed; with the reason of `signal` when
+	 * that is aborted (a permit is then never taken); with a `TypeError` or `RangeError` for an
+	 * option of the wrong type, out of range, or unknown.
 	 */
 	acquire(options?: AcquireOptions): Promise<Permit> {
 		try {
@@ -115,13 +126,13 @@ export class Semaphore {
 	}
 
 	/**
-	 * Runs `task` with a permit, which is given back when the task is over, however it ends.
+	 * Runs `task` with a permit, which is given back when the task has ended, also if it throws.
 	 *
-	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire} does; a task whose
-	 * `signal` was aborted before its turn is never run.
+	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire}
+	 * does; a task whose `signal` was aborted before its turn is never run.
 	 */
 	async run<T>(task: (permit: Permit) => T | PromiseLike<T>, options?: AcquireOptions): Promise<T> {
-		if (typeof task !== 'function') throw new TypeError(`task must be a function; got ${String(task)}`)
+		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
 		const permit =
 			(options?.signal?.aborted ? undefined : this.tryAcquire(options)) ?? (await this.acquire(options))
 		try {
@@ -134,8 +145,8 @@ export class Semaphore {
 	}
 
 	/**
-	 * Changes the capacity. Upwards, waiters get in at once; downwards, holders finish first. A waiter that has become
-	 * too heavy for the new capacity gets in when nothing else is at work.
+	 * Changes the capacity. Upwards, waiters are admitted at once; downwards, holders finish first. A
+	 * waiter that is too heavy for the new capacity is admitted when nothing else is at work.
 	 *
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 0, or Infinity.
 	 */
@@ -143,17 +154,17 @@ export class Semaphore {
 		this.#permits.resize(checkCapacity(capacity, 0))
 	}
 
-	/** Rejects all who wait and all who come, with `closed`. Holders finish. There is no way back. */
+	/** Rejects all waiters and newcomers with `closed`. Holders finish. It can't be undone. */
 	close(): void {
 		this.#permits.close()
 	}
 
-	/** Resolves when nothing is active and nobody waits: at once if so now. */
+	/** Resolves when no permit is held and no caller waits: at once if that is so now. */
 	onIdle(): Promise<void> {
 		return this.#permits.onIdle()
 	}
 
-	/** The weight asked for, when all is well with the options. */
+	/** Checks the options. @returns the weight. */
 	#checked(options: AcquireOptions): number {
 		checkOptions(options, ACQUIRE_OPTIONS)
 		checkSignal(options.signal)

@@ -1,4 +1,4 @@
-/** What a member of a {@link WaitQueue} carries: its neighbours, while it is in the queue. */
+/** A member of a {@link WaitQueue} has links to its neighbours while it is in the queue. */
 export interface Linked<T> {
 	previous: T | undefined
 	next: T | undefined
@@ -7,8 +7,8 @@ export interface Linked<T> {
 /**
  * A first-in, first-out queue whose links are in the members themselves.
  *
- * Push, take and removal from the middle are O(1) and allocate nothing, with a million members as with ten: there
- * is no array to shift, and no dead entry to step over later. A member can be in one queue at a time.
+ * Push, take and removal from the middle are O(1), and allocate nothing. A member can be in one
+ * queue at a time.
  */
 export class WaitQueue<T extends Linked<T>> {
 	head: T | undefined = undefined
@@ -24,7 +24,7 @@ export class WaitQueue<T extends Linked<T>> {
 		this.size++
 	}
 
-	/** Takes the head out. */
+	/** Removes the head. */
 	take(head: T): void {
 		const { next } = head
 		this.head = next
@@ -34,14 +34,14 @@ export class WaitQueue<T extends Linked<T>> {
 		this.size--
 	}
 
-	/** Takes a member out, wherever it stands. It must be in this queue. */
+	/** Removes any member. It must be in this queue. */
 	remove(member: T): void {
 		const { previous, next } = member
 		if (previous === undefined) this.head = next
 		else previous.next = next
 		if (next === undefined) this.tail = previous
 		else next.previous = previous
-		// A member that has left must not keep its former neighbours in memory.
+		// A removed member must not keep its former neighbours in memory.
 		member.previous = undefined
 		member.next = undefined
 		this.size--

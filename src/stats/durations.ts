@@ -1,13 +1,16 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
 
-/** The longest that the histogram tells apart, in µs: as long as a timer can be. Beyond it, only `max` is exact. */
+/**
+ * The longest time in the histogram, in µs: the longest timer. For longer ones, only `max` and
+ * `mean` are exact.
+ */
 const LONGEST = 2_147_483_647_000
 
-/** A distribution of times in ms. All are 0 when nothing was recorded. */
+/** The distribution of a time, in ms. All figures are 0 when nothing was recorded. */
 export interface DurationStats {
 	count: number
 	mean: number
-	/** The median, to within 1 %, like the other percentiles. */
+	/** The median. All percentiles are exact to within 1 %. */
 	p50: number
 	p90: number
 	p99: number
@@ -15,9 +18,11 @@ export interface DurationStats {
 }
 
 /**
- * The distribution of a time, in bounded memory: Node's own histogram, in µs with two significant figures.
+ * The distribution of a time, in bounded memory: Node's own histogram, in µs with two significant
+ * figures.
  *
- * Most waits are exactly 0, and the histogram begins at 1: zeros are counted beside it, which also makes them free.
+ * Most waits are exactly 0, and the histogram begins at 1. So zeros are only counted, which is also
+ * faster.
  */
 export class Durations {
 	readonly #histogram: RecordableHistogram = createHistogram({ lowest: 1, highest: LONGEST, figures: 2 })

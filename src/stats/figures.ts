@@ -2,29 +2,29 @@ import { REJECTION_REASONS, type RejectionReason } from '../errors.js'
 import { type DurationStats, Durations } from './durations.js'
 import { type Observer, Observers, type Outcome } from './observer.js'
 
-/** The figures of a limiter that are counted: a plain object, fit for JSON. Counts are since its start. */
+/** What a limiter has counted since its start: a plain object, fit for JSON. */
 export interface Counts {
 	/** Requests given a permit. When all have weight 1: `active + completed + abandoned`. */
 	admitted: number
-	/** Requests that were over in the ordinary way. */
+	/** Requests that have ended, and whose client stayed until then. */
 	completed: number
-	/** Requests whose client left while their handler was at work, and that are over. */
+	/** Requests that have ended, and whose client left while their handler was at work. */
 	abandoned: number
 	/** Requests that were rejected, by reason. */
 	rejected: Record<RejectionReason, number>
-	/** How long the admitted waited, in ms. */
+	/** How long admitted requests had waited, in ms. */
 	waits: DurationStats
 	/** How long permits were held, in ms. */
 	holds: DurationStats
 }
 
-/** Where something happened: a semaphore. */
+/** The partition, or the limiter, in which something happened. */
 interface Gauge {
 	readonly active: number
 	readonly queued: number
 }
 
-/** What a limiter has done so far, and those who are told of it as it happens. */
+/** Counts what a limiter does, and calls its observers. */
 export class Figures {
 	/** The name of the limiter. */
 	readonly #limiter: string

@@ -14,7 +14,10 @@ export type Outcome = 'ok' | 'client-error' | 'server-error' | 'abandoned'
 interface Facts {
 	/** The name of the limiter. */
 	readonly limiter: string
-	/** The key of the request; `undefined` without `key`. It comes from the client: don't use it where its number must be bounded. */
+	/**
+	 * The key of the request; `undefined` without `key`. Clients may send any number of keys: don't
+	 * use it as a label of a metric.
+	 */
 	readonly key: string | undefined
 	/** Permits held after this; with `key`, those of this key. */
 	readonly active: number
@@ -37,55 +40,58 @@ export interface ReleasedFacts extends Facts {
 
 export interface RejectedFacts extends Facts {
 	readonly reason: RejectionReason
-	/** How long the request had waited, in ms: next to nothing when it was turned away at once. */
+	/** How long the request had waited, in ms: 0 when it was rejected at once. */
 	readonly waited: number
 }
 
 export interface ResizedFacts {
 	/** The name of the limiter. */
 	readonly limiter: string
-	/** The key whose capacity it is; `undefined`: that of all. */
+	/**
+	 * The key whose capacity has changed; `undefined`: the capacity of all keys, or without `key`.
+	 */
 	readonly key: string | undefined
-	/** Permits there are from now on; with `key`, for each key. */
+	/** The new capacity; with `key`, that of each key. */
 	readonly capacity: number
 }
 
 export interface AvailabilityFacts {
 	/** The name of the limiter. */
 	readonly limiter: string
-	/** Whether what the limiter is shared through answers from now on. */
+	/** Whether the store that the limiter is shared through (Redis) answers now. */
 	readonly available: boolean
 }
 
 /**
- * What is told of each event of a limiter, at once and synchronously: keep it short. What it throws harms no request,
- * and is reported once as a warning of the process.
+ * Functions that are called at each event of a limiter. They are called synchronously, so keep them
+ * short. An error that one throws harms no request, and is reported once, as a warning of the
+ * process.
  */
 export interface Observer {
-	/** A request was given a permit. It is called in the async context of that request. */
+	/** A request was admitted. Called in the async context of that request. */
 	admitted?(facts: AdmittedFacts): void
 	/** A request gave its permit back. */
 	released?(facts: ReleasedFacts): void
-	/** A request was turned away, or left the queue. */
+	/** A request was rejected, or left the queue. */
 	rejected?(facts: RejectedFacts): void
 	/** The capacity has changed. */
 	resized?(facts: ResizedFacts): void
-	/** What the limiter is shared through has become unavailable, or is back. Never called for a limiter of one process. */
+	/** The store that the limiter is shared through (Redis) is unavailable, or available again. */
 	availability?(facts: AvailabilityFacts): void
 }
 
 type Told = { [Name in keyof Observer]-?: Parameters<NonNullable<Observer[Name]>>[0] }
 
-/** Those who observe a limiter. */
+/** The observers of a limiter. */
 export class Observers {
 	readonly #all = new Map<object, Observer>()
 
-	/** 0: nobody need collect any facts. */
+	/** How many there are. With 0, the facts need not be collected. */
 	get size(): number {
 		return this.#all.size
 	}
 
-	/** @returns what ends it. An observer that was added twice is told twice. */
+	/** @returns a function that removes it. An observer that was added twice is called twice. */
 	add(observer: Observer): () => void {
 		checkObserver(observer)
 		const place = {}

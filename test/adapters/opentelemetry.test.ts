@@ -88,6 +88,7 @@ test('a server shows its limiter through the global provider, by instruments of 
 		[`inflight_limit.rejected {request} ${of} error.type=timeout`]: 0,
 		[`inflight_limit.rejected {request} ${of} error.type=evicted`]: 0,
 		[`inflight_limit.rejected {request} ${of} error.type=closed`]: 0,
+		[`inflight_limit.rejected {request} ${of} error.type=overloaded`]: 0,
 		[`inflight_limit.rejected {request} ${of} error.type=aborted`]: 0,
 		[`inflight_limit.rejected {request} ${of} error.type=unavailable`]: 0,
 		[`inflight_limit.wait.duration s ${of}`]: 1,
@@ -138,7 +139,7 @@ test('the wait is an event on the active span, with its milliseconds', async () 
 	await until(() => work.begun.length === 1)
 	requests.push(request(port, { path: '/waits' }))
 	await until(() => guard.limiter.queued === 1)
-	await request(port, { path: '/refused' })
+	await request(port, { path: '/rejected' })
 	work.finishAll()
 	await Promise.all(requests)
 	await until(() => spans.getFinishedSpans().length === 3)
@@ -152,7 +153,7 @@ test('the wait is an event on the active span, with its milliseconds', async () 
 	expect(events).toEqual({
 		'/at-once': [],
 		'/waits': [['inflight_limit.wait', { ...limiter, 'inflight_limit.wait.ms': waited[1] }]],
-		'/refused': [
+		'/rejected': [
 			[
 				'inflight_limit.wait',
 				{ ...limiter, 'inflight_limit.wait.ms': expect.any(Number), 'error.type': 'queue-full' },

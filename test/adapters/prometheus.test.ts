@@ -1,6 +1,6 @@
 import express from 'express'
 import { type OpenMetricsContentType, Registry, register } from 'prom-client'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { limit } from '../../adapters/express.js'
 import { prometheusMetrics } from '../../adapters/prometheus.js'
 import { enter, type Stay } from '../../src/limiter/gate.js'
@@ -189,11 +189,36 @@ test('what it returns takes the limiters out again', async () => {
 
 test.each([
 	[undefined, 'limiters must be an array of limiters; got undefined'],
-	[new Limiter(1), 'limiters must be an array of limiters; got object'],
-	[[limit(1)], 'limiters[0] must be a Limiter; got function. That of a middleware is its .limiter'],
+	[new Limiter(1), 'limiters must be an array of limiters; got an object'],
+	[[limit(1)], 'limiters[0] must be a Limiter; got a function: that of a middleware is its .limiter'],
 	[[new Limiter(1), null], 'limiters[1] must be a Limiter; got null'],
-])('what are no limiters is refused', (limiters, message) => {
+])('what is no limiter throws', (limiters, message) => {
 	const registry = new Registry()
 	expect(() => prometheusMetrics({ limiters: limiters as Limiter[], registry })).toThrow(message)
 	expect(() => prometheusMetrics({ limiters: limiters as Limiter[], registry })).toThrow(TypeError)
+})
+
+test('a registry that was cleared ends what observed for it', async () => {
+	const registry = new Registry()
+	const limiter = new Limiter({ capacity: 1, name: 'cleared' })
+	const end = vi.fn()
+	const { observe } = limiter
+	vi.spyOn(limiter, 'observe').mockImplementation((observer) => {
+		const endIt = observe.call(limiter, observer)
+		return () => {
+			end()
+			endIt()
+		}
+	})
+	prometheusMetrics({ limiters: [limiter], registry })
+	await limiter.run(() => {})
+	expect(end).not.toHaveBeenCalled()
+	registry.clear()
+	await limiter.run(() => {})
+	expect(end).toHaveBeenCalledTimes(1)
+	// Another registration has its own observer, which the end of the first one leaves alone.
+	prometheusMetrics({ limiters: [limiter], registry })
+	await limiter.run(() => {})
+	expect(await registry.metrics()).toContain('inflight_limit_wait_seconds_count{limiter="cleared"} 1')
+	expect(end).toHaveBeenCalledTimes(1)
 })

@@ -251,14 +251,16 @@ test('errors of clients are no congestion', async () => {
 })
 
 test('where all fails the limit stays where it was, about', async () => {
-	const { capacityEach } = await run('sharp', { outcome: () => 'server-error' })
+	const policy = limiterOf({ capacity: adaptive({ initial: 64 }) }, Limiter)
+	const { capacityEach } = await run('sharp', { outcome: () => 'server-error' }, policy)
 	expect(Math.min(...capacityEach)).toBeGreaterThan(20)
 	expect(Math.max(...capacityEach)).toBeLessThan(200)
 })
 
 test('where all answers come too late it comes down', async () => {
 	const downstream = { name: 'small', service: 40, knee: 8, slowdown: (ratio: number) => 1 + ratio ** 2 }
-	const { goodEach } = await run('database', { downstream, load: 5, seconds: 12 })
+	const policy = limiterOf({ capacity: adaptive({ initial: 64 }) }, Limiter)
+	const { goodEach } = await run('database', { downstream, load: 5, seconds: 12 }, policy)
 	const late = goodEach.slice(-5).reduce((sum, each) => sum + each, 0) / 5
 	expect(late / peakOf(downstream)).toBeGreaterThan(0.7)
 })
@@ -269,7 +271,8 @@ test('fast errors do not make the limit grow', async () => {
 })
 
 test('a limit that is not reached does not grow', async () => {
-	const { capacityEach } = await run('large', { load: 0.05 })
+	const policy = limiterOf({ capacity: adaptive({ initial: 64 }) }, Limiter)
+	const { capacityEach } = await run('large', { load: 0.05 }, policy)
 	expect(Math.max(...capacityEach)).toBe(64)
 })
 

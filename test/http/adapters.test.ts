@@ -195,7 +195,7 @@ describe.each(frameworks)('$name', (framework) => {
 		await end()
 	})
 
-	test('past its bounds a request is refused with an honest answer', async () => {
+	test('past its bounds a request is rejected with an honest answer', async () => {
 		const log = vi.spyOn(console, 'error')
 		const work = workshop()
 		await using running = await serve(framework, { capacity: 1, maxQueue: 1, name: 'secret' }, work.handler)
@@ -231,20 +231,20 @@ describe.each(frameworks)('$name', (framework) => {
 		expect(running.limiter.stats().rejected['queue-full']).toBe(3)
 	})
 
-	test('who has waited maxWait is refused, and leaves the queue to the others', async () => {
+	test('a request that has waited maxWait is rejected, and leaves the queue to the others', async () => {
 		const work = workshop()
 		await using running = await serve(framework, { capacity: 1, maxWait: 30 }, work.handler)
 		const first = request(running.port)
 		await until(() => work.begun.length === 1)
-		const refused = await request(running.port)
-		expect(refused.status).toBe(503)
-		expect(JSON.parse(refused.body).reason).toBe('timeout')
+		const rejected = await request(running.port)
+		expect(rejected.status).toBe(503)
+		expect(JSON.parse(rejected.body).reason).toBe('timeout')
 		work.finish()
 		await first
 		await expectNothingLost(running, work)
 	})
 
-	test('with key, each has its own limit, and is refused with 429', async () => {
+	test('with key, each has its own limit, and is rejected with 429', async () => {
 		const key = (of: {
 			req?: http.IncomingMessage
 			headers?: http.IncomingHttpHeaders
@@ -254,9 +254,9 @@ describe.each(frameworks)('$name', (framework) => {
 		const headers = { 'x-user': '__proto__' }
 		const first = request(running.port, { path: '/first', headers })
 		await until(() => work.begun.length === 1)
-		const refused = await request(running.port, { headers })
-		expect(refused.status).toBe(429)
-		expect(JSON.parse(refused.body)).toMatchObject({
+		const rejected = await request(running.port, { headers })
+		expect(rejected.status).toBe(429)
+		expect(JSON.parse(rejected.body)).toMatchObject({
 			type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
 			status: 429,
 		})
@@ -366,7 +366,7 @@ describe.each(frameworks)('$name', (framework) => {
 		expect(running.limiter.stats()).toMatchObject({ admitted: 2, completed: 2 })
 	})
 
-	test('close refuses all who wait and come; those at work finish', async () => {
+	test('close rejects all that wait and come; those at work finish', async () => {
 		const work = workshop()
 		await using running = await serve(framework, 1, work.handler)
 		const first = request(running.port)
@@ -374,9 +374,9 @@ describe.each(frameworks)('$name', (framework) => {
 		const waiting = request(running.port)
 		await until(() => running.limiter.queued === 1)
 		running.limiter.close()
-		for (const refused of [await waiting, await request(running.port)]) {
-			expect(refused.status).toBe(503)
-			expect(JSON.parse(refused.body).reason).toBe('closed')
+		for (const rejected of [await waiting, await request(running.port)]) {
+			expect(rejected.status).toBe(503)
+			expect(JSON.parse(rejected.body).reason).toBe('closed')
 		}
 		const idle = running.limiter.onIdle()
 		work.finish()

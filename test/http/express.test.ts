@@ -183,7 +183,7 @@ describe.each([
 		server.close()
 	})
 
-	test('a request that a second limiter refuses gives back the permit of the first', async () => {
+	test('a request that a second limiter rejects gives back the permit of the first', async () => {
 		const outer = limit(5)
 		const inner = limit({ capacity: 1, maxQueue: 0 })
 		const work = workshop()
@@ -346,7 +346,7 @@ describe.each([
 	})
 
 	describe('onReject', () => {
-		function refusing(onReject: NonNullable<LimitOptions['onReject']>) {
+		function rejecting(onReject: NonNullable<LimitOptions['onReject']>) {
 			const app = create()
 			const guard = limit({ capacity: 1, onReject })
 			guard.limiter.close()
@@ -360,7 +360,7 @@ describe.each([
 		}
 
 		test('answers instead of the default answer', async () => {
-			const answer = await refusing((rejection, _req, res) => {
+			const answer = await rejecting((rejection, _req, res) => {
 				res.statusCode = 418
 				res.end(`${rejection.reason} ${rejection.retryAfter}`)
 			})
@@ -368,12 +368,12 @@ describe.each([
 		})
 
 		test('can let the request through', async () => {
-			await refusing((_rejection, _req, _res, next) => next()).expect(200, 'handler')
+			await rejecting((_rejection, _req, _res, next) => next()).expect(200, 'handler')
 		})
 
 		test('next(rejection) leaves it to the error handling, which answers 503 and Retry-After', async () => {
 			vi.spyOn(console, 'error').mockImplementation(() => {})
-			const answer = await refusing((rejection, _req, _res, next) => next(rejection))
+			const answer = await rejecting((rejection, _req, _res, next) => next(rejection))
 			expect(answer).toMatchObject({ status: 503, headers: { 'retry-after': '1' } })
 		})
 
@@ -382,12 +382,12 @@ describe.each([
 			const fail = (): never => {
 				throw new Error('mine')
 			}
-			await refusing(fail).expect(500)
-			await refusing(async () => fail()).expect(500)
+			await rejecting(fail).expect(500)
+			await rejecting(async () => fail()).expect(500)
 		})
 	})
 
-	test('headers set before the limiter are kept in a refusal', async () => {
+	test('headers set before the limiter are kept in a rejection', async () => {
 		const guard = limit({ capacity: 1, statusCode: 507 })
 		guard.limiter.close()
 		const app = create()
@@ -411,10 +411,10 @@ describe.each([
 		guard.limiter.close()
 		const app = create()
 		app.use(guard)
-		expect((await supertest(app).get('/')).body).toMatchObject({ title: 'Refused', status: 599 })
+		expect((await supertest(app).get('/')).body).toMatchObject({ title: 'Rejected', status: 599 })
 	})
 
-	test('when headers were sent before the limiter, a refusal goes to the error handling', async () => {
+	test('when headers were sent before the limiter, a rejection goes to the error handling', async () => {
 		const guard = limit(1)
 		guard.limiter.close()
 		const errors: string[] = []

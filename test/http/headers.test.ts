@@ -30,7 +30,7 @@ describe.each(frameworks)('$name', (framework) => {
 		await until(() => work.begun.length === 2)
 		requests.push(request(port, { path: '/3' }))
 		await until(() => limiter.queued === 1)
-		const refused = await request(port, { path: '/4' })
+		const rejected = await request(port, { path: '/4' })
 		work.finishAll()
 		const [first, second, third] = (await Promise.all(requests)) as [Answer, Answer, Answer]
 
@@ -41,9 +41,9 @@ describe.each(frameworks)('$name', (framework) => {
 		const dur = Number(/^queue;dur=([\d.]+)$/.exec(third.headers['server-timing'] as string)?.[1])
 		expect(dur).toBeGreaterThan(0)
 		expect(dur).toBeCloseTo(waited[2] as number, 3)
-		expect(refused.status).toBe(503)
-		const retryAfter = refused.headers['retry-after']
-		expect(told(refused)).toEqual({ timing: undefined, policy, state: `"reports";r=0;t=${retryAfter}` })
+		expect(rejected.status).toBe(503)
+		const retryAfter = rejected.headers['retry-after']
+		expect(told(rejected)).toEqual({ timing: undefined, policy, state: `"reports";r=0;t=${retryAfter}` })
 		await running[Symbol.asyncDispose]()
 	})
 
@@ -51,10 +51,10 @@ describe.each(frameworks)('$name', (framework) => {
 		const running = await serve(framework, { capacity: 1 }, (_req, res) => res.end())
 		const served = await request(running.port)
 		running.limiter.close()
-		const refused = await request(running.port)
-		expect([served.status, refused.status]).toEqual([200, 503])
+		const rejected = await request(running.port)
+		expect([served.status, rejected.status]).toEqual([200, 503])
 		expect(told(served)).toEqual(nothing)
-		expect(told(refused)).toEqual(nothing)
+		expect(told(rejected)).toEqual(nothing)
 		await running[Symbol.asyncDispose]()
 	})
 

@@ -109,7 +109,7 @@ describe.each([
 		expect(guard.limiter.stats()).toMatchObject({ active: 0, admitted: 1 })
 	})
 
-	test('a refusal is seen by the middleware in front, with its headers kept', async () => {
+	test('a rejection is seen by the middleware in front, with its headers kept', async () => {
 		const guard = limit(1)
 		guard.limiter.close()
 		const seen: unknown[] = []

@@ -15,7 +15,7 @@ const priority = (subject: Subject): number => Number(header(subject, 'x-priorit
 const fairBy = (subject: Subject): string => header(subject, 'x-user')
 
 describe.each(frameworks)('$name', (framework) => {
-	test('who is more important goes first, and has a place in a full queue', async () => {
+	test('a request of a higher priority goes first, and has a place in a full queue', async () => {
 		const work = workshop()
 		await using running = await serve(framework, { capacity: 1, maxQueue: 2, priority }, work.handler)
 		const { limiter } = running
@@ -57,7 +57,7 @@ describe.each(frameworks)('$name', (framework) => {
 		await until(() => running.limiter.active + running.limiter.queued === 0)
 	})
 
-	test('a request that is late, or becomes so while it waits, is refused', async () => {
+	test('a request that is late, or becomes so while it waits, is rejected', async () => {
 		const work = workshop()
 		await using running = await serve(
 			framework,
@@ -65,8 +65,8 @@ describe.each(frameworks)('$name', (framework) => {
 			work.handler,
 		)
 		const late = { 'x-request-start': `t=${Date.now() / 1000 - 5}`, 'grpc-timeout': '4S' }
-		const refused = await request(running.port, { headers: late })
-		expect(JSON.parse(refused.body)).toMatchObject({ reason: 'timeout' })
+		const rejected = await request(running.port, { headers: late })
+		expect(JSON.parse(rejected.body)).toMatchObject({ reason: 'timeout' })
 		const first = request(running.port, { path: '/first' })
 		await until(() => running.limiter.active === 1)
 		const waiting = await request(running.port, { headers: { 'grpc-timeout': '30m' } })

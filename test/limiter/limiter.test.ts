@@ -108,7 +108,7 @@ describe('stats', () => {
 		})
 	})
 
-	test('count who has left before there was anything to wait for', async () => {
+	test('count a client that left before its request had to wait', async () => {
 		const limiter = new Limiter(1)
 		await expect(come(limiter, {}, AbortSignal.abort('gone'))).rejects.toMatchObject({ reason: 'aborted' })
 		expect(limiter.stats()).toMatchObject({ admitted: 0, rejected: { aborted: 1 } })
@@ -147,7 +147,7 @@ describe('the functions', () => {
 	test('skip: a promise fails the request, as it would pass for true', async () => {
 		const limiter = new Limiter({ capacity: 1, skip: (async () => false) as never })
 		expect(() => limiter[enter]({}, present)).toThrow(
-			new TypeError('what skip returns must be true or false; got an object'),
+			'what skip returns must be true or false; got a promise: find it in a middleware before this one',
 		)
 		expect(new Limiter({ capacity: 1, skip: () => 'yes' as never })[enter]({}, present)).toEqual({
 			tag: 'skipped',
@@ -168,11 +168,11 @@ describe('the functions', () => {
 		expect(limiter.active).toBe(0)
 	})
 
-	test('key: what is neither a string nor undefined fails the request', async () => {
+	test('key: what can be no key fails the request', async () => {
 		const limiter = keyed()
-		for (const user of [7, null, {}] as never[]) {
+		for (const user of [true, {}, Number.NaN] as never[]) {
 			await expect(come(limiter, { user })).rejects.toThrow(
-				/^what key returns must be a string or undefined; got /,
+				/^what key returns must be a string, a number, a bigint, undefined or null; got /,
 			)
 		}
 		expect(limiter.stats()).toMatchObject({ keys: 0, active: 0 })
@@ -228,7 +228,7 @@ describe('key', () => {
 		expect(limiter.stats()).toMatchObject({ active: 0, keys: 0, admitted: 1_000_000, completed: 1_000_000 })
 	})
 
-	test('the status of a refusal is 429, else 503, unless it is given', () => {
+	test('the status of a rejection is 429, else 503, unless it is given', () => {
 		expect(new Limiter(1).statusCode).toBe(503)
 		expect(keyed().statusCode).toBe(429)
 		expect(keyed({ statusCode: 503 }).statusCode).toBe(503)
@@ -275,7 +275,7 @@ describe('key', () => {
 
 test('a limiter is no options for another one: its key would be lost', () => {
 	expect(() => new Limiter(keyed() as unknown as LimiterOptions)).toThrow(
-		new TypeError('options must be a capacity or an object of options; got a Limiter'),
+		'options must be a capacity or an object of options; got an object: share it by limit(limiter)',
 	)
 })
 

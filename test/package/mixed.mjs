@@ -35,7 +35,7 @@ async function ask(listener) {
 
 const results = []
 for (const { Limiter } of [esm, cjs]) {
-	// One permit, and nobody may wait: who took two for one request, or missed one taken, would refuse.
+	// One permit, and nobody may wait: a build that took two for one request, or missed one taken, would reject.
 	const limiter = new Limiter({ capacity: 1, maxQueue: 0 })
 	const inExpress = express().use(esmExpress.limit(limiter), cjsExpress.limit(limiter), (req, res) => {
 		res.json(seen(req, limiter))
@@ -50,8 +50,8 @@ for (const { Limiter } of [esm, cjs]) {
 	const admitted = [await ask(inExpress), await ask(inKoa)]
 	await limiter.onIdle()
 	limiter.close()
-	const refused = [await ask(inExpress), await ask(inKoa)].map(({ status, body }) => [status, body.reason])
+	const rejections = [await ask(inExpress), await ask(inKoa)].map(({ status, body }) => [status, body.reason])
 	const { completed, rejected } = limiter.stats()
-	results.push({ admitted, refused, completed, closed: rejected.closed })
+	results.push({ admitted, rejected: rejections, completed, closed: rejected.closed })
 }
 console.log(JSON.stringify({ twoBuilds: esm.Limiter !== cjs.Limiter, results }))

@@ -42,7 +42,7 @@ class Model {
 	queue: Caller[] = []
 	closed = false
 	readonly admitted: number[] = []
-	readonly refused = new Map<number, string>()
+	readonly rejected = new Map<number, string>()
 	readonly #rules: Rules
 	readonly #flows = new Map<string, Flow>()
 	capacity: number
@@ -61,7 +61,7 @@ class Model {
 
 	come(caller: Caller): void {
 		const room = this.queue.length === 0 && this.held + caller.weight <= this.capacity
-		if (this.closed) this.#refuse(caller, 'closed')
+		if (this.closed) this.#reject(caller, 'closed')
 		else if (room) this.#admitNow(caller)
 		else this.#comeToWait(caller)
 	}
@@ -81,7 +81,7 @@ class Model {
 			if (victim !== undefined) this.drop(victim, 'evicted')
 		}
 		if (this.queue.length >= this.#rules.maxQueue) {
-			this.#refuse(caller, 'queue-full')
+			this.#reject(caller, 'queue-full')
 			return
 		}
 
@@ -100,7 +100,7 @@ class Model {
 	drop(caller: Caller, reason: string): void {
 		this.queue.splice(this.queue.indexOf(caller), 1)
 		this.#flowOf(caller).lengthSince = ++this.#moment
-		this.#refuse(caller, reason)
+		this.#reject(caller, reason)
 		this.admit()
 	}
 
@@ -112,7 +112,7 @@ class Model {
 
 	close(): void {
 		this.closed = true
-		for (const caller of this.queue.splice(0)) this.#refuse(caller, 'closed')
+		for (const caller of this.queue.splice(0)) this.#reject(caller, 'closed')
 	}
 
 	admit(): void {
@@ -144,8 +144,8 @@ class Model {
 		flow.heldSince = ++this.#moment
 	}
 
-	#refuse(caller: Caller, reason: string): void {
-		this.refused.set(caller.id, reason)
+	#reject(caller: Caller, reason: string): void {
+		this.rejected.set(caller.id, reason)
 	}
 
 	/** The priorities in which someone waits, the highest first. */
@@ -320,7 +320,7 @@ test('any history, under any rules, agrees with the plain model, and leaves noth
 			const stays = new Map<number, Stay>()
 			const aborters = new Map<number, AbortController>()
 			const admitted: number[] = []
-			const refused = new Map<number, string>()
+			const rejected = new Map<number, string>()
 			let next = 0
 
 			for (const step of history) {
@@ -340,10 +340,10 @@ test('any history, under any rules, agrees with the plain model, and leaves noth
 						admitted.push(id)
 						stays.set(id, stay)
 					}
-					const refuse = (error: { reason: string } | string): void => {
-						refused.set(id, typeof error === 'string' ? error : error.reason)
+					const reject = (error: { reason: string } | string): void => {
+						rejected.set(id, typeof error === 'string' ? error : error.reason)
 					}
-					settle(entered).then((stay) => admit(stay as Stay), refuse)
+					settle(entered).then((stay) => admit(stay as Stay), reject)
 				} else if (step.kind === 'release') {
 					if (model.active.length === 0) continue
 					const caller = model.active[step.which % model.active.length] as Caller
@@ -367,11 +367,11 @@ test('any history, under any rules, agrees with the plain model, and leaves noth
 				for (let i = 0; i < 8; i++) await null
 				// Who was admitted in the same step may hear of it in another order.
 				expect(admitted.splice(0).sort()).toEqual(model.admitted.splice(0).sort())
-				expect(refused).toEqual(model.refused)
+				expect(rejected).toEqual(model.rejected)
 				expect(limiter.active).toBe(model.held)
 				expect(limiter.queued).toBe(model.queue.length)
 			}
-			for (const reason of refused.values()) seen.set(reason, (seen.get(reason) ?? 0) + 1)
+			for (const reason of rejected.values()) seen.set(reason, (seen.get(reason) ?? 0) + 1)
 
 			while (stays.size > 0) {
 				for (const [id, stay] of stays) {

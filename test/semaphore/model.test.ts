@@ -98,7 +98,7 @@ test('any history agrees with the plain model, and leaves nothing behind', async
 				const permits = new Map<number, Permit>()
 				const aborters = new Map<number, AbortController>()
 				const admitted: number[] = []
-				const refused = new Map<number, unknown>()
+				const rejected = new Map<number, unknown>()
 				const expectedOrder: number[] = []
 				let next = 0
 
@@ -115,12 +115,12 @@ test('any history agrees with the plain model, and leaves nothing behind', async
 								permits.set(id, permit)
 								admitted.push(id)
 							},
-							(error) => refused.set(id, error),
+							(error) => rejected.set(id, error),
 						)
 						await new Promise(setImmediate)
-						if (tooHeavy) expect(refused.get(id)).toBeInstanceOf(RangeError)
-						else if (outcome === 'rejected') expect(refused.get(id)).toBeInstanceOf(RejectedError)
-						else expect(refused.has(id)).toBe(false)
+						if (tooHeavy) expect(rejected.get(id)).toBeInstanceOf(RangeError)
+						else if (outcome === 'rejected') expect(rejected.get(id)).toBeInstanceOf(RejectedError)
+						else expect(rejected.has(id)).toBe(false)
 					} else if (step.kind === 'tryAcquire') {
 						const id = next++
 						if (model.tooHeavy(step.weight)) {
@@ -146,7 +146,7 @@ test('any history agrees with the plain model, and leaves nothing behind', async
 						aborters.get(caller.id)?.abort(`left ${caller.id}`)
 						model.admit()
 						await new Promise(setImmediate)
-						expect(refused.get(caller.id)).toBe(`left ${caller.id}`)
+						expect(rejected.get(caller.id)).toBe(`left ${caller.id}`)
 					} else if (step.kind === 'resize') {
 						semaphore.resize(step.capacity)
 						model.capacity = step.capacity
@@ -156,7 +156,7 @@ test('any history agrees with the plain model, and leaves nothing behind', async
 						const waiting = model.queue.splice(0)
 						model.closed = true
 						await new Promise(setImmediate)
-						for (const { id } of waiting) expect(refused.get(id)).toMatchObject({ reason: 'closed' })
+						for (const { id } of waiting) expect(rejected.get(id)).toMatchObject({ reason: 'closed' })
 					}
 					for (const caller of model.active) if (!before.has(caller)) expectedOrder.push(caller.id)
 					expect(semaphore.active).toBe(model.held)

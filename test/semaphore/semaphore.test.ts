@@ -327,7 +327,10 @@ describe('giving up', () => {
 			code: 'ERR_INFLIGHT_REJECTED',
 			reason: 'queue-full',
 			retryAfter: 1,
-			message: 'Rejected (queue-full): 1 of 1 permits are held, 1 callers wait',
+			message: 'Rejected (queue-full): try again in 1 s',
+			active: 1,
+			capacity: 1,
+			queued: 1,
 		})
 		expect(semaphore.queued).toBe(1)
 	})
@@ -493,7 +496,7 @@ describe('run', () => {
 
 	test('rejects what is not a function', async () => {
 		const semaphore = new Semaphore(1)
-		await expect(semaphore.run('task' as never)).rejects.toThrow('task must be a function; got task')
+		await expect(semaphore.run('task' as never)).rejects.toThrow('task must be a function; got "task"')
 		expect(semaphore.active).toBe(0)
 	})
 })
@@ -610,7 +613,7 @@ describe('close and onIdle', () => {
 	})
 })
 
-test('who has waited too long while the event loop was busy is not let in, however many they are', async () => {
+test('waiters that waited too long while the event loop was busy are not admitted, however many', async () => {
 	const semaphore = new Semaphore(1)
 	const held = semaphore.tryAcquire()
 	const late = Promise.allSettled(Array.from({ length: 20_000 }, () => semaphore.acquire({ maxWait: 10 })))

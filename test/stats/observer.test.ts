@@ -119,7 +119,7 @@ test.each([
 	[{}, 'got an object'],
 	[{ admited: () => {} }, 'got an object'],
 	[{ admitted: 3 }, 'observer.admitted must be a function; got 3'],
-])('what is no observer is refused: %j', (value, message) => {
+])('what is no observer throws: %j', (value, message) => {
 	const limiter = new Limiter(1)
 	expect(() => limiter.observe(value as Observer)).toThrow(TypeError)
 	expect(() => limiter.observe(value as Observer)).toThrow(message)

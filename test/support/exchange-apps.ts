@@ -19,7 +19,7 @@ import type { Action, Program, Send } from './exchange-model.js'
 /** What ends every body, so that half of one is known as such. */
 export const END = '</>'
 
-export const FILE = join(mkdtempSync(join(tmpdir(), 'exchanges-')), 'file.txt')
+const FILE = join(mkdtempSync(join(tmpdir(), 'exchanges-')), 'file.txt')
 writeFileSync(FILE, `a file${END}`)
 
 /** One request, and what has become of it. */

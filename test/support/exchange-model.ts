@@ -6,7 +6,7 @@ import fc from 'fast-check'
  */
 
 /** What a handler does, one after the other. At `wait` it stops, until a step `go`. */
-export const ACTIONS = [
+const ACTIONS = [
 	'wait',
 	'write',
 	'read',
@@ -42,7 +42,7 @@ export interface Send {
 /** `garbage`: Node answers it with 400, and closes the connection. */
 export type Exit = 'FIN' | 'RST' | 'destroy' | 'reset stream' | 'garbage'
 
-export type Act =
+type Act =
 	| Send
 	| { do: 'enter'; of: number }
 	| { do: 'go'; of: number }

@@ -23,7 +23,7 @@ import { answersIn, type WireAnswer } from './http1-answers.js'
  */
 
 /** A law does not hold. */
-export class Violation extends Error {}
+class Violation extends Error {}
 
 const laterReal = globalThis.setTimeout
 

@@ -118,7 +118,7 @@ export function agentFor(transport: Transport, maxSockets: number): https.Agent 
 }
 
 /** A client's view of one exchange. */
-export interface Visit {
+interface Visit {
 	status: number | undefined
 	headers: IncomingHttpHeaders
 	body: string
@@ -135,7 +135,7 @@ export interface Visit {
 	leave(): void
 }
 
-export interface VisitOptions {
+interface VisitOptions {
 	method?: string
 	/** The body, or that one follows, by `stream`. */
 	body?: string | 'to follow'

@@ -76,8 +76,9 @@ export function limiter(): void {
 	new Limiter({ capacity: 3, maxWaits: 1 })
 	// @ts-expect-error - an answer is the business of a framework's `limit`
 	new Limiter({ capacity: 3, onReject: () => undefined })
-	// @ts-expect-error - a key is a string
-	new Limiter({ capacity: 3, key: () => 3 })
+	new Limiter({ capacity: 3, key: (request: { id?: number | null }) => request.id })
+	// @ts-expect-error - a key is not a promise
+	new Limiter({ capacity: 3, key: async () => 'a' })
 	// @ts-expect-error - not a condition
 	new Limiter({ capacity: 3, skip: true })
 	// @ts-expect-error - read-only
@@ -91,9 +92,13 @@ export function rejection(error: RejectedError): void {
 	holds<Equal<typeof error.code, 'ERR_INFLIGHT_REJECTED'>>()
 	holds<Equal<typeof error.retryAfter, number>>()
 	holds<RejectedError extends Error ? true : false>()
-	new RejectedError('timeout', 1, 'waited long enough')
+	const figures: number[] = [error.active, error.capacity, error.queued, error.status, error.statusCode]
+	figures.length = 0
+	holds<Equal<typeof error.headers, Readonly<Record<string, string>>>>()
+	const load = { active: 3, capacity: 3, queued: 0 }
+	new RejectedError('timeout', 1, load)
 	// @ts-expect-error - not a reason
-	new RejectedError('bored', 1, '')
+	new RejectedError('bored', 1, load)
 }
 
 export async function admitted(request: object): Promise<void> {

@@ -102,8 +102,8 @@ limit({ maxQueue: 1 })
 limit('3')
 // @ts-expect-error - misspelt
 limit({ capacity: 3, maxQueu: 1 })
-// @ts-expect-error - a key is a string
-limit({ capacity: 3, key: (ctx) => ctx.status })
+// @ts-expect-error - a key is not an object
+limit({ capacity: 3, key: (ctx) => ctx.req })
 // @ts-expect-error - a condition is not a promise
 limit({ capacity: 3, skip: async () => true })
 // @ts-expect-error - no such order

@@ -1,8 +1,9 @@
-// The page: it listens to the events of the server, and draws what they tell. It sends nothing.
+// The page: it draws the samples that the server sends as events. It sends nothing itself.
 import uPlot from 'uplot'
 
 /**
- * A sample: one number, or `null`, for each field that the server names; and under `longest` the keys that waited longest.
+ * A sample: one number, or `null`, for each field that the server names; under `longest`, the keys
+ * that waited longest.
  *
  * @typedef {Record<string, number | null> & { time: number }} Sample
  * @typedef {{ name: string, samples: (Sample & { longest: [string, number][] })[], stats: any, view: View }} Limiter
@@ -13,20 +14,29 @@ import uPlot from 'uplot'
 
 const REASONS = ['queue-full', 'timeout', 'evicted', 'closed', 'overloaded', 'aborted', 'unavailable']
 
-/** How long to hear nothing from the server before the connection counts as lost, in ms. It speaks once a second. */
+/** The reasons that are the server's. `aborted` is the client's: it left before it was admitted. */
+const REJECTIONS = REASONS.filter((reason) => reason !== 'aborted')
+
+/**
+ * After how long without an event the connection counts as lost, in ms. Events come once a second.
+ */
 const SILENCE = 4000
 
-/** How long to wait before trying again, in ms. */
+/** How long to wait before connecting again, in ms. */
 const RETRY = 2000
 
 /** @type {Limiter[]} */
 let limiters = []
-/** The elements of these limiters are there. */
+/** Whether the elements of these limiters exist. */
 let made = false
 let showKeys = false
-/** What is shown, in s. */
+/** The length of the window that is shown, in s. */
 let span = 60
-/** The moment that is read out, in s; `undefined`: the latest. @type {number | undefined} */
+/**
+ * The moment whose values are shown beside the charts, in s; `undefined`: the latest.
+ *
+ * @type {number | undefined}
+ */
 let pointed
 
 // --- Figures as text
@@ -72,12 +82,18 @@ function byId(id) {
 	return /** @type {HTMLElement} */ (document.getElementById(id))
 }
 
-/** Writes only what has changed: a screen reader, and a selection, are left in peace. @param {HTMLElement | undefined} at @param {string} text */
+/**
+ * Writes only a text that has changed: writing the same one again would interrupt a screen reader
+ * and a selection.
+ *
+ * @param {HTMLElement | undefined} at
+ * @param {string} text
+ */
 function write(at, text) {
 	if (at !== undefined && at.textContent !== text) at.textContent = text
 }
 
-// --- Colours, of the style sheet
+// --- Colours from the style sheet
 
 /** @type {Map<string, string>} */
 const colours = new Map()
@@ -99,7 +115,7 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
 
 // --- Charts
 
-/** @param {Limiter} limiter @returns the samples of the window that is shown, oldest first */
+/** @param {Limiter} limiter @returns its samples in the window that is shown, oldest first */
 function shown({ samples }) {
 	const end = samples.at(-1)?.time ?? 0
 	return samples.filter(({ time }) => time > end - span * 1000 - 500)
@@ -110,7 +126,7 @@ function plain(lines) {
 	return (/** @type {Sample[]} */ samples) => lines.map(({ of }) => samples.map(of))
 }
 
-/** What was counted in the second of each sample. @param {string} field */
+/** The increase of a count since the sample before. @param {string} field */
 function perSecond(field) {
 	return (/** @type {any} */ sample) =>
 		sample.before === undefined ? 0 : sample[field] - sample.before[field]
@@ -118,7 +134,8 @@ function perSecond(field) {
 
 /**
  * @param {Limiter} limiter
- * @param {{ title: string, lines: Line[], data?: Chart['data'], series: uPlot.Series[], bands?: uPlot.Band[], ticks: (value: number) => string, whole?: boolean }} options
+ * @param {{ title: string, lines: Line[], data?: Chart['data'], series: uPlot.Series[], bands?:
+ * uPlot.Band[], ticks: (value: number) => string, whole?: boolean }} options
  * @returns {Chart}
  */
 function makeChart(limiter, { title, lines, data = plain(lines), series, bands = [], ticks, whole = false }) {
@@ -191,7 +208,11 @@ function rangeOf(plot) {
 	return [end - span, end]
 }
 
-/** Where the pointer is in one chart, all are read out. @param {uPlot} plot */
+/**
+ * All charts show their values at the moment that the pointer is at in one of them.
+ *
+ * @param {uPlot} plot
+ */
 function followPointer(plot) {
 	if (!plot.root.matches(':hover')) return
 	const { idx } = plot.cursor
@@ -233,7 +254,11 @@ function moveBy(event, limiter) {
 	readOut()
 }
 
-/** @param {Sample[]} samples @param {number} at in s @returns the place of the sample nearest to that moment */
+/**
+ * @param {Sample[]} samples
+ * @param {number} at in s
+ * @returns the index of the sample nearest to that moment
+ */
 function nearest(samples, at) {
 	let best = samples.length - 1
 	for (const [i, { time }] of samples.entries()) {
@@ -243,7 +268,7 @@ function nearest(samples, at) {
 	return best
 }
 
-/** Says in words what each chart shows at the moment that is pointed at, or at the latest. */
+/** Writes beside each chart its values at the moment that is pointed at, or at the latest one. */
 function readOut() {
 	for (const limiter of limiters) {
 		const samples = shown(limiter)
@@ -258,7 +283,7 @@ function readOut() {
 			box.setAttribute('aria-valuemax', String(samples.length - 1))
 			box.setAttribute('aria-valuenow', String(at))
 			const words = lines.map(({ text }, i) => `${text} ${texts[i]}`).join(', ')
-			// What moves by itself is not told, as long as one listens to a moment.
+			// New samples must not interrupt a screen reader while its user reads the latest values.
 			if (pointed !== undefined || document.activeElement !== box)
 				box.setAttribute('aria-valuetext', `${moment}: ${words}`)
 			if (plot.root.matches(':hover')) continue
@@ -286,7 +311,7 @@ function makeView(limiter) {
 		},
 	]
 	/** @type {Line[]} */
-	const refusals = REASONS.map((reason) => ({
+	const rejections = REASONS.map((reason) => ({
 		text: reason,
 		colour: reason,
 		of: perSecond(reason),
@@ -309,7 +334,8 @@ function makeView(limiter) {
 	})
 	/** @param {string} name */
 	const times = (name) => ({ lines: percentiles(name), series: [line('p50'), line('p99')], ticks: duration })
-	// The sum is drawn first, then what is below it, over it.
+	// Each series is the sum of its reason and all later ones. Drawn in this order, they look
+	// stacked.
 	const stacked = REASONS.map((_, i) => REASONS.slice(i))
 	const charts = [
 		makeChart(limiter, {
@@ -348,8 +374,8 @@ function makeView(limiter) {
 			whole: true,
 		}),
 		makeChart(limiter, {
-			title: 'Refusals per second',
-			lines: refusals,
+			title: 'Rejections per second',
+			lines: rejections,
 			data: (samples) =>
 				stacked.map((reasons) =>
 					samples.map((sample) => reasons.reduce((sum, reason) => sum + perSecond(reason)(sample), 0)),
@@ -373,7 +399,8 @@ function makeView(limiter) {
 	for (const [name, title] of Object.entries({
 		active: 'At work',
 		queued: 'Waiting',
-		refused: 'Refused',
+		rejected: 'Rejected',
+		left: 'Left the queue',
 		abandoned: 'Abandoned',
 		wait: 'Wait p50 / p99',
 		hold: 'Hold p50 / p99',
@@ -508,12 +535,13 @@ function drawLimiter(limiter, windowText) {
 		plot.setData(/** @type {any} */ ([samples.map(({ time }) => time / 1000), ...data(samples)]))
 	}
 	const { tiles, cells, longest } = view
-	const refused = REASONS.reduce((sum, reason) => sum + inWindow(reason), 0)
+	const rejected = REJECTIONS.reduce((sum, reason) => sum + inWindow(reason), 0)
 	const keyed = isKeyed(limiter)
 	const each = keyed ? `, ${capacityText(last.capacity)} for each key` : ` of ${capacityText(last.capacity)}`
 	tile(tiles.active, count(last.active), each)
 	tile(tiles.queued, count(last.queued), '')
-	tile(tiles.refused, count(refused), since, refused > 0)
+	tile(tiles.rejected, count(rejected), since, rejected > 0)
+	tile(tiles.left, count(inWindow('aborted')), since)
 	tile(tiles.abandoned, count(inWindow('abandoned')), since)
 	for (const name of ['wait', 'hold']) {
 		const latest = samples.findLast((sample) => sample[`${name}P50`] !== null)
@@ -541,7 +569,12 @@ function drawLimiter(limiter, windowText) {
 	longest.replaceChildren(...(items.length > 0 ? items : [element('li', {}, 'No key has waited.')]))
 }
 
-/** A limiter does not say so, but one without `key` never has any. @param {Limiter} limiter */
+/**
+ * The server does not say whether a limiter has the option `key`. Without it, there are never any
+ * keys.
+ *
+ * @param {Limiter} limiter
+ */
 function isKeyed({ samples }) {
 	return samples.some(({ keys }) => Number(keys) > 0)
 }
@@ -553,7 +586,12 @@ function statOf(stats, column) {
 	return part === undefined ? stats[/** @type {string} */ (name)] : stats[/** @type {string} */ (name)][part]
 }
 
-/** @param {HTMLElement | undefined} at @param {string} figure @param {string} rest @param {boolean} [alert] */
+/**
+ * @param {HTMLElement | undefined} at
+ * @param {string} figure
+ * @param {string} rest
+ * @param {boolean} [alert]
+ */
 function tile(at, figure, rest, alert = false) {
 	if (at === undefined || at.textContent === figure + rest) return
 	at.replaceChildren(figure, element('small', {}, rest))
@@ -569,7 +607,8 @@ let fields = []
 function add(row, limiter) {
 	const sample = Object.fromEntries(fields.map((name, i) => [name, row[i]]))
 	const before = limiter.samples.at(-1)
-	// For what was counted since then. Not the chain of all before it, which would never end.
+	// The charts show differences to it. Its own `before` is dropped, or no sample could ever be
+	// freed.
 	if (before !== undefined) {
 		const { before: _, ...own } = /** @type {any} */ (before)
 		sample.before = own
@@ -642,11 +681,11 @@ function connect() {
 		hear()
 		update(event)
 	})
-	source.addEventListener('refused', ({ data }) => {
+	source.addEventListener('rejected', ({ data }) => {
 		source?.close()
 		again(`${JSON.parse(data).reason} Trying again…`, 5 * RETRY)
 	})
-	// It would try again by itself in some cases, and in others never.
+	// After some errors it would connect again by itself, after others never. So this is done here.
 	source.addEventListener('error', () => {
 		source?.close()
 		again('Connection lost. Trying again…', RETRY)
@@ -654,7 +693,10 @@ function connect() {
 	hear()
 }
 
-/** The server has been heard of: unless it is again, the connection is lost, whatever the browser believes. */
+/**
+ * An event has come. If the next one does not come in time, the connection is lost, whatever the
+ * browser says.
+ */
 function hear() {
 	clearTimeout(silence)
 	silence = setTimeout(() => again('Connection lost. Trying again…', 0), SILENCE)
@@ -673,7 +715,7 @@ byId('windows').addEventListener('change', (event) => {
 	span = Number(/** @type {HTMLInputElement} */ (event.target).value) * 60
 	draw()
 })
-// A page that was put aside by its browser has heard nothing for a while.
+// Nothing is drawn while the page is hidden.
 document.addEventListener('visibilitychange', () => {
 	if (document.visibilityState === 'visible') draw()
 })

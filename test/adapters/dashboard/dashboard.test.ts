@@ -262,7 +262,7 @@ test('one put behind limiters gives their permits back at once, and says once th
 	warn.mockRestore()
 })
 
-test('more pages than may be open are refused, and told so; one that closes makes room', async () => {
+test('more pages than may be open are rejected, and told so; one that closes makes room', async () => {
 	const page = dashboard({ limiters, maxPages: 2 })
 	const port = await start(express().use('/limits', page), page)
 	const first = await open(port)
@@ -271,7 +271,7 @@ test('more pages than may be open are refused, and told so; one that closes make
 	const third = await open(port)
 	await until(() => third.ended())
 	expect(third.events).toEqual([
-		{ event: 'refused', data: { reason: '2 pages are open, which is the most.' } },
+		{ event: 'rejected', data: { reason: '2 pages are open, which is the most.' } },
 	])
 	first.client.destroy()
 	await vi.waitFor(async () => {
@@ -324,7 +324,9 @@ test('a page that does not read is cut off, and others are not', async () => {
 
 describe('the samples', () => {
 	beforeEach(() => {
-		vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date', 'performance'] })
+		vi.useFakeTimers({
+			toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout', 'Date', 'performance'],
+		})
 	})
 
 	/** What a page is sent of some seconds, in each of which something happens. */
@@ -376,7 +378,7 @@ describe('the samples', () => {
 			(second) => {
 				const stays = Array.from({ length: 10 }, () => limiter[enter]({}, present) as Stay)
 				vi.advanceTimersByTime(10 * (second + 1))
-				for (const { leave } of stays) leave('ok')
+				for (const stay of stays) stay.leave('ok')
 			},
 			3,
 		)
@@ -422,7 +424,7 @@ describe('the samples', () => {
 	})
 })
 
-test('close ends the pages, refuses new ones, and leaves the limiters alone', async () => {
+test('close ends the pages, rejects new ones, and leaves the limiters alone', async () => {
 	const limiter = new Limiter(1)
 	const page = dashboard({ limiters: [limiter] })
 	const port = await start(express().use('/limits', page), page)
@@ -432,7 +434,7 @@ test('close ends the pages, refuses new ones, and leaves the limiters alone', as
 	await until(() => first.ended())
 	const late = await open(port)
 	await until(() => late.ended())
-	expect(late.events).toEqual([{ event: 'refused', data: { reason: 'The page is closed.' } }])
+	expect(late.events).toEqual([{ event: 'rejected', data: { reason: 'The page is closed.' } }])
 	page.close()
 })
 
@@ -445,7 +447,7 @@ test.each([
 	[{ limiters, path: 'limits' }, RangeError, 'path must be a path that begins with /; got "limits"'],
 	[{ limiters, path: 1 }, TypeError, 'path must be a path that begins with /; got 1'],
 	[{ limiters, maxPages: 0 }, RangeError, 'maxPages must be an integer from 1, or Infinity; got 0'],
-])('wrong options are refused: %j', (options, type, message) => {
+])('wrong options throw: %j', (options, type, message) => {
 	for (const make of [dashboard, dashboardKoa]) {
 		expect(() => make(options as DashboardOptions)).toThrow(type)
 		expect(() => make(options as DashboardOptions)).toThrow(message)

@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vite
 import { dashboard } from '../../../adapters/dashboard/index.js'
 import { limit } from '../../../adapters/express.js'
 import type { Limiter } from '../../../src/limiter/limiter.js'
-import { rawClient, request, until, workshop } from '../../support/clients.js'
+import { get, rawClient, request, until, workshop } from '../../support/clients.js'
 import { listen } from '../../support/frameworks.js'
 import { programOrSkip } from '../../support/programs.js'
 
@@ -116,9 +116,13 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		const ask = (path: string): Promise<unknown> => request(port, { path }).catch(() => undefined)
 		const asked = [ask('/report/1'), ask('/report/2'), ask('/report/3')]
 		await until(() => work.begun.length === 3)
+		const { socket } = await rawClient(port, get('/report'))
+		await until(() => reports.queued === 1)
+		socket.destroy()
+		await until(() => reports.stats().rejected.aborted === 1)
 		for (let i = 4; i <= 7; i++) asked.push(ask(`/report/${i}`))
 		await until(() => reports.queued === 4)
-		for (let i = 0; i < 9; i++) asked.push(ask('/report/refused'))
+		for (let i = 0; i < 9; i++) asked.push(ask('/report/rejected'))
 		await until(() => reports.stats().rejected['queue-full'] === 9)
 
 		/** Once the page has had its second, each figure is the limiter's own. */
@@ -159,7 +163,8 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		await same()
 		expect(await tile(page, 'reports', 'active')).toBe('3 of 3')
 		expect(await tile(page, 'reports', 'queued')).toBe('4')
-		expect(await tile(page, 'reports', 'refused')).toBe('9 in the last minute')
+		expect(await tile(page, 'reports', 'rejected')).toBe('9 in the last minute')
+		expect(await tile(page, 'reports', 'left')).toBe('1 in the last minute')
 
 		reports.resize(5)
 		await same()
@@ -170,7 +175,7 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		await same()
 		expect(reports.stats().completed).toBe(907)
 		expect(await tile(page, 'reports', 'active')).toBe('0 of 5')
-		// The page itself is none of them, and its policy lets it do all that it does.
+		// The page's own requests are not counted, and its security policy allows all that it does.
 		expect(complaints).toEqual([])
 	})
 
@@ -183,7 +188,7 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		})
 		await page.waitForSelector('#status[data-state="lost"]')
 		expect(await page.locator('#status').textContent()).toBe('Connection lost. Trying again…')
-		// What it shows is no longer so, and it doesn't say that it is.
+		// Old values have their time beside them, not the word "now".
 		expect(await page.locator('.readout').first().textContent()).toMatch(/^\d\d:\d\d:\d\d/)
 		await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve))
 		const asked = request(port, { path: '/report' }).catch(() => undefined)
@@ -300,7 +305,7 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		for (let i = 0; i < 9; i++) void request(port, { path: '/report' }).catch(() => undefined)
 		void request(port, { path: '/tenant', headers: { 'x-tenant': 'ada' } }).catch(() => undefined)
 		const page = await visit(port, options)
-		await vi.waitFor(async () => expect(await tile(page, 'reports', 'refused')).toMatch(/^[1-9]/), {
+		await vi.waitFor(async () => expect(await tile(page, 'reports', 'rejected')).toMatch(/^[1-9]/), {
 			timeout: 5000,
 		})
 		const violations = async (): Promise<unknown[]> => {

@@ -1,0 +1,303 @@
+import type { UnderlyingSource } from 'node:stream/web'
+import { checkDuration, checkFunction, checkOptions, LONGEST_TIMER, wrongType } from '../src/checks.js'
+import type { SharedLimiter } from '../src/http/setup.js'
+import { enter, type Stay } from '../src/limiter/gate.js'
+import { Limiter, NEVER_ABORTED } from '../src/limiter/limiter.js'
+import { LIMITER_OPTIONS, type LimiterOptions } from '../src/limiter/options.js'
+import type { AbortSignalLike } from '../src/semaphore/permits.js'
+import type { Outcome } from '../src/stats/observer.js'
+
+export { RejectedError, type RejectionReason } from '../src/errors.js'
+export { Limiter, type LimiterStats } from '../src/limiter/limiter.js'
+
+/** The global `fetch`, that of undici, or another one that follows the Fetch standard. */
+export type FetchFunction = (
+	input: never,
+	init?: never,
+) => Promise<{ readonly status: number; readonly body: unknown }>
+
+/** What `key`, `weight`, `priority` and the other functions of the options are given: a call of `fetch`. */
+export interface FetchContext<F extends FetchFunction = typeof globalThis.fetch> {
+	/** The URL that is asked for. Where the input is none, as it is relative for instance, reading it throws. */
+	readonly url: URL
+	/** The first argument of the call. */
+	readonly input: Parameters<F>[0]
+	/** The second argument of the call. */
+	readonly init: Parameters<F>[1]
+}
+
+/** The options that are only for answers of a server. */
+const OF_SERVERS = [
+	'abandonedTimeout',
+	'stallTimeout',
+	'statusCode',
+	'serverTiming',
+	'rateLimitFields',
+] as const
+
+/** The options of a `Limiter` that have a meaning for calls of `fetch`. */
+export type OutboundOptions<F extends FetchFunction = typeof globalThis.fetch> = Omit<
+	LimiterOptions<FetchContext<F>>,
+	(typeof OF_SERVERS)[number]
+> & { [Name in (typeof OF_SERVERS)[number]]?: never }
+
+/** How responses are fetched. */
+export interface FetchOptions<F extends FetchFunction = typeof globalThis.fetch> {
+	/** What fetches. Default: the global `fetch`, as it is at each call. */
+	fetch?: F | undefined
+	/**
+	 * How long a body may hold its permit while nothing reads it, before its first read and between two reads, in ms, from
+	 * 0 to 2^31 - 1; `Infinity`: no bound. After it the body is cancelled, later reads of it reject with a `TimeoutError`, and
+	 * the first time a warning of the process says so. Default: `60_000`.
+	 */
+	unreadTimeout?: number | undefined
+}
+
+/** A `fetch` with a limit. */
+export interface LimitedFetch<F extends FetchFunction = typeof globalThis.fetch> {
+	(...args: Parameters<F>): ReturnType<F>
+	/** The limiter at work in it: for its figures, to close it, or to share it. */
+	readonly limiter: Limiter
+}
+
+/**
+ * A `fetch` that has at most so many responses open at a time: the permit is held until the body was read to its end,
+ * cancelled, has failed, or was collected as garbage. Calls past `capacity` wait their turn.
+ *
+ * ```ts
+ * const limitedFetch = limitFetch(3)
+ * const page = await limitedFetch(url, { signal })
+ * console.log(await page.text())
+ * ```
+ *
+ * The promise of a call rejects as that of `fetch` does; with the reason of its signal, if that is aborted while the call
+ * waits, and then no request is made; or with a `RejectedError`.
+ *
+ * @param limit - the capacity, or an object with it, or a {@link Limiter} to share.
+ * @param options - what fetches, and how long a body may stay unread.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ */
+export function limitFetch<F extends FetchFunction = typeof globalThis.fetch>(
+	limit: number | OutboundOptions<F> | SharedLimiter,
+	options: FetchOptions<F> = {},
+): LimitedFetch<F> {
+	const limiter = readLimiter(limit as number | LimiterOptions | SharedLimiter)
+	checkOptions(options, ['fetch', 'unreadTimeout'])
+	const given = checkFunction('fetch', options.fetch) as typeof globalThis.fetch | undefined
+	const unreadTimeout = checkDuration('unreadTimeout', options.unreadTimeout ?? 60_000)
+	let warned = false
+
+	function warn(): void {
+		if (warned) return
+		warned = true
+		process.emitWarning(
+			`A body held a permit of the limiter ${JSON.stringify(limiter.name)} for ${unreadTimeout} ms ` +
+				'and nothing read it: it was cancelled. Read each body to its end, or cancel it.',
+			{ type: 'InflightLimitWarning', code: 'INFLIGHT_UNREAD_BODY' },
+		)
+	}
+
+	async function limitedFetch(
+		input: string | URL | Request,
+		init?: RequestInit | undefined,
+	): Promise<Response> {
+		const own = signalOf(input, init)
+		const stay = await admit(limiter, contextOf(input, init), own ?? NEVER_ABORTED)
+		const fetch = given ?? globalThis.fetch
+		if (stay === undefined) return fetch(input, init)
+		// Where a permit can be lost, the request is aborted then.
+		const signal = stay.signalWith?.(own ?? new AbortController().signal) ?? own
+		const end = (failed: boolean, status: number): void => {
+			stay.leave(!failed ? outcomeOf(status) : signal?.aborted ? 'abandoned' : 'server-error')
+		}
+		try {
+			// The signal can be aborted after the permit was handed over and before this line runs.
+			signal?.throwIfAborted()
+			const response = await fetch(input, signal === own ? init : { ...init, signal: signal ?? null })
+			const { status, body } = response
+			if (body === null || body === undefined || response.bodyUsed) {
+				end(false, status)
+				return response
+			}
+			checkResponse(response)
+			if (response.headers.get('content-length') === '0') {
+				end(false, status)
+				return response
+			}
+			const source = new Source(body, unreadTimeout, warn, (failed) => end(failed, status))
+			return withBody(response, source)
+		} catch (error) {
+			end(true, 0)
+			throw error
+		}
+	}
+	return Object.assign(limitedFetch, { limiter }) as unknown as LimitedFetch<F>
+}
+
+function readLimiter(limit: number | LimiterOptions | SharedLimiter): Limiter {
+	if (typeof limit !== 'object' || limit === null) return new Limiter(limit)
+	if (enter in limit) return limit as Limiter
+	checkOptions(
+		limit,
+		LIMITER_OPTIONS.filter((name) => !(OF_SERVERS as readonly string[]).includes(name)),
+	)
+	return new Limiter(limit as LimiterOptions)
+}
+
+function contextOf(input: string | URL | Request, init: RequestInit | undefined): FetchContext {
+	return {
+		input,
+		init,
+		get url() {
+			return new URL(typeof input === 'object' && 'url' in input ? input.url : input)
+		},
+	}
+}
+
+/** As `fetch` does: a signal of `null` takes away that of the `Request`. */
+function signalOf(input: string | URL | Request, init: RequestInit | undefined): AbortSignal | undefined {
+	if (init?.signal !== undefined) return init.signal ?? undefined
+	return typeof input === 'object' && 'signal' in input ? input.signal : undefined
+}
+
+/** @returns the stay, once there is room; `undefined`: this call is not limited. */
+async function admit(
+	limiter: Limiter,
+	context: FetchContext,
+	signal: AbortSignalLike,
+): Promise<Stay | undefined> {
+	let entrance = limiter[enter](context, signal)
+	if (entrance.tag === 'waiting') {
+		// What this call waits for can be the timer of an unread body, which keeps no process alive.
+		const alive = setTimeout(() => {}, LONGEST_TIMER)
+		entrance = await entrance.settled
+		clearTimeout(alive)
+	}
+	if (entrance.tag === 'rejected') {
+		throw entrance.error.reason === 'aborted' ? signal.reason : entrance.error
+	}
+	return entrance.tag === 'admitted' ? entrance : undefined
+}
+
+/** One of another make, that of node-fetch for instance, has a body whose end is not seen here. */
+function checkResponse(response: Response): void {
+	const { getReader } = response.body as { getReader?: unknown }
+	const { error } = response.constructor as { error?: unknown }
+	if (typeof getReader !== 'function' || typeof error !== 'function') {
+		throw wrongType('what fetch resolves to', 'a Response whose body is a ReadableStream', response)
+	}
+}
+
+function outcomeOf(status: number): Outcome {
+	if (status >= 500) return 'server-error'
+	return status >= 400 ? 'client-error' : 'ok'
+}
+
+/**
+ * Where the body that a caller reads gets its bytes: it takes them from the response's own body as they are asked for, so
+ * it sees each way of reading, cancelling and failing.
+ *
+ * It knows nothing of the stream that it feeds. So when nobody has that stream any more, nothing keeps it.
+ */
+class Source {
+	/** Only a stream of bytes can have readers that bring their own buffer. */
+	readonly type: 'bytes' | undefined
+	readonly #reader: ReadableStreamDefaultReader<Uint8Array>
+	readonly #unreadTimeout: number
+	readonly #warn: () => void
+	#timer: NodeJS.Timeout | undefined
+	#ended = false
+	/** Why the body was cancelled, though its reader did not. */
+	#failure: Error | undefined
+
+	constructor(
+		body: ReadableStream<Uint8Array>,
+		unreadTimeout: number,
+		warn: () => void,
+		onEnd: (failed: boolean) => void,
+	) {
+		this.type = isByteStream(body) ? 'bytes' : undefined
+		this.#reader = body.getReader()
+		this.#unreadTimeout = unreadTimeout
+		this.#warn = warn
+		const end = (failed: boolean): void => {
+			this.#ended = true
+			clearTimeout(this.#timer)
+			onEnd(failed)
+		}
+		// Settles once: when all was read, on cancellation, and on an error at once, also if nobody is reading.
+		this.#reader.closed.then(
+			() => end(false),
+			() => end(true),
+		)
+		this.#awaitRead()
+	}
+
+	async pull(controller: ReadableByteStreamController | ReadableStreamDefaultController): Promise<void> {
+		clearTimeout(this.#timer)
+		if (this.#failure !== undefined) throw this.#failure
+		const { done, value } = await this.#reader.read()
+		if (!done) {
+			controller.enqueue(value)
+			this.#awaitRead()
+			return
+		}
+		controller.close()
+		if ('byobRequest' in controller) controller.byobRequest?.respond(0)
+	}
+
+	cancel(reason: unknown): Promise<void> {
+		return this.#reader.cancel(reason)
+	}
+
+	#awaitRead(): void {
+		if (this.#ended || this.#unreadTimeout === Number.POSITIVE_INFINITY) return
+		this.#timer = setTimeout(() => this.#giveUp(), this.#unreadTimeout)
+		this.#timer.unref()
+	}
+
+	#giveUp(): void {
+		this.#failure = new DOMException(`The body was not read for ${this.#unreadTimeout} ms`, 'TimeoutError')
+		this.cancel(this.#failure).catch(() => {})
+		this.#warn()
+	}
+}
+
+function isByteStream(stream: ReadableStream): boolean {
+	try {
+		stream.getReader({ mode: 'byob' }).releaseLock()
+		return true
+	} catch {
+		return false
+	}
+}
+
+/** The last resort: cancels the bodies that nobody can read any more. */
+const collected = new FinalizationRegistry<Source>((source) => {
+	source.cancel('The body was collected').catch(() => {})
+})
+
+/** The same response, with the body that `source` feeds. */
+function withBody(response: Response, source: Source): Response {
+	const stream = new ReadableStream(source as object as UnderlyingSource, { highWaterMark: 0 })
+	collected.register(stream, source)
+	const Class = response.constructor as typeof Response
+	return withFacts(new Class(stream, { headers: response.headers }), {
+		url: { value: response.url },
+		// Servers send what no constructor takes: 999 for instance.
+		status: { value: response.status },
+		statusText: { value: response.statusText },
+		ok: { value: response.ok },
+		redirected: { value: response.redirected },
+		type: { value: response.type },
+	})
+}
+
+/** Says of a response what only `fetch` itself can: where it is from. */
+function withFacts(response: Response, facts: PropertyDescriptorMap): Response {
+	const { clone } = response
+	return Object.defineProperties(response, {
+		...facts,
+		clone: { value: () => withFacts(clone.call(response), facts) },
+	})
+}

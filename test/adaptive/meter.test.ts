@@ -1,0 +1,72 @@
+import { expect, test } from 'vitest'
+import type { Sample } from '../../src/adaptive/index.js'
+import { type Measurement, Meter } from '../../src/adaptive/meter.js'
+
+/** What a meter says of requests that end one after the other, each so many ms after the one before. */
+function measured(meter: Meter, from: number, ends: (i: number) => { after: number } & Partial<Sample>) {
+	let now = from
+	for (let i = 0; i < 10_000; i++) {
+		const { after, ...sample } = ends(i)
+		now += after
+		const seen = meter.add({ held: 10, active: meter.limit, queued: 1, outcome: 'ok', ...sample, now })
+		if (seen !== undefined) return { seen, now, count: i + 1 }
+	}
+	return undefined
+}
+
+function complete(result: ReturnType<typeof measured>): { seen: Measurement; now: number; count: number } {
+	if (result === undefined) throw new Error('nothing was measured')
+	return result
+}
+
+test('hold times that vary little tell the rate by Little’s law, after few requests', () => {
+	const meter = new Meter(10)
+	const first = complete(measured(meter, 0, () => ({ after: 2, held: 20 })))
+	expect(first.seen.rate).toBeCloseTo(0.5, 5)
+	expect(first.seen).toMatchObject({ active: 10, held: 20, late: 0, full: true })
+	meter.begin(20, 0, 0)
+	// Those that began before do not count.
+	const { seen, count } = complete(measured(meter, first.now, (i) => ({ after: 2, held: i < 10 ? 25 : 40 })))
+	expect(seen.rate).toBeCloseTo(0.5, 5)
+	expect(count).toBeLessThan(60)
+	expect(seen.variance).toBeLessThan(0.05)
+})
+
+test('where fast and slow ones are mixed, answers are counted', () => {
+	const meter = new Meter(10)
+	// One in ten takes ten times as long: the hold times say nothing of the rate, one in 3 ms.
+	const { seen, count } = complete(measured(meter, 0, (i) => ({ after: 3, held: i % 10 === 0 ? 100 : 10 })))
+	expect(seen.rate).toBeCloseTo(1 / 3, 5)
+	expect(count).toBeGreaterThan(20)
+})
+
+test('only good answers count for the rate; those that are late are told as a part', () => {
+	const outcomes = ['ok', 'client-error', 'server-error', 'abandoned'] as const
+	const { seen } = complete(
+		measured(new Meter(10), 0, (i) => ({
+			after: 2,
+			held: 20,
+			outcome: outcomes[i % 4] as Sample['outcome'],
+		})),
+	)
+	expect(seen.rate).toBeGreaterThan(0.2)
+	expect(seen.rate).toBeLessThan(0.3)
+	expect(seen.late).toBeCloseTo(0.25, 1)
+	const none = complete(measured(new Meter(10), 0, () => ({ after: 2, outcome: 'server-error' })))
+	expect(none.seen.rate).toBe(0)
+})
+
+test('a limit that is hardly ever reached is told', () => {
+	const { seen } = complete(measured(new Meter(10), 0, () => ({ after: 2, active: 4, queued: 0 })))
+	expect([seen.full, seen.active]).toEqual([false, 4])
+})
+
+test('it gives up when it takes much longer than at the rate before', () => {
+	const meter = new Meter(10)
+	const { now } = complete(measured(meter, 0, () => ({ after: 2, held: 20 })))
+	meter.begin(40, 0, 0.5)
+	// One in 20 ms, and none of them began at this limit.
+	const { seen, count } = complete(measured(meter, now, () => ({ after: 20, held: 1e9 })))
+	expect(count).toBeLessThan(40)
+	expect(seen.rate).toBeCloseTo(1 / 20, 2)
+})
