@@ -52,7 +52,7 @@ export class Caller implements FleetPermit, Linked<Caller>, Queued {
 	readonly weight: number
 	readonly maxWait: number
 	/** Those that wait for the same key, and itself while it does. */
-	readonly line: KeyQueue
+	readonly line: KeyQueue<Caller>
 	readonly since: number = performance.now()
 	/** What Redis has of it in the present session. */
 	asked: 'no' | 'asking' | 'queued' = 'no'
@@ -73,7 +73,7 @@ export class Caller implements FleetPermit, Linked<Caller>, Queued {
 	readonly #owner: Owner
 	#controller: AbortController | undefined = undefined
 
-	constructor(owner: Owner, line: KeyQueue, weight: number, maxWait: number) {
+	constructor(owner: Owner, line: KeyQueue<Caller>, weight: number, maxWait: number) {
 		this.#owner = owner
 		this.line = line
 		this.id = newId()

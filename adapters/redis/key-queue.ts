@@ -1,13 +1,12 @@
 import { Pace } from '../../src/semaphore/pace.js'
-import { WaitQueue } from '../../src/semaphore/wait-queue.js'
-import type { Caller } from './caller.js'
+import { type Linked, WaitQueue } from '../../src/semaphore/wait-queue.js'
 import { accountOf } from './protocol.js'
 
 /**
  * What one process has of one key: its callers that wait, and what the others hold. Without keys,
  * there is one of it.
  */
-export class KeyQueue {
+export class KeyQueue<Caller extends Linked<Caller>> {
 	readonly key: string | undefined
 	/** What Redis calls the key. */
 	readonly account: string

@@ -104,9 +104,9 @@ export class RedisLimiter implements Gate {
 	/** That of all keys. */
 	readonly #pace = new Pace()
 	/** Without `key`, the only one. */
-	readonly #only: KeyQueue
+	readonly #only: KeyQueue<Caller>
 	/** With `key`, those of the keys that have a request at work or waiting here. */
-	readonly #keys = new Map<string, KeyQueue>()
+	readonly #keys = new Map<string, KeyQueue<Caller>>()
 	/** Those that wait, by what Redis calls them. */
 	readonly #callers = new Map<string, Caller>()
 	/**
@@ -147,7 +147,7 @@ export class RedisLimiter implements Gate {
 		if (localCapacity !== undefined) checkFleetCapacity('localCapacity', localCapacity)
 		this.#localCapacity = localCapacity
 		this.#figures = new Figures(this.name)
-		this.#only = new KeyQueue(undefined, undefined)
+		this.#only = new KeyQueue<Caller>(undefined, undefined)
 		const link = linkOf(options.client)
 		this.#membership = new Membership(this.#owner(), {
 			link,
@@ -305,7 +305,7 @@ export class RedisLimiter implements Gate {
 		return { tag: 'waiting', settled: this.#settled(this.#lineOf(key), weight, signal) }
 	}
 
-	async #settled(line: KeyQueue, weight: number, signal: AbortSignalLike): Promise<Stay | Rejected> {
+	async #settled(line: KeyQueue<Caller>, weight: number, signal: AbortSignalLike): Promise<Stay | Rejected> {
 		try {
 			return this.#stay(await this.#admission(line, weight, signal, this.#maxWait))
 		} catch (error) {
@@ -347,12 +347,12 @@ export class RedisLimiter implements Gate {
 		return { leave }
 	}
 
-	#gauge(line: KeyQueue): { active: number; queued: number } {
+	#gauge(line: KeyQueue<Caller>): { active: number; queued: number } {
 		return line.key === undefined ? this : line
 	}
 
 	async #admission(
-		line: KeyQueue,
+		line: KeyQueue<Caller>,
 		weight: number,
 		signal: AbortSignalLike | undefined,
 		maxWait: number,
@@ -375,22 +375,22 @@ export class RedisLimiter implements Gate {
 	}
 
 	/** What this process has of a key. */
-	#lineOf(key: string | undefined): KeyQueue {
+	#lineOf(key: string | undefined): KeyQueue<Caller> {
 		if (key === undefined) return this.#only
-		return this.#keys.get(key) ?? new KeyQueue(key, this.#pace)
+		return this.#keys.get(key) ?? new KeyQueue<Caller>(key, this.#pace)
 	}
 
-	#lines(): Iterable<KeyQueue> {
+	#lines(): Iterable<KeyQueue<Caller>> {
 		return this.#options.key === undefined ? [this.#only] : this.#keys.values()
 	}
 
 	/** Nothing is kept of a key whose last request is over. */
-	#forget(line: KeyQueue): void {
+	#forget(line: KeyQueue<Caller>): void {
 		if (line.key !== undefined && line.empty) this.#keys.delete(line.key)
 	}
 
 	#wait(
-		line: KeyQueue,
+		line: KeyQueue<Caller>,
 		weight: number,
 		signal: AbortSignalLike | undefined,
 		maxWait: number,
@@ -583,7 +583,7 @@ export class RedisLimiter implements Gate {
 	 * If it is Redis that is away, that remains so. If it is this process that is, others get what it
 	 * held: so it then keeps to its part of the capacity.
 	 */
-	#share(line: KeyQueue): number {
+	#share(line: KeyQueue<Caller>): number {
 		if (this.#localCapacity !== undefined) return this.#localCapacity
 		const { capacity, active, processes, rank } = this.#membership.fleet
 		const place = (rank + line.offset) % processes
@@ -595,7 +595,7 @@ export class RedisLimiter implements Gate {
 		return this.#membership.longAway ? partOf(capacity) : Math.min(known, partOf(capacity))
 	}
 
-	#roomAlone(line: KeyQueue, weight: number): boolean {
+	#roomAlone(line: KeyQueue<Caller>, weight: number): boolean {
 		const { state, available } = this.#membership
 		// While Redis is told what is held, that must not grow.
 		if ((state !== 'joining' && state !== 'out') || available) return false
@@ -607,7 +607,7 @@ export class RedisLimiter implements Gate {
 	}
 
 	/** Admits those of one key that it may while Redis is unavailable. */
-	#admitAlone(line: KeyQueue): void {
+	#admitAlone(line: KeyQueue<Caller>): void {
 		for (let head = line.waiting.head; head !== undefined; head = line.waiting.head) {
 			if (!this.#roomAlone(line, head.weight)) return
 			this.#admit(head)
@@ -724,7 +724,7 @@ export class RedisLimiter implements Gate {
 		return `Redis is unavailable to the limiter ${this.name} (${said}): ${meant}${why}`
 	}
 
-	#rejection(reason: RejectionReason, line: KeyQueue): RejectedError {
+	#rejection(reason: RejectionReason, line: KeyQueue<Caller>): RejectedError {
 		const { active, queued, capacity } = this.#membership.fleet
 		const load =
 			line.key === undefined

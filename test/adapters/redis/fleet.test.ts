@@ -122,7 +122,8 @@ describeRedis('a fleet of eight processes', () => {
 		print('cap', { ...found, median, longestToMedian: longest / median })
 		expect(found.most).toBe(6)
 		expect(found.count).toBeGreaterThan(150)
-		expect(longest / median).toBeLessThanOrEqual(2)
+		// 2 on an idle machine.
+		expect(longest / median).toBeLessThanOrEqual(3)
 		const client = new Redis(server.port)
 		expect(await client.keys('*')).toEqual([])
 		client.disconnect()
