@@ -41,6 +41,17 @@ export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse,
 		target.once('pipe', listener)
 		target.once('unpipe', listener)
 	}
+	// Express tells nobody that a file is not there once the client has left. Nothing but a file is
+	// to come, so the handler is done.
+	const { sendFile } = res as { sendFile?: (...args: unknown[]) => unknown }
+	if (sendFile !== undefined) {
+		Object.assign(res, {
+			sendFile(...args: unknown[]) {
+				listener()
+				return sendFile.apply(res, args)
+			},
+		})
+	}
 	if (res.headersSent && req.socket !== null) {
 		// An error that reaches Express's last handler after the headers were sent ends in
 		// `req.socket.destroy()`, and in nothing else. The socket may be that of other requests too:
