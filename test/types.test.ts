@@ -138,8 +138,10 @@ async function compile(
 
 describe.each(Object.entries(compilers))('%s', (name, tsc) => {
 	describe.each(Object.entries(users))('with the types of %s only', (user, { modes: own }) => {
-		// TypeScript 7 knows no resolution without `exports` any more.
-		const known = own.filter((mode) => mode !== 'node10' || !name.endsWith(' 7'))
+		const old = own.find((mode) => mode === 'node10')
+		// TypeScript 7 knows no resolution without `exports` any more. TypeScript 5.9 is slow: it has
+		// that one, or else the first.
+		const known = name.endsWith(' 7') ? own.filter((mode) => mode !== 'node10') : [old ?? own[0]]
 		test.each(known)('%s: compiles what it must, and nothing else', async (mode) => {
 			const { include, ...options } = modes[mode]
 			expect(await compile(tsc, homeOf(user), include, options)).toEqual([])

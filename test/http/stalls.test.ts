@@ -83,7 +83,7 @@ const some = places.filter(
 
 const untilOver = { capacity: 1, maxQueue: 0, abandonedTimeout: Number.POSITIVE_INFINITY }
 
-describe.concurrent.for(some)('$framework over $transport', (place: Place) => {
+describe.for(some)('$framework over $transport', { concurrent: true }, (place: Place) => {
 	const h2 = place.transport === 'HTTP/2'
 
 	test.each(Object.entries(sends))('%s: a client that reads nothing is cut off', async (_name, send) => {

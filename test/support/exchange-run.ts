@@ -113,6 +113,9 @@ export async function openBench(): Promise<Bench> {
 			} finally {
 				run.letAllGo()
 				for (const client of run.clients) client.destroy()
+				// Node keeps a connection open whose client has ended its side before it was answered, where
+				// half-open connections are allowed.
+				if (program.halfOpen) for (const socket of sockets.values()) socket.destroy()
 				for (let turns = 0; sockets.size > 0 && turns < 1000; turns++) await turn()
 				timers.restore()
 				accidents.restore()
