@@ -479,17 +479,17 @@ class Run implements Watch {
 
 	#atPeace(client: Client): boolean {
 		if (this.#isCut(client)) return true
+		// Nobody will ever end one of its responses, and others may wait for the permit of that.
+		const hangs = client.sent.some((each) => each.hangs && !each.finished && each.answeredBy !== 'other')
+		if (hangs) {
+			client.left = true
+			client.destroy()
+			// Node sees nothing more of a client that has ended its side, where half-open connections are allowed.
+			client.serverSocket()?.destroy()
+		}
+		if (client.left || client.closed) return true
 		const answers = client.answers()
 		for (const [i, exchange] of client.sent.entries()) {
-			// Nobody will ever end its response.
-			const hangs = exchange.hangs && !exchange.finished && exchange.answeredBy !== 'other'
-			if (hangs) {
-				client.left = true
-				client.destroy()
-				// Node sees nothing more of a client that has ended its side, where half-open connections are allowed.
-				client.serverSocket()?.destroy()
-			}
-			if (client.left || client.closed) return true
 			if (exchange.cut) continue
 			if (!answers[i]?.complete) return false
 			if (answers[i].last) return true
