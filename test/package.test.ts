@@ -21,7 +21,17 @@ const old = join(folder, 'old')
 const installed = join(alone, 'node_modules/inflight-limit')
 
 /** What is imported, after the name of the package. */
-const ENTRIES = ['', '/adaptive', '/dashboard', '/express', '/koa', '/opentelemetry', '/prometheus', '/redis']
+const ENTRIES = [
+	'',
+	'/adaptive',
+	'/dashboard',
+	'/express',
+	'/fetch',
+	'/koa',
+	'/opentelemetry',
+	'/prometheus',
+	'/redis',
+]
 
 beforeAll(async () => {
 	mkdirSync(alone)
@@ -203,7 +213,7 @@ describe('users', () => {
 		cpSync(join(users, 'in-jest.cjs'), join(users, 'in-jest.test.cjs'))
 		const { code, output } = await node(users, ['node_modules/jest/bin/jest.js', '--ci', '--watchman=false'])
 		expect(code, output).toBe(0)
-		expect(output).toMatch(/Tests: +2 passed, 2 total/)
+		expect(output).toMatch(/Tests: +11 passed, 11 total/)
 	})
 
 	test('have each entry under Jest 27', async () => {

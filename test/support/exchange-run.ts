@@ -446,9 +446,15 @@ class Run implements Watch {
 				return `clients that stayed have no complete answer: ${ids(without)}`
 			},
 		)
+		// The last request of a client that has left reaches the server some time before its end.
+		await waitFor(
+			() =>
+				this.#program.halfOpen ||
+				this.clients.every(({ left, serverSocket }) => !left || serverSocket() === undefined),
+			() => 'the test itself: the server has not closed the connection of a client that has left',
+		)
 		await this.#atRest()
 		for (const client of this.clients) this.#checkAnswers(client)
-		// The last request of a client that left can reach the server after the others are over.
 		const figures = (): { admitted: number; completed: number; abandoned: number } => this.#limiter.stats()
 		await waitFor(
 			() => figures().admitted === figures().completed + figures().abandoned,
@@ -628,7 +634,7 @@ function pathOf({ id, limited }: Exchange): string {
 const BODY = 'uploaded'
 
 function connectHttp1(port: number, sockets: Map<number, Socket>): Promise<Client> {
-	return new Promise((resolve) => {
+	return new Promise((resolve, reject) => {
 		const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
 		let text = ''
 		let toUpload = false
@@ -698,13 +704,17 @@ function connectHttp1(port: number, sockets: Map<number, Socket>): Promise<Clien
 		}
 		socket.once('connect', () => {
 			localPort = socket.localPort ?? 0
-			resolve(client)
+			// From here on, the server sees all that the client does.
+			waitFor(
+				() => sockets.has(localPort),
+				() => 'the test itself: no connection',
+			).then(() => resolve(client), reject)
 		})
 	})
 }
 
 function connectHttp2(port: number, sockets: Map<number, Socket>): Promise<Client> {
-	return new Promise((resolve) => {
+	return new Promise((resolve, reject) => {
 		const socket = net.connect({ port, host: '127.0.0.1', noDelay: true })
 		const createConnection = (): Socket => socket
 		const session: ClientHttp2Session = http2.connect(`http://127.0.0.1:${port}`, { createConnection })
@@ -776,7 +786,11 @@ function connectHttp2(port: number, sockets: Map<number, Socket>): Promise<Clien
 		}
 		session.once('connect', () => {
 			localPort = socket.localPort ?? 0
-			resolve(client)
+			// From here on, the server sees all that the client does.
+			waitFor(
+				() => sockets.has(localPort),
+				() => 'the test itself: no connection',
+			).then(() => resolve(client), reject)
 		})
 	})
 }
