@@ -21,7 +21,17 @@ const old = join(folder, 'old')
 const installed = join(alone, 'node_modules/inflight-limit')
 
 /** What is imported, after the name of the package. */
-const ENTRIES = ['', '/adaptive', '/dashboard', '/express', '/koa', '/opentelemetry', '/prometheus', '/redis']
+const ENTRIES = [
+	'',
+	'/adaptive',
+	'/dashboard',
+	'/express',
+	'/fetch',
+	'/koa',
+	'/opentelemetry',
+	'/prometheus',
+	'/redis',
+]
 
 beforeAll(async () => {
 	mkdirSync(alone)
