@@ -124,7 +124,7 @@ export class RedisLimiter implements Gate {
 	/** @internal */
 	constructor(options: RedisLimiterOptions<never>) {
 		checkOptions(options, REDIS_LIMITER_OPTIONS)
-		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000 } = options
+		const { maxQueue = 1000, maxWait = 10_000, abandonedTimeout = 30_000 } = options
 		this.#lease = checkLease(options.lease ?? 10_000)
 		const { redisTimeout = Math.min(200, this.#lease / 4) } = options
 		const { whenUnavailable = 'local', localCapacity } = options
