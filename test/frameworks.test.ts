@@ -47,9 +47,11 @@ describe('docs/frameworks.md', () => {
 		},
 	)
 
-	test.each(['nodenext', 'commonjs'])('its programs in TypeScript compile and run as %s', async (module) => {
+	test.each(['nodenext', 'commonjs'])('its programs in TypeScript compile as %s, and run', async (module) => {
 		const home = join(users, module)
 		mkdirSync(home)
+		const type = module === 'nodenext' ? 'module' : 'commonjs'
+		writeFileSync(join(home, 'package.json'), JSON.stringify({ type }))
 		inTypeScript.forEach(({ text }, i) => {
 			writeFileSync(join(home, `${i}.ts`), text)
 		})

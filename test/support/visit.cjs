@@ -1,4 +1,4 @@
-// Loaded before a program of the docs. It gives the program free ports for the ones that it asks for, visits what it serves,
+// Loaded before a program of the docs. It gives the program a free port for 3000, visits what it serves,
 // and then ends it as a supervisor does. What the program fetches from elsewhere is answered here.
 const net = require('node:net')
 
@@ -17,11 +17,12 @@ globalThis.fetch = async (input, init) => {
 /** @param {any[]} args */
 net.Server.prototype.listen = function (...args) {
 	const port = typeof args[0] === 'object' ? args[0].port : args[0]
-	if (port !== 3000 && port !== 3001) return listen.apply(this, /** @type {any} */ (args))
-	const callbacks = args.filter((arg) => typeof arg === 'function')
-	visiting++
-	this.once('listening', () => visit(this))
-	return listen.call(this, 0, '127.0.0.1', ...callbacks)
+	if (port === 3000) {
+		args = [{ port: 0, host: '127.0.0.1' }, ...args.filter((arg) => typeof arg === 'function')]
+		visiting++
+		this.once('listening', () => visit(this))
+	}
+	return listen.apply(this, /** @type {any} */ (args))
 }
 
 /** @param {net.Server} server */
