@@ -7,7 +7,7 @@ const LONG = {
 	// In Chromium.
 	page: ['test/adapters/dashboard/page.test.ts'],
 	// The packed package, with a registry and compilers.
-	package: ['test/package.test.ts', 'test/types.test.ts', 'test/scripts.test.ts'],
+	package: ['test/frameworks.test.ts', 'test/package.test.ts', 'test/types.test.ts', 'test/scripts.test.ts'],
 }
 
 const projects = [

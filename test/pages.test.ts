@@ -1,9 +1,12 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { REDIS_LIMITER_OPTIONS } from '../adapters/redis/options.js'
+import { apiPage } from '../scripts/api.js'
 import { LIMITER_OPTIONS } from '../src/limiter/options.js'
+import { blocksOf, faultsOf, isCommonJs } from './support/blocks.js'
 import { node, scratch } from './support/packed.js'
+import { describeRedis, endAll, startServer } from './support/redis.js'
 
 const root = join(import.meta.dirname, '..')
 const readme = readFileSync(join(root, 'README.md'), 'utf8')
@@ -13,103 +16,105 @@ const PAGES = [
 		.filter((name) => name.endsWith('.md'))
 		.map((name) => `docs/${name}`),
 ]
-const programs = PAGES.flatMap((page) =>
-	Array.from(
-		readFileSync(join(root, page), 'utf8').matchAll(/^```js\n(.*?)^```$/gms),
-		([, program = '']) => program,
-	),
-)
+/** Pages whose programs are tested elsewhere, or are none: frameworks.test.ts; an adapter in this repository; declarations. */
+const OTHERS = ['docs/frameworks.md', 'docs/testing.md', 'docs/architecture.md', 'docs/api.md']
+const blocks = PAGES.filter((page) => !OTHERS.includes(page)).flatMap(blocksOf)
 const { folder, remove } = scratch()
 
-/** The names that the programs of the pages use without declaring them. */
+/** What authentication adds to a request, as its types do. */
 const AROUND = `
-	import type { Readable } from 'node:stream'
 	declare module 'inflight-limit/express' {
 		interface RequestLike { user?: { id: string } }
 	}
 	declare global {
-		const app: import('express').Express
-		const koa: import('koa')
-		const handle: import('node:http').RequestListener
-		const renderReport: import('express').RequestHandler
-		const render: import('express').RequestHandler
-		const requireAdmin: import('express').RequestHandler
-		const resize: import('express').RequestHandler
-		const search: import('express').RequestHandler
-		const admin: import('express').RequestHandler
-		const expensive: (query: object) => Promise<string>
-		const openChannel: (req: object) => Promise<Readable>
-		const urls: string[]
-		const model: string
-		const refresh: () => Promise<void>
-		const work: () => Promise<void>
-		const server: import('node:http').Server
-		const client: import('redis').RedisClientType
-		const guard: import('inflight-limit/express').Middleware
-		const limit: typeof import('inflight-limit/express').limit
-		const adaptive: typeof import('inflight-limit/adaptive').adaptive
-		const admission: typeof import('inflight-limit').admission
-		const requestStart: typeof import('inflight-limit').requestStart
-		const requestDeadline: typeof import('inflight-limit').requestDeadline
-		const Limiter: typeof import('inflight-limit').Limiter
+		namespace Express {
+			interface Request { user?: { id: string } }
+		}
 	}
+	export {}
 `
 
+const PACKAGES = ['express', 'koa', 'redis', '@redis', 'prom-client', '@opentelemetry', '@types']
+
+/** Of a package that is not installed here: it lets everything pass. */
+const STANDINS = { 'express-rate-limit': 'export const rateLimit = (options) => (req, res, next) => next()' }
+
 beforeAll(() => {
-	mkdirSync(join(folder, 'node_modules'))
-	symlinkSync(root, join(folder, 'node_modules/inflight-limit'))
-	for (const name of ['express', 'koa', 'redis', '@redis', 'prom-client', '@opentelemetry', '@types']) {
-		symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name))
+	const modules = join(folder, 'node_modules')
+	mkdirSync(modules)
+	symlinkSync(root, join(modules, 'inflight-limit'))
+	for (const name of PACKAGES) symlinkSync(join(root, 'node_modules', name), join(modules, name))
+	for (const [name, code] of Object.entries(STANDINS)) {
+		mkdirSync(join(modules, name))
+		writeFileSync(join(modules, name, 'package.json'), '{ "type": "module", "exports": "./index.js" }')
+		writeFileSync(join(modules, name, 'index.js'), code)
 	}
+	mkdirSync(join(folder, 'assets'))
 	writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
 })
 
-afterAll(remove)
-
-test('the programs of the README and the docs compile', async () => {
-	expect(programs.length).toBeGreaterThan(20)
-	writeFileSync(join(folder, 'around.d.ts'), AROUND)
-	const files = programs.map((program, i) => {
-		writeFileSync(join(folder, `${i}.ts`), `${program}\nexport {}\n`)
-		return `${i}.ts`
-	})
-	const compilerOptions = {
-		target: 'es2022',
-		module: 'nodenext',
-		types: ['node'],
-		strict: true,
-		// The programs are JavaScript, where a caught error needs no cast.
-		useUnknownInCatchVariables: false,
-		skipLibCheck: true,
-		noEmit: true,
-	}
-	writeFileSync(
-		join(folder, 'tsconfig.json'),
-		JSON.stringify({ compilerOptions, files: ['around.d.ts', ...files] }),
-	)
-	const { code, output } = await node(folder, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder])
-	expect(output).toBe('')
-	expect(code).toBe(0)
+afterAll(async () => {
+	endAll()
+	remove()
 })
 
-test.each(['express', 'koa'])('the first program for %s serves requests', async (name) => {
-	const program = programs.find((text) => text.includes(`from '${name}'`)) as string
-	const around = `
-		const expensive = async (query) => 'the answer to ' + query.q
-		${program.replace('app.listen(3000)', "const server = app.listen(0, '127.0.0.1')")}
-		server.once('listening', async () => {
-			const { port } = server.address()
-			const answer = await fetch('http://127.0.0.1:' + port + '/?q=1')
-			console.log(await answer.text())
-			process.exit()
+describe('the programs of the README and the docs', () => {
+	const compiled = (index: number) => join(folder, 'out', `${index}.js`)
+
+	test('are complete, and compile', async () => {
+		expect(blocks.length).toBeGreaterThan(40)
+		writeFileSync(join(folder, 'around.d.ts'), AROUND)
+		const files = blocks.map((block, i) => {
+			const name = `${i}.${isCommonJs(block) ? 'cts' : 'ts'}`
+			writeFileSync(join(folder, name), `// ${block.name}\n${block.text}`)
+			return name
 		})
-	`
-	writeFileSync(join(folder, `${name}.js`), around)
-	expect(await node(folder, [`${name}.js`])).toEqual({ code: 0, output: 'the answer to 1\n' })
+		const compilerOptions = {
+			target: 'es2022',
+			module: 'nodenext',
+			types: ['node'],
+			strict: true,
+			// The programs are JavaScript, where parameters have no types, and a caught error needs no cast.
+			noImplicitAny: false,
+			useUnknownInCatchVariables: false,
+			// Each is a module of its own, with the same names.
+			moduleDetection: 'force',
+			skipLibCheck: true,
+			rootDir: '.',
+			outDir: 'out',
+		}
+		writeFileSync(
+			join(folder, 'tsconfig.json'),
+			JSON.stringify({ compilerOptions, files: ['around.d.ts', ...files] }),
+		)
+		const { code, output } = await node(folder, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder])
+		expect(output).toBe('')
+		expect(code).toBe(0)
+	})
+
+	describe.concurrent.for([
+		['without a Redis', false, describe],
+		['with a Redis', true, describeRedis],
+	] as const)('%s', ([, redis, describeHere]) => {
+		describeHere('run as pasted', () => {
+			const own = blocks
+				.map((block, i) => [block.name, block, i] as const)
+				.filter(([, { text }]) => text.includes("from 'redis'") === redis)
+			const env: NodeJS.ProcessEnv = {}
+			beforeAll(async () => {
+				if (redis) env.REDIS_URL = `redis://127.0.0.1:${(await startServer()).port}`
+			})
+
+			test.for(own)('%s', async ([, block, i], { expect }) => {
+				const faults = await faultsOf(folder, block, block.language === 'ts' ? compiled(i) : undefined, env)
+				expect(faults).toEqual([])
+			})
+		})
+	})
 })
 
 test.each([
-	['README.md', ['src/limiter/options.ts', 'src/queue/options.ts'], LIMITER_OPTIONS, ['onReject']],
+	['docs/options.md', ['src/limiter/options.ts', 'src/queue/options.ts'], LIMITER_OPTIONS, ['onReject']],
 	['docs/redis.md', ['adapters/redis/options.ts'], REDIS_LIMITER_OPTIONS, []],
 ])(
 	'the table of options in %s has each option with the default that its type documents',
@@ -128,13 +133,36 @@ test.each([
 	},
 )
 
+test('docs/api.md says what the declarations say', () => {
+	expect(readFileSync(join(root, 'docs/api.md'), 'utf8') === apiPage() ? 'same' : 'run npm run api').toBe(
+		'same',
+	)
+})
+
+/** What a page can be linked to by: its headings, as GitHub names them. */
+function anchorsOf(path: string): string[] {
+	const headings = readFileSync(path, 'utf8').matchAll(/^#+ (.+)$/gm)
+	return Array.from(headings, ([, heading = '']) =>
+		heading
+			.toLowerCase()
+			.replaceAll(/[^\p{L}\p{N}_ -]/gu, '')
+			.replaceAll(' ', '-'),
+	)
+}
+
 test.each([...PAGES, 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md'])(
 	'what %s links to is there',
 	(name) => {
 		const text = readFileSync(join(root, name), 'utf8')
-		for (const [, target = ''] of text.matchAll(/\]\((?!https?:)([^)#]+)[^)]*\)/g)) {
-			expect(existsSync(join(root, name, '..', target)) ? 'there' : `no ${target}`).toBe('there')
-		}
+		const missing = Array.from(
+			text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g),
+			([link, file = '', anchor]) => {
+				const path = file === '' ? join(root, name) : join(root, name, '..', file)
+				const there = existsSync(path) && (anchor === undefined || anchorsOf(path).includes(anchor))
+				return there ? [] : [link]
+			},
+		)
+		expect(missing.flat()).toEqual([])
 	},
 )
 

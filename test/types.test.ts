@@ -48,7 +48,7 @@ const users = {
 	fetch: {
 		packages: ['@types/node@20'],
 		writes: ['fetch'],
-		modes: ['nodenext', 'bundler'],
+		modes: ['nodenext', 'bundler', 'node10'],
 	},
 	metrics: {
 		packages: ['@types/node@22', 'prom-client@15', '@opentelemetry/api@1.9.0'],

@@ -124,7 +124,7 @@ export class RedisLimiter implements Gate {
 	/** @internal */
 	constructor(options: RedisLimiterOptions<never>) {
 		checkOptions(options, REDIS_LIMITER_OPTIONS)
-		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000 } = options
+		const { maxQueue = 1000, maxWait = 10_000, abandonedTimeout = 30_000 } = options
 		this.#lease = checkLease(options.lease ?? 10_000)
 		const { redisTimeout = Math.min(200, this.#lease / 4) } = options
 		const { whenUnavailable = 'local', localCapacity } = options
@@ -764,9 +764,11 @@ function checkAcquireKey(key: unknown, required: boolean): void {
 /**
  * A limiter that a whole fleet of processes shares, through Redis or Valkey.
  *
- * ```ts const renders = redisLimiter({ client, name: 'renders', capacity: 10, maxQueue: 500,
- * maxWait: 10_000 }) app.post('/render', limit(renders), render) await renders.run(() =>
- * callPartner()) ```
+ * ```ts
+ * const renders = redisLimiter({ client, name: 'renders', capacity: 10 })
+ * app.post('/render', limit(renders), render)
+ * await renders.run(() => callPartner())
+ * ```
  *
  * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
  * unknown.

@@ -22,7 +22,7 @@ export interface RedisLimiterOptions<Request = object> {
 	 * `key`: for each key. Default: `1000`.
 	 */
 	maxQueue?: number | undefined
-	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
+	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `10_000`. */
 	maxWait?: number | undefined
 	/**
 	 * A limit of its own for each key (user, tenant, model) in the whole fleet. `undefined` or `null`: not

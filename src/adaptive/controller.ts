@@ -26,7 +26,7 @@ export interface Controller {
 	/** @returns the capacity from now on: an integer from 1. */
 	sample(sample: Sample): number
 	/**
-	 * Asked at each arrival, when there, with what the limiter's own functions are given: `true` turns it away at once,
+	 * Asked at each arrival, when there, with what the limiter's own functions are given: `true` rejects it at once,
 	 * whatever room there is.
 	 */
 	refuses?(request: object): boolean

@@ -96,7 +96,7 @@ export class Limiter implements Gate {
 		// Its readable members would pass for options; its `key` and what else it hides would be lost.
 		if (typeof options === 'object' && enter in options)
 			throw wrongType('options', 'a capacity or an object of options', options, 'share it by limit(limiter)')
-		const { maxQueue = 1000, maxWait = 30_000, abandonedTimeout = 30_000, stallTimeout = 60_000 } = given
+		const { maxQueue = 1000, maxWait = 10_000, abandonedTimeout = 30_000, stallTimeout = 60_000 } = given
 		const { statusCode = given.key === undefined ? 503 : 429, name = 'default' } = given
 		const { serverTiming = false, rateLimitFields = false } = given
 		const { capacity } = given

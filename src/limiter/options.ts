@@ -16,7 +16,7 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	 * or `fairBy` as many as it, and at least 20. Default: `1000`.
 	 */
 	maxQueue?: number | undefined
-	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `30_000`. */
+	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `10_000`. */
 	maxWait?: number | undefined
 	/**
 	 * A limit of its own for each key (user, tenant, address). A number or a bigint counts as the

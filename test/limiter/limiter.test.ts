@@ -35,6 +35,19 @@ function keyed(options?: Partial<LimiterOptions<Request>>): Limiter {
 	} as LimiterOptions)
 }
 
+describe('unless it is told otherwise', () => {
+	test('a thousand wait, for 10 s at most', async () => {
+		vi.useFakeTimers()
+		const limiter = new Limiter(1)
+		enterNow(limiter)
+		for (let i = 0; i < 1001; i++) come(limiter).catch(() => {})
+		await vi.advanceTimersByTimeAsync(9_999)
+		expect([limiter.queued, limiter.stats().rejected]).toMatchObject([1000, { 'queue-full': 1, timeout: 0 }])
+		await vi.advanceTimersByTimeAsync(1)
+		expect([limiter.queued, limiter.stats().rejected]).toMatchObject([0, { timeout: 1000 }])
+	})
+})
+
 describe('stats', () => {
 	test('are plain JSON from the start', () => {
 		const none = { count: 0, mean: 0, p50: 0, p90: 0, p99: 0, max: 0 }

@@ -1,0 +1,225 @@
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { type Block, blocksOf, faultsOf, isCommonJs } from './support/blocks.js'
+import { install, node, pack, scratch } from './support/packed.js'
+
+/*
+ * What docs/frameworks.md and docs/testing.md say, from the packed package: their programs run as they stand there, and the
+ * limit holds in frameworks that no other test knows.
+ */
+
+// A registry takes its time, and so does a compiler on a busy machine.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 300_000 })
+
+const root = join(import.meta.dirname, '..')
+const { folder, remove } = scratch()
+const users = join(folder, 'users')
+const modules = join(users, 'node_modules')
+
+beforeAll(async () => {
+	mkdirSync(users)
+	await install(users, [
+		await pack(folder),
+		...['express@5', 'koa@3', 'connect@3', 'fastify@5', '@fastify/middie@9', 'hono@4', '@hono/node-server@2'],
+		...['core', 'common', 'platform-express', 'platform-fastify'].map((name) => `@nestjs/${name}@11`),
+		...['reflect-metadata', 'rxjs@7', 'serverless-http@4', 'supertest@7', 'jest@30', '@types/node@20'],
+	])
+	symlinkSync(join(root, 'node_modules/vitest'), join(modules, 'vitest'))
+	// Next takes 340 MB. So what its custom server calls is all that there is of it here.
+	mkdirSync(join(modules, 'next'))
+	writeFileSync(
+		join(modules, 'next/index.js'),
+		`module.exports = () => ({ prepare: async () => {}, getRequestHandler: () => (req, res) => res.end('Next') })`,
+	)
+})
+
+afterAll(remove)
+
+describe('docs/frameworks.md', () => {
+	const blocks = blocksOf('docs/frameworks.md')
+	const inTypeScript = blocks.filter(({ language }) => language === 'ts')
+
+	test.each(blocks.filter(({ language }) => language === 'js').map((block) => [block.name, block] as const))(
+		'%s runs as pasted',
+		async (_name, block) => {
+			expect(await faultsOf(users, block)).toEqual([])
+		},
+	)
+
+	test.each(['nodenext', 'commonjs'])('its programs in TypeScript compile as %s, and run', async (module) => {
+		const home = join(users, module)
+		mkdirSync(home)
+		const type = module === 'nodenext' ? 'module' : 'commonjs'
+		writeFileSync(join(home, 'package.json'), JSON.stringify({ type }))
+		inTypeScript.forEach(({ text }, i) => {
+			writeFileSync(join(home, `${i}.ts`), text)
+		})
+		const compilerOptions = {
+			...{ target: 'es2022', module, moduleResolution: module === 'commonjs' ? 'bundler' : module },
+			...{ strict: true, experimentalDecorators: true, emitDecoratorMetadata: true, types: ['node'] },
+			...{ skipLibCheck: true, rootDir: '.', outDir: 'out' },
+		}
+		writeFileSync(join(home, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['*.ts'] }))
+		const compiler = join(root, 'node_modules/typescript/bin/tsc')
+		expect(await node(home, [compiler, '-p', home])).toEqual({ code: 0, output: '' })
+		for (const [i, block] of inTypeScript.entries()) {
+			expect(await faultsOf(users, block, join(home, 'out', `${i}.js`))).toEqual([])
+		}
+	})
+})
+
+describe('docs/testing.md', () => {
+	const blocks = blocksOf('docs/testing.md')
+	const write = (name: string, { text }: Block) => writeFileSync(join(users, name), text)
+
+	test('its programs for Vitest pass', async () => {
+		const own = blocks.filter(({ text }) => text.includes("from 'vitest'"))
+		expect(own.length).toBeGreaterThan(0)
+		own.forEach((block, i) => {
+			write(`${i}.test.mjs`, block)
+		})
+		const { code, output } = await node(users, [join(modules, 'vitest/vitest.mjs'), 'run', '--root', users])
+		expect(output).toContain(`${own.length} passed`)
+		expect(code, output).toBe(0)
+	})
+
+	test('its programs for Jest pass', async () => {
+		const own = blocks.filter(isCommonJs)
+		expect(own.length).toBeGreaterThan(0)
+		mkdirSync(join(users, 'jest'))
+		own.forEach((block, i) => {
+			write(`jest/${i}.test.cjs`, block)
+		})
+		const program = [join(modules, 'jest/bin/jest.js'), '--testMatch', '**/jest/*.test.cjs']
+		const { code, output } = await node(users, program)
+		expect(code, output).toBe(0)
+	})
+})
+
+/** Each begins an app whose handler is `handle()`, behind `guard`, and resolves to its server. */
+const APPS = {
+	Fastify: `
+		const { default: Fastify } = await import('fastify')
+		const { default: middie } = await import('@fastify/middie')
+		const app = Fastify()
+		await app.register(middie)
+		app.use(guard)
+		app.get('/', (request) => handle(request.raw))
+		await app.listen({ port: 0, host: '127.0.0.1' })
+		return app.server
+	`,
+	Hono: `
+		const { getRequestListener } = await import('@hono/node-server')
+		const { Hono } = await import('hono')
+		const app = new Hono()
+		app.get('/', async (c) => c.text(await handle(c.env.incoming)))
+		const listener = getRequestListener(app.fetch)
+		return http.createServer((req, res) => guard(req, res, () => listener(req, res))).listen(0, '127.0.0.1')
+	`,
+	'Nest on Express': nest(''),
+	'Nest on Fastify': nest(
+		"new (createRequire(import.meta.url)('@nestjs/platform-fastify').FastifyAdapter)(), { logger: false }",
+		'.raw',
+	),
+}
+
+function nest(adapter: string, raw = ''): string {
+	return `
+		createRequire(import.meta.url)('reflect-metadata')
+		const { Controller, Get, Module, Req } = createRequire(import.meta.url)('@nestjs/common')
+		const { NestFactory } = createRequire(import.meta.url)('@nestjs/core')
+		class Hello { hello(req) { return handle(req${raw}) } }
+		Controller()(Hello)
+		Get()(Hello.prototype, 'hello', Object.getOwnPropertyDescriptor(Hello.prototype, 'hello'))
+		Req()(Hello.prototype, 'hello', 0)
+		class App {}
+		Module({ controllers: [Hello] })(App)
+		const app = await NestFactory.create(App, ${adapter || '{ logger: false }'})
+		app.use(guard)
+		await app.listen(0, '127.0.0.1')
+		return app.getHttpServer()
+	`
+}
+
+test.each(Object.entries(APPS))('in %s the limit holds, and each permit comes back', async (name, start) => {
+	const program = `
+		import { once } from 'node:events'
+		import http from 'node:http'
+		import { createRequire } from 'node:module'
+		import { setTimeout as sleep } from 'node:timers/promises'
+		import { admission, limit } from 'inflight-limit/express'
+
+		const guard = limit({ capacity: 1, maxQueue: 2 })
+		const { limiter } = guard
+		const waits = []
+		let finish = () => {}
+		let admitted = () => {}
+		async function handle(req) {
+			waits.push(typeof admission(req)?.waited)
+			const finished = new Promise((resolve) => { finish = () => resolve('done') })
+			admitted()
+			return finished
+		}
+		async function start() { ${start} }
+		const server = await start()
+		if (!server.listening) await once(server, 'listening')
+		const { port } = server.address()
+		function get(signal) {
+			const url = 'http://127.0.0.1:' + port + '/'
+			return fetch(url, { signal, headers: { connection: 'close' } }).then(async (answer) => [answer.status, await answer.text()])
+		}
+		async function until(reached) { while (!reached()) await sleep(1) }
+
+		const first = get()
+		await until(() => waits.length === 1)
+		const leaver = new AbortController()
+		const left = get(leaver.signal).catch(() => 'left')
+		await until(() => limiter.queued === 1)
+		const second = get()
+		await until(() => limiter.queued === 2)
+		const [status, body] = await get()
+		leaver.abort()
+		await until(() => limiter.queued === 1)
+		finish()
+		const one = await first
+		await until(() => waits.length === 2)
+		finish()
+		const results = { waits, one, left: await left, two: await second, rejected: [status, JSON.parse(body).reason] }
+		await limiter.onIdle()
+		console.log(JSON.stringify({ ...results, active: limiter.active, completed: limiter.stats().completed }))
+		process.exit()
+	`
+	const file = `${name.replaceAll(' ', '-')}.mjs`
+	writeFileSync(join(users, file), program)
+	const { code, output } = await node(users, [file])
+	expect(code, output).toBe(0)
+	expect(JSON.parse(output)).toEqual({
+		waits: ['number', 'number'],
+		one: [200, 'done'],
+		left: 'left',
+		two: [200, 'done'],
+		rejected: [503, 'queue-full'],
+		active: 0,
+		completed: 2,
+	})
+})
+
+test('behind serverless-http an app is limited, and answers', async () => {
+	const program = `
+		import { handler, guard } from './serverless.mjs'
+		const event = { version: '2.0', rawPath: '/', requestContext: { http: { method: 'GET', path: '/' } }, headers: {} }
+		const answers = await Promise.all([1, 2, 3, 4].map(() => handler(event, {})))
+		await guard.limiter.onIdle()
+		console.log(JSON.stringify([answers.map(({ statusCode }) => statusCode), guard.limiter.stats().completed]))
+	`
+	const block = blocksOf('docs/frameworks.md').find(({ text }) => text.includes('serverless')) as Block
+	const exposed = block.text
+		.replace('app.use(limit(3))', 'export const guard = limit({ capacity: 3, maxQueue: 0 })\napp.use(guard)')
+		.replace("res.send('Hello\\n')", "setTimeout(() => res.send('Hello\\n'), 50)")
+	writeFileSync(join(users, 'serverless.mjs'), exposed)
+	writeFileSync(join(users, 'invoke.mjs'), program)
+	const { code, output } = await node(users, ['invoke.mjs'])
+	expect(code, output).toBe(0)
+	expect(JSON.parse(output)).toEqual([[200, 200, 200, 503], 3])
+})

@@ -1,0 +1,46 @@
+// Loaded before a program of the docs. It gives the program a free port for 3000, visits what it serves,
+// and then ends it as a supervisor does. What the program fetches from elsewhere is answered here.
+const net = require('node:net')
+
+/** @type {[method: string, path: string][]} */
+const routes = JSON.parse(process.env.ROUTES ?? '[]')
+const { listen } = net.Server.prototype
+const realFetch = globalThis.fetch
+let visiting = 0
+let failed = false
+
+globalThis.fetch = async (input, init) => {
+	const url = new URL(input instanceof Request ? input.url : input)
+	return /^(127\.|localhost$)/.test(url.hostname) ? realFetch(input, init) : new Response('{}')
+}
+
+/** @param {any[]} args */
+net.Server.prototype.listen = function (...args) {
+	const port = typeof args[0] === 'object' ? args[0].port : args[0]
+	if (port === 3000) {
+		args = [{ port: 0, host: '127.0.0.1' }, ...args.filter((arg) => typeof arg === 'function')]
+		visiting++
+		this.once('listening', () => visit(this))
+	}
+	return listen.apply(this, /** @type {any} */ (args))
+}
+
+/** @param {net.Server} server */
+async function visit(server) {
+	const { port } = /** @type {net.AddressInfo} */ (server.address())
+	// What the program does once it listens comes first.
+	await new Promise((resolve) => setImmediate(resolve))
+	for (const [method, path] of routes) {
+		const answer = await realFetch(`http://127.0.0.1:${port}${path}`, {
+			method,
+			headers: { connection: 'close' },
+		})
+		await answer.body?.cancel()
+		if (answer.ok) continue
+		console.error(`${method} ${path} was answered with ${answer.status}`)
+		failed = true
+	}
+	if (--visiting > 0) return
+	if (!failed && process.listenerCount('SIGTERM') > 0) process.emit('SIGTERM')
+	else process.exit(failed ? 1 : 0)
+}
