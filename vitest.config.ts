@@ -17,6 +17,8 @@ const projects = [
 		name,
 		include,
 		sequence: { groupOrder: name === 'fleet' ? 1 : 0 },
+		// Tests of one file at a time, where they are concurrent: those of the fleet mostly wait.
+		maxConcurrency: name === 'fleet' ? 8 : 5,
 	})),
 ]
 
