@@ -239,8 +239,8 @@ export interface WorkerOptions {
 	concurrency?: number
 	/** How long a permit is held, in ms: from half of it to one and a half. */
 	hold?: number
-	/** All are held for just as long. */
-	even?: boolean
+	/** Counts how many others are admitted while each waits, by its token. */
+	turns?: boolean
 	/** For how long its event loop is blocked, again and again, in ms. */
 	block?: number
 	/** How many keys the limiter has, each with a limit of its own: those of `take` by turns. */
@@ -255,7 +255,10 @@ export interface Figures {
 	rejected: number
 	lost: number
 	workAfterLoss: number
+	/** How long each that was admitted has waited, in ms. */
 	waits: number[]
+	/** See {@link WorkerOptions.turns}. */
+	turns: number[]
 	stats: { admitted: number; available: boolean; fleet: { processes: number } }
 }
 
@@ -343,6 +346,7 @@ export async function startWorker(given: WorkerOptions): Promise<Worker> {
 		released: (place) => hear(`released ${place}`) as Promise<Taken>,
 		give: (place) => child.send({ give: place }),
 		async kill() {
+			if (child.exitCode !== null || child.signalCode !== null) return
 			const ended = new Promise((resolve) => child.once('exit', resolve))
 			child.kill('SIGKILL')
 			await ended
