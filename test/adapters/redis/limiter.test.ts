@@ -410,12 +410,15 @@ describeRedis('Redis away', { concurrent: true }, () => {
 				})
 			const limiters = { local: make('local'), reject: make('reject'), admit: make('admit') }
 			const own = make('local', { localCapacity: 1, name: `${kind} own` })
+			const all = [...Object.values(limiters), own]
 			await Promise.all(
-				[...Object.values(limiters), own].map((one) =>
+				all.map((one) =>
 					vi.waitFor(() => one.run((permit) => expect(permit.token).toBeGreaterThan(0)), 10_000),
 				),
 			)
-			await vi.waitFor(() => expect(limiters.local.available && own.available).toBe(true), 5_000)
+			await vi.waitFor(() => expect(all.every(({ available }) => available)).toBe(true), 5_000)
+			// Each knows that all is free.
+			await Promise.all(all.map((one) => one.onIdle()))
 			const told: object[] = []
 			limiters.local.observe({ availability: (facts) => told.push(facts) })
 			const warnings = () =>
@@ -429,7 +432,7 @@ describeRedis('Redis away', { concurrent: true }, () => {
 			await expect(third).rejects.toMatchObject({ reason: 'timeout' })
 			await expect(limiters.reject.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
 			await expect(limiters.reject.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
-			const all = await Promise.all([1, 2, 3].map(() => limiters.admit.acquire()))
+			const many = await Promise.all([1, 2, 3].map(() => limiters.admit.acquire()))
 			const only = await own.acquire()
 			await expect(own.acquire({ maxWait: 20 })).rejects.toMatchObject({ reason: 'timeout' })
 			expect(only.token).toBe(0)
@@ -446,10 +449,10 @@ describeRedis('Redis away', { concurrent: true }, () => {
 			])
 			// What was admitted meanwhile counts.
 			await expect(limiters.local.acquire({ maxWait: 200 })).rejects.toMatchObject({ reason: 'timeout' })
-			for (const permit of [...local, ...all, only]) permit.release()
+			for (const permit of [...local, ...many, only]) permit.release()
 			await limiters.local.run(() => {}, { weight: 2 })
 			await vi.waitFor(() => newcomer.run(() => {}), 5_000)
-			for (const limiter of [...Object.values(limiters), own, newcomer]) {
+			for (const limiter of [...all, newcomer]) {
 				limiter.close()
 				await limiter.onIdle()
 			}
