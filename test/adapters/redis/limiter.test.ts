@@ -1,7 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { execFile } from 'node:child_process'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import express from 'express'
 import { Redis } from 'ioredis'
 import Koa from 'koa'
@@ -28,6 +30,8 @@ const clients = {
 	},
 }
 
+const execute = promisify(execFile)
+
 /** Tests at a time, each with a Redis of its own. */
 const AT_ONCE = 8
 
@@ -47,7 +51,7 @@ class Bench {
 
 	readonly make = (options: Partial<RedisLimiterOptions> = {}) => {
 		const { client } = this
-		const { lease = 2_000 } = options
+		const { lease = 4_000 } = options
 		const given = { client, name: `limiter ${++names}`, capacity: 2, lease, redisTimeout: lease / 4 }
 		return redisLimiter({ ...given, ...options })
 	}
@@ -263,7 +267,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 
 		test('Redis flushed: who holds a permit counts, before newcomers get in', () =>
 			onBench(pool, kind, async ({ raw, make, finish }) => {
-				const limiter = make({ lease: 1_000 })
+				const limiter = make()
 				const held = [await limiter.acquire(), await limiter.acquire()]
 				await raw.flushall()
 				const waiting = limiter.acquire()
@@ -342,6 +346,34 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 			}),
 		)
 	})
+
+	test.each([
+		['and Redis answers', '', '{ maxWait: 300 }', 'timeout'],
+		['and Redis has gone', 'client.destroy()', '{ maxWait: 300 }', 'timeout'],
+		['but has no bound: it does not keep the process alive', '', '{ maxWait: Infinity }', ''],
+	])('a wait outside of requests, where nothing else is alive, %s', (_, before, options, said) =>
+		onBench(pool, 'redis', async ({ port }) => {
+			// A program of its own, on the built package.
+			const program = `
+				import { redisLimiter } from 'inflight-limit/redis'
+				import { createClient } from 'redis'
+				const client = createClient({ socket: { host: '127.0.0.1', port: ${port} } })
+				client.on('error', () => {})
+				await client.connect()
+				const limiter = redisLimiter({ client, name: 'alone', capacity: 1, redisTimeout: 2_000 })
+				await limiter.acquire()
+				client.unref()
+				${before}
+				const wait = (result) => result.catch((error) => console.log(error.reason))
+				wait(limiter.acquire(${options}))
+				wait(limiter.run(() => {}, ${options}))`
+			const { stdout } = await execute(process.execPath, ['--input-type=module', '--eval', program], {
+				cwd: import.meta.dirname,
+				timeout: 20_000,
+			})
+			expect(stdout.trim().split('\n')).toEqual(said === '' ? [''] : [said, said])
+		}),
+	)
 
 	test('with 1,000 waiting and nothing released, next to nothing is asked of Redis', () =>
 		onBench(pool, 'redis', async ({ raw, make, finish }) => {
