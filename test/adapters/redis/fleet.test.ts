@@ -304,7 +304,8 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 			print('1,000 waiting', { commandsIn2600Ms: commands, wakeMedian: wake, outOfOrder: outOfOrder / 1_006 })
 			expect(commands).toBeLessThanOrEqual(2 * processes)
 			expect(wake).toBeLessThan(50)
-			expect(outOfOrder / 1_006).toBeLessThanOrEqual(0.002)
+			// One whose renewal is answered before its message is read has a later token.
+			expect(outOfOrder / 1_006).toBeLessThanOrEqual(0.01)
 		}))
 
 	test('while some may be missing after a loss of memory, who is back is told of no room to take a share of', () =>
