@@ -17,6 +17,8 @@ const projects = [
 		name,
 		include,
 		sequence: { groupOrder: name === 'fleet' ? 1 : 0 },
+		// Tests of one file at a time, where they are concurrent: those of the fleet mostly wait.
+		maxConcurrency: name === 'fleet' ? 12 : 5,
 	})),
 ]
 
@@ -27,6 +29,7 @@ export default defineConfig({
 		maxWorkers: '100%',
 		// Some tests are large; a slow machine must not make them fail.
 		testTimeout: 60_000,
+		hookTimeout: 60_000,
 		coverage: {
 			include: ['src/**', 'adapters/**'],
 			// The page runs in a browser, and is tested in one; the assets are its files.

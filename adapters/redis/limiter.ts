@@ -21,6 +21,7 @@ import { Pace } from '../../src/semaphore/pace.js'
 import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore/semaphore.js'
 import { Figures } from '../../src/stats/figures.js'
 import type { Observer, Outcome } from '../../src/stats/observer.js'
+import { awake } from './awake.js'
 import { Caller, type FleetPermit } from './caller.js'
 import { KeyQueue } from './key-queue.js'
 import { either } from './lease.js'
@@ -239,9 +240,9 @@ export class RedisLimiter implements Gate {
 		if (options.maxWait !== undefined) checkDuration('maxWait', options.maxWait)
 		checkAcquireKey(options.key, this.#options.key !== undefined)
 		const weight = options.weight === undefined ? 1 : checkWeight(options.weight, this.capacity)
-		const line = this.#lineOf(options.key)
-		const caller = await this.#admission(line, weight, options.signal, options.maxWait ?? this.#maxWait)
-		return this.#counted(caller)
+		const maxWait = options.maxWait ?? this.#maxWait
+		const admission = this.#admission(this.#lineOf(options.key), weight, options.signal, maxWait)
+		return this.#counted(await (maxWait === Number.POSITIVE_INFINITY ? admission : awake(admission)))
 	}
 
 	/**

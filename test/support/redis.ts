@@ -150,6 +150,29 @@ export async function startOldServer(args: string[] = [], binary?: string): Prom
 	return server
 }
 
+/** Servers that tests take in turn, each for itself: so that many can wait at the same time. */
+export interface Pool {
+	take(): Promise<Server>
+	/** It must be as it was. */
+	give(server: Server): void
+}
+
+/** A pool of old servers, all started at once: they grow old together. */
+export async function startPool(size: number, args: string[] = [], binary?: string): Promise<Pool> {
+	const free = await Promise.all(Array.from({ length: size }, () => startOldServer(args, binary)))
+	const waiting: ((server: Server) => void)[] = []
+	return {
+		async take() {
+			return free.pop() ?? new Promise<Server>((resolve) => waiting.push(resolve))
+		},
+		give(server) {
+			const next = waiting.shift()
+			if (next === undefined) free.push(server)
+			else next(server)
+		},
+	}
+}
+
 /** A way to a server that can be stalled, and cut. */
 export interface Relay {
 	readonly port: number
@@ -216,8 +239,8 @@ export interface WorkerOptions {
 	concurrency?: number
 	/** How long a permit is held, in ms: from half of it to one and a half. */
 	hold?: number
-	/** All are held for just as long. */
-	even?: boolean
+	/** Counts how many others are admitted while each waits, by its token. */
+	turns?: boolean
 	/** For how long its event loop is blocked, again and again, in ms. */
 	block?: number
 	/** How many keys the limiter has, each with a limit of its own: those of `take` by turns. */
@@ -232,7 +255,10 @@ export interface Figures {
 	rejected: number
 	lost: number
 	workAfterLoss: number
+	/** How long each that was admitted has waited, in ms. */
 	waits: number[]
+	/** See {@link WorkerOptions.turns}. */
+	turns: number[]
 	stats: { admitted: number; available: boolean; fleet: { processes: number } }
 }
 
@@ -259,6 +285,8 @@ export interface Worker {
 	released(place: number): Promise<Taken>
 	give(place: number): void
 	figures(): Promise<Figures>
+	/** By SIGKILL. Resolves when it has ended. */
+	kill(): Promise<void>
 	/** Lets it finish, and leave. */
 	stop(): Promise<Figures>
 }
@@ -317,6 +345,12 @@ export async function startWorker(given: WorkerOptions): Promise<Worker> {
 		admitted: (place) => hear(`admitted ${place}`) as Promise<Taken>,
 		released: (place) => hear(`released ${place}`) as Promise<Taken>,
 		give: (place) => child.send({ give: place }),
+		async kill() {
+			if (child.exitCode !== null || child.signalCode !== null) return
+			const ended = new Promise((resolve) => child.once('exit', resolve))
+			child.kill('SIGKILL')
+			await ended
+		},
 		figures: () => ask('figures'),
 		stop: () => ask('stop'),
 	}

@@ -659,7 +659,7 @@ const ODD: unknown[] = [
 test.each(['acquire', 'renew', 'join'])(
 	'an answer to %s that is none is an error of Redis, and never a permit',
 	async (operation) => {
-		for (const odd of ODD) {
+		async function meet(odd: unknown): Promise<void> {
 			const redis = scripted()
 			const limiter = redis.make({ redisTimeout: 50, whenUnavailable: 'reject' })
 			if (operation !== 'join') await limiter.run(() => {})
@@ -680,6 +680,7 @@ test.each(['acquire', 'renew', 'join'])(
 			redis.answers[operation] = right as () => unknown
 			limiter.close()
 		}
+		await Promise.all(ODD.map(meet))
 	},
 )
 

@@ -3,15 +3,16 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
-import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { limit } from '../../../adapters/express.js'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
 import {
 	describeRedis,
 	endAll,
+	type Pool,
 	type Server,
 	servers,
-	startOldServer,
+	startPool,
 	startWorker,
 } from '../../support/redis.js'
 
@@ -19,277 +20,310 @@ import {
 
 vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
-const LEASE = 1_000
+/** With a quarter of it Redis can be waited for through the pauses of a busy machine. */
+const LEASE = 2_000
 
-describeRedis.each(servers)('%s', (binary) => {
-	let server: Server
-	let admin: Redis
-	let names = 0
-	const ends: (() => unknown)[] = []
+/** Tests at a time. */
+const AT_ONCE = 4
 
-	beforeAll(async () => {
-		server = await startOldServer([], binary)
-		admin = new Redis(server.port, '127.0.0.1')
-	})
-	afterEach(async () => {
-		for (const end of ends.splice(0)) end()
-		server.resume()
-		await admin.flushall()
-	})
-	afterAll(() => {
-		admin.disconnect()
-		endAll()
-	})
+let names = 0
 
-	async function make(options: Partial<RedisLimiterOptions<{ url: string }>> = {}) {
-		const client = createClient({ socket: { host: '127.0.0.1', port: server.port } })
+/** A Redis of its own, and what a test needs with it. */
+class Bench {
+	readonly name = `keys ${++names}`
+	readonly books = `inflight:{keys%20${names}}`
+	readonly server: Server
+	readonly admin: Redis
+	readonly #ends: (() => unknown)[] = []
+
+	constructor(server: Server) {
+		this.server = server
+		this.admin = new Redis(server.port, '127.0.0.1')
+	}
+
+	readonly make = async (options: Partial<RedisLimiterOptions<{ url: string }>> = {}) => {
+		const client = createClient({ socket: { host: '127.0.0.1', port: this.server.port } })
 		client.on('error', () => {})
 		await client.connect()
+		const { lease = LEASE } = options
 		const limiter = redisLimiter({
 			client: client as unknown as RedisClient,
-			name: `keys ${names}`,
+			name: this.name,
 			capacity: 2,
-			lease: LEASE,
+			lease,
+			redisTimeout: lease / 4,
 			key: ({ url }) => (url === '/free' ? undefined : url),
 			...options,
 		})
-		ends.push(() => {
+		this.#ends.push(() => {
 			limiter.close()
 			client.destroy()
 		})
 		return limiter
 	}
 
-	/** Counts who is at work, by key. */
-	function gauge() {
-		const working = new Map<string, number>()
-		const seen = { most: 0, together: 0, served: 0 }
-		let all = 0
-		const work = (limiter: ReturnType<typeof redisLimiter>, key: string, ms: number): Promise<void> =>
-			limiter.run(
-				async () => {
-					working.set(key, (working.get(key) ?? 0) + 1)
-					seen.most = Math.max(seen.most, working.get(key) as number)
-					seen.together = Math.max(seen.together, ++all)
-					await sleep(ms)
-					working.set(key, (working.get(key) as number) - 1)
-					all--
-					seen.served++
-				},
-				{ key },
-			)
-		return { seen, work }
+	/** Some that have joined. */
+	readonly joined = async (size: number, options: Parameters<Bench['make']>[0] = {}) => {
+		const all = await Promise.all(Array.from({ length: size }, () => this.make(options)))
+		const join = (limiter: (typeof all)[0]) =>
+			vi.waitFor(() => limiter.run(() => {}, { key: 'warm' }), 10_000)
+		await Promise.all(all.map(join))
+		return all as [(typeof all)[0], (typeof all)[0]]
 	}
 
 	/** What the books have of keys and permits. */
-	async function left(): Promise<string[]> {
-		const fields = await admin.hkeys(`inflight:{keys%20${names}}`)
+	readonly left = async (): Promise<string[]> => {
+		const fields = await this.admin.hkeys(this.books)
 		return fields.filter((field) => field.startsWith('=') || field.includes(':'))
 	}
 
-	test('each key has its own permits and its own queue, in order', async () => {
-		names++
-		const fleet = [await make(), await make(), await make()]
-		const { seen, work } = gauge()
-		await Promise.all(fleet.map((limiter) => work(limiter, 'warm', 0)))
-		const all: Promise<void>[] = []
-		for (let i = 0; i < 60; i++) {
-			for (const key of ['a', 'b', 'c']) all.push(work(fleet[i % 3] as (typeof fleet)[0], key, 5))
-		}
-		await Promise.all(all)
-		expect(seen).toEqual({ most: 2, together: 6, served: 183 })
-		const [one, other] = fleet as [(typeof fleet)[0], (typeof fleet)[0]]
-		const held = [await one.acquire({ key: 'a' }), await one.acquire({ key: 'a' })]
-		const tokens: number[] = []
-		const waiting: Promise<void>[] = []
-		const come = async (place: number): Promise<void> => {
-			const permit = await (place % 2 ? one : other).acquire({ key: 'a' })
-			tokens[place] = permit.token
-			await sleep(5)
-			permit.release()
-		}
-		for (const place of [0, 1, 2, 3]) {
-			waiting.push(come(place))
-			await vi.waitFor(async () =>
-				expect(await admin.zcard(`inflight:{keys%20${names}}:queue`)).toBe(place + 1),
-			)
-		}
-		await other.run(() => {}, { key: 'b', maxWait: 0 })
-		for (const permit of held) permit.release()
-		await Promise.all(waiting)
-		expect(tokens).toEqual([...tokens].sort((x, y) => x - y))
-		await vi.waitFor(async () => expect(await left()).toEqual([]))
-		expect(one.stats()).toMatchObject({ keys: 0, active: 0, queued: 0 })
-	})
+	async end(): Promise<void> {
+		for (const end of this.#ends) end()
+		this.server.resume()
+		await this.admin.flushall()
+		this.admin.disconnect()
+	}
+}
 
-	test('hostile keys are but keys: none is another’s, and none leaves its place', async () => {
-		names++
-		const limiter = await make({ capacity: 1 })
-		const keys = [
-			...[
-				'',
-				' ',
-				'=',
-				':',
-				'=a',
-				'a:b',
-				'a:b:1',
-				'head',
-				'run',
-				'gen',
-				'*',
-				'?',
-				'[a-z]',
-				'{b}',
-				'}',
-				'\0',
-				'\n',
-			],
-			...[
-				'__proto__',
-				'constructor',
-				'é',
-				'e\u0301',
-				'\u{1F600}',
-				'\uD800',
-				'x'.repeat(1_000_000),
-				'-1',
-				'0',
-				'00',
-			],
-		]
-		const permits = await Promise.all(keys.map((key) => limiter.acquire({ key })))
-		for (const key of keys) {
-			await expect(limiter.acquire({ key, maxWait: 0 })).rejects.toMatchObject({ reason: 'timeout' })
+/** Counts who is at work, by key. */
+function gauge() {
+	const working = new Map<string, number>()
+	const seen = { most: 0, together: 0, served: 0 }
+	let all = 0
+	const work = (limiter: ReturnType<typeof redisLimiter>, key: string, ms: number): Promise<void> =>
+		limiter.run(
+			async () => {
+				working.set(key, (working.get(key) ?? 0) + 1)
+				seen.most = Math.max(seen.most, working.get(key) as number)
+				seen.together = Math.max(seen.together, ++all)
+				await sleep(ms)
+				working.set(key, (working.get(key) as number) - 1)
+				all--
+				seen.served++
+			},
+			{ key },
+		)
+	return { seen, work }
+}
+
+describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
+	let pool: Pool
+
+	beforeAll(async () => {
+		pool = await startPool(AT_ONCE, [], binary)
+	})
+	afterAll(endAll)
+
+	async function onBench(body: (bench: Bench) => Promise<void>): Promise<void> {
+		const server = await pool.take()
+		const bench = new Bench(server)
+		try {
+			await body(bench)
+		} finally {
+			await bench.end()
+			pool.give(server)
 		}
-		expect(await admin.keys('*')).toHaveLength(2)
-		for (const permit of permits) permit.release()
-		await vi.waitFor(async () => expect(await left()).toEqual([]))
-		await expect(() => limiter.acquire({ key: 3 as never })).rejects.toThrow('key must be a string; got 3')
-		await expect(() => limiter.acquire()).rejects.toThrow('key must be a string')
-		const plain = await make({ key: undefined as never, name: 'plain' })
-		await expect(() => plain.acquire({ key: 'a' })).rejects.toThrow('this one has none')
-	})
+	}
 
-	test('in a server: 429 with a queue of its own; undefined is not limited', async () => {
-		names++
-		const limiter = await make({ capacity: 1, maxQueue: 0 })
-		const go: (() => void)[] = []
-		const guard = limit(limiter)
-		const web = http.createServer((req, res) => guard(req, res, () => go.push(() => res.end('done'))))
-		await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve))
-		const url = `http://127.0.0.1:${(web.address() as AddressInfo).port}`
-		// Until it is known that nobody was there, nothing is free.
-		await vi.waitFor(() => limiter.run(() => {}, { key: 'warm' }), 3_000)
-		const rejected = vi.fn()
-		limiter.observe({ rejected })
-		const served = [fetch(`${url}/a`), fetch(`${url}/b`), fetch(`${url}/free`), fetch(`${url}/free`)]
-		await vi.waitFor(() => expect(go.length).toBe(4))
-		const full = await fetch(`${url}/a`)
-		expect(full.status).toBe(429)
-		expect(await full.json()).toMatchObject({ reason: 'queue-full' })
-		expect(rejected).toHaveBeenCalledWith(expect.objectContaining({ key: '/a', active: 1, queued: 0 }))
-		for (const end of go) end()
-		await Promise.all(served)
-		web.close()
-		web.closeAllConnections()
-	})
+	test('each key has its own permits and its own queue, in order', () =>
+		onBench(async ({ admin, books, joined, left }) => {
+			const fleet = await joined(3)
+			const { seen, work } = gauge()
+			const all: Promise<void>[] = []
+			for (let i = 0; i < 60; i++) {
+				for (const key of ['a', 'b', 'c']) all.push(work(fleet[i % 3] as (typeof fleet)[0], key, 5))
+			}
+			await Promise.all(all)
+			expect(seen).toEqual({ most: 2, together: 6, served: 180 })
+			const [one, other] = fleet as [(typeof fleet)[0], (typeof fleet)[0]]
+			const held = [await one.acquire({ key: 'a' }), await one.acquire({ key: 'a' })]
+			const tokens: number[] = []
+			const waiting: Promise<void>[] = []
+			const come = async (place: number): Promise<void> => {
+				const permit = await (place % 2 ? one : other).acquire({ key: 'a' })
+				tokens[place] = permit.token
+				await sleep(5)
+				permit.release()
+			}
+			for (const place of [0, 1, 2, 3]) {
+				waiting.push(come(place))
+				await vi.waitFor(async () => expect(await admin.zcard(`${books}:queue`)).toBe(place + 1))
+			}
+			await other.run(() => {}, { key: 'b', maxWait: 0 })
+			for (const permit of held) permit.release()
+			await Promise.all(waiting)
+			expect(tokens).toEqual([...tokens].sort((x, y) => x - y))
+			await vi.waitFor(async () => expect(await left()).toEqual([]), 5_000)
+			expect(one.stats()).toMatchObject({ keys: 0, active: 0, queued: 0 })
+		}))
 
-	test('a process that dies gives back what it held of each key; renewals cost no more with a thousand keys', async () => {
-		names++
-		const limiter = await make({ capacity: 1, maxWait: 5_000 })
-		await limiter.run(() => {}, { key: 'warm' })
-		const options = { name: `keys ${names}`, capacity: 1, lease: LEASE }
-		const worker = await startWorker({
-			port: server.port,
-			probePort: server.port,
-			concurrency: 0,
-			keys: 1_000,
-			options,
-		})
-		for (let place = 0; place < 1_000; place++) await worker.take(place)
-		await worker.admitted(999)
-		await admin.config('RESETSTAT')
-		await sleep(LEASE)
-		const sent = Number(/cmdstat_evalsha:calls=(\d+)/.exec(await admin.info('commandstats'))?.[1])
-		expect(sent).toBeLessThan(12)
-		const waiting = Array.from({ length: 1_000 }, (_, i) => limiter.run(() => {}, { key: `key ${i}` }))
-		await sleep(100)
-		const ended = new Promise((resolve) => worker.child.once('exit', resolve))
-		worker.child.kill('SIGKILL')
-		await ended
-		const since = performance.now()
-		await Promise.all(waiting)
-		expect(performance.now() - since).toBeLessThan(3 * LEASE)
-		await vi.waitFor(async () => expect(await left()).toEqual([]))
-	})
+	test('hostile keys are but keys: none is another’s, and none leaves its place', () =>
+		onBench(async ({ admin, make, joined, left }) => {
+			const [limiter] = await joined(1, { capacity: 1 })
+			const keys = [
+				...[
+					'',
+					' ',
+					'=',
+					':',
+					'=a',
+					'a:b',
+					'a:b:1',
+					'head',
+					'run',
+					'gen',
+					'*',
+					'?',
+					'[a-z]',
+					'{b}',
+					'}',
+					'\0',
+					'\n',
+				],
+				...[
+					'__proto__',
+					'constructor',
+					'é',
+					'e\u0301',
+					'\u{1F600}',
+					'\uD800',
+					'x'.repeat(1_000_000),
+					'-1',
+					'0',
+					'00',
+				],
+			]
+			const permits = await Promise.all(keys.map((key) => limiter.acquire({ key })))
+			for (const key of keys) {
+				await expect(limiter.acquire({ key, maxWait: 0 })).rejects.toMatchObject({ reason: 'timeout' })
+			}
+			expect(await admin.keys('*')).toHaveLength(2)
+			for (const permit of permits) permit.release()
+			await vi.waitFor(async () => expect(await left()).toEqual([]), 5_000)
+			await expect(() => limiter.acquire({ key: 3 as never })).rejects.toThrow('key must be a string; got 3')
+			await expect(() => limiter.acquire()).rejects.toThrow('key must be a string')
+			const plain = await make({ key: undefined as never, name: 'plain' })
+			await expect(() => plain.acquire({ key: 'a' })).rejects.toThrow('this one has none')
+		}))
 
-	test.each(['FLUSHALL', 'CLIENT KILL', 'a stall'])('through %s, for each key', async (what) => {
-		names++
-		const options = { whenUnavailable: 'reject', maxWait: 15_000, redisTimeout: 250 } as const
-		const [a, b] = [await make(options), await make(options)]
-		const { seen, work } = gauge()
-		const keys = Array.from({ length: 20 }, (_, i) => `key ${i}`)
-		await work(a, 'warm', 0)
-		const all = keys.flatMap((key) => [work(a, key, 1_500), work(a, key, 1_500)])
-		await vi.waitFor(() => expect(seen.together).toBe(40), 3_000)
-		if (what === 'FLUSHALL') await admin.flushall()
-		else if (what === 'CLIENT KILL') await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
-		else {
+	test('in a server: 429 with a queue of its own; undefined is not limited', () =>
+		onBench(async ({ joined }) => {
+			// Until it is known that nobody was there, nothing is free.
+			const [limiter] = await joined(1, { capacity: 1, maxQueue: 0 })
+			const go: (() => void)[] = []
+			const guard = limit(limiter)
+			const web = http.createServer((req, res) => guard(req, res, () => go.push(() => res.end('done'))))
+			await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve))
+			const url = `http://127.0.0.1:${(web.address() as AddressInfo).port}`
+			const rejected = vi.fn()
+			limiter.observe({ rejected })
+			const served = [fetch(`${url}/a`), fetch(`${url}/b`), fetch(`${url}/free`), fetch(`${url}/free`)]
+			await vi.waitFor(() => expect(go.length).toBe(4), 5_000)
+			const full = await fetch(`${url}/a`)
+			expect(full.status).toBe(429)
+			expect(await full.json()).toMatchObject({ reason: 'queue-full' })
+			expect(rejected).toHaveBeenCalledWith(expect.objectContaining({ key: '/a', active: 1, queued: 0 }))
+			for (const end of go) end()
+			await Promise.all(served)
+			web.close()
+			web.closeAllConnections()
+		}))
+
+	test('a process that dies gives back what it held of each key; renewals cost no more with a thousand keys', () =>
+		onBench(async ({ server, admin, name, joined, left }) => {
+			const [limiter] = await joined(1, { capacity: 1, maxWait: 10_000 })
+			const options = { name, capacity: 1, lease: LEASE }
+			const worker = await startWorker({
+				port: server.port,
+				probePort: server.port,
+				concurrency: 0,
+				keys: 1_000,
+				options,
+			})
+			for (let place = 0; place < 1_000; place++) await worker.take(place)
+			await worker.admitted(999)
+			await admin.config('RESETSTAT')
+			await sleep(LEASE)
+			const sent = Number(/cmdstat_evalsha:calls=(\d+)/.exec(await admin.info('commandstats'))?.[1])
+			expect(sent).toBeLessThan(12)
+			const waiting = Array.from({ length: 1_000 }, (_, i) => limiter.run(() => {}, { key: `key ${i}` }))
+			await sleep(100)
+			await worker.kill()
+			const since = performance.now()
+			await Promise.all(waiting)
+			expect(performance.now() - since).toBeLessThan(3 * LEASE)
+			await vi.waitFor(async () => expect(await left()).toEqual([]), 5_000)
+		}))
+
+	test.each(['FLUSHALL', 'CLIENT KILL', 'a stall'])('through %s, for each key', (what) =>
+		onBench(async ({ server, admin, joined, left }) => {
+			const [a, b] = await joined(2, { whenUnavailable: 'reject', maxWait: 15_000 })
+			const { seen, work } = gauge()
+			const keys = Array.from({ length: 20 }, (_, i) => `key ${i}`)
+			const all = keys.flatMap((key) => [work(a, key, LEASE), work(a, key, LEASE)])
+			await vi.waitFor(() => expect(seen.together).toBe(40), 3_000)
+			if (what === 'FLUSHALL') await admin.flushall()
+			else if (what === 'CLIENT KILL') await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+			else {
+				server.pause()
+				setTimeout(() => server.resume(), 700)
+			}
+			await sleep(what === 'a stall' ? 900 : 0)
+			await vi.waitFor(() => b.run(() => {}, { key: 'other' }), 5_000)
+			for (const key of keys) all.push(work(b, key, 5), work(a, key, 5))
+			await Promise.all(all)
+			expect(seen).toMatchObject({ most: 2, served: 80 })
+			await vi.waitFor(async () => expect(await left()).toEqual([]), 3_000)
+		}),
+	)
+
+	test('Redis away: each process goes on with what it held of a key', () =>
+		onBench(async ({ server, joined }) => {
+			const [a, b] = await joined(2, { lease: 4_000, redisTimeout: 500 })
+			const held = [
+				await a.acquire({ key: 'a' }),
+				await a.acquire({ key: 'a' }),
+				await b.acquire({ key: 'b' }),
+			]
+			await sleep(1_500)
 			server.pause()
-			setTimeout(() => server.resume(), 500)
-		}
-		await sleep(what === 'a stall' ? 700 : 0)
-		await vi.waitFor(() => b.run(() => {}, { key: 'other' }), 5_000)
-		for (const key of keys) all.push(work(b, key, 5), work(a, key, 5))
-		await Promise.all(all)
-		expect(seen).toMatchObject({ most: 2, served: 81 })
-		await vi.waitFor(async () => expect(await left()).toEqual([]), 3_000)
-	})
-
-	test('Redis away: each process goes on with what it held of a key', async () => {
-		names++
-		const [a, b] = [await make({ lease: 4_000 }), await make({ lease: 4_000 })]
-		const held = [await a.acquire({ key: 'a' }), await a.acquire({ key: 'a' }), await b.acquire({ key: 'b' })]
-		await sleep(1_500)
-		server.pause()
-		const [more, none] = [a.acquire({ key: 'a', maxWait: 1_000 }), b.acquire({ key: 'a', maxWait: 1_000 })]
-		none.catch(() => {})
-		await vi.waitFor(() => expect(a.available || b.available).toBe(false), 1_000)
-		held[0]?.release()
-		expect((await more).token).toBe(0)
-		await expect(none).rejects.toMatchObject({ reason: 'timeout' })
-		server.resume()
-		await vi.waitFor(() => expect(a.available && b.available).toBe(true), 3_000)
-		await expect(b.acquire({ key: 'a', maxWait: 100 })).rejects.toMatchObject({ reason: 'timeout' })
-		;(await more).release()
-		held[1]?.release()
-		held[2]?.release()
-		await b.run(() => {}, { key: 'a', weight: 2 })
-	})
+			const [more, none] = [a.acquire({ key: 'a', maxWait: 2_000 }), b.acquire({ key: 'a', maxWait: 2_000 })]
+			none.catch(() => {})
+			await vi.waitFor(() => expect(a.available || b.available).toBe(false), 2_000)
+			held[0]?.release()
+			expect((await more).token).toBe(0)
+			await expect(none).rejects.toMatchObject({ reason: 'timeout' })
+			server.resume()
+			await vi.waitFor(() => expect(a.available && b.available).toBe(true), 3_000)
+			await expect(b.acquire({ key: 'a', maxWait: 100 })).rejects.toMatchObject({ reason: 'timeout' })
+			;(await more).release()
+			held[1]?.release()
+			held[2]?.release()
+			await b.run(() => {}, { key: 'a', weight: 2 })
+		}))
 
 	// For as many as there may be: KEYS=100000 npx vitest run test/adapters/redis/keys.test.ts
-	test('20,000 keys: nothing is left of them', { timeout: 120_000 }, async () => {
-		names++
-		const keys = Number(process.env.KEYS ?? 20_000)
-		const fleet = await Promise.all([0, 1, 2, 3].map(() => make({ lease: 5_000 })))
-		for (const limiter of fleet) await limiter.run(() => {}, { key: 'warm' })
-		const memory = async () => Number(/used_memory:(\d+)/.exec(await admin.info('memory'))?.[1])
-		const before = await memory()
-		let next = 0
-		const since = performance.now()
-		const workers = fleet.flatMap((limiter) =>
-			Array.from({ length: 50 }, async () => {
-				while (next < keys) await limiter.run(() => {}, { key: `key ${next++}` })
-			}),
-		)
-		await Promise.all(workers)
-		const pace = Math.round(keys / ((performance.now() - since) / 1_000))
-		await Promise.all(fleet.map((limiter) => limiter.onIdle()))
-		expect(await left()).toEqual([])
-		process.stdout.write(`      ${keys} keys: ${pace} a second, ${(await memory()) - before} bytes left\n`)
-		expect((await memory()) - before).toBeLessThan(5_000_000)
-		for (const limiter of fleet)
-			expect(limiter.stats()).toMatchObject({ keys: 0, rejected: { unavailable: 0 } })
-	})
+	test('many keys: nothing is left of them', { timeout: 120_000 }, () =>
+		onBench(async ({ admin, joined, left }) => {
+			const keys = Number(process.env.KEYS ?? 5_000)
+			const fleet = await joined(4, { lease: 5_000 })
+			const memory = async () => Number(/used_memory:(\d+)/.exec(await admin.info('memory'))?.[1])
+			const before = await memory()
+			let next = 0
+			const since = performance.now()
+			const workers = fleet.flatMap((limiter) =>
+				Array.from({ length: 50 }, async () => {
+					while (next < keys) await limiter.run(() => {}, { key: `key ${next++}` })
+				}),
+			)
+			await Promise.all(workers)
+			const pace = Math.round(keys / ((performance.now() - since) / 1_000))
+			await Promise.all(fleet.map((limiter) => limiter.onIdle()))
+			expect(await left()).toEqual([])
+			process.stdout.write(`      ${keys} keys: ${pace} a second, ${(await memory()) - before} bytes left\n`)
+			expect((await memory()) - before).toBeLessThan(2_000_000)
+			for (const limiter of fleet)
+				expect(limiter.stats()).toMatchObject({ keys: 0, rejected: { unavailable: 0 } })
+		}),
+	)
 })

@@ -3,32 +3,27 @@ import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type RedisClient, redisLimiter } from '../../../adapters/redis/index.js'
-import { describeRedis, endAll, type Server, startOldServer } from '../../support/redis.js'
+import { describeRedis, endAll, type Pool, startPool } from '../../support/redis.js'
 
 vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
-describeRedis('the connection for messages is lost', () => {
-	let server: Server
-	let raw: Redis
+describeRedis('the connection for messages is lost', { concurrent: true }, () => {
+	let pool: Pool
 
 	beforeAll(async () => {
-		server = await startOldServer()
-		raw = new Redis(server.port, '127.0.0.1')
+		pool = await startPool(2)
 	})
-	afterAll(() => {
-		raw.disconnect()
-		endAll()
-	})
+	afterAll(endAll)
 
 	const clients = {
-		redis: async () => {
-			const client = createClient({ socket: { host: '127.0.0.1', port: server.port } })
+		redis: async (port: number) => {
+			const client = createClient({ socket: { host: '127.0.0.1', port } })
 			client.on('error', () => {})
 			await client.connect()
 			return { client: client as unknown as RedisClient, end: () => client.destroy() }
 		},
-		ioredis: async () => {
-			const client = new Redis(server.port, '127.0.0.1')
+		ioredis: async (port: number) => {
+			const client = new Redis(port, '127.0.0.1')
 			client.on('error', () => {})
 			return { client: client as RedisClient, end: () => client.disconnect() }
 		},
@@ -37,31 +32,37 @@ describeRedis('the connection for messages is lost', () => {
 	test.each(Object.keys(clients) as (keyof typeof clients)[])(
 		'%s: it is made again, and who was given a permit meanwhile learns of it',
 		async (kind) => {
-			const { client, end } = await clients[kind]()
-			const limiter = redisLimiter({ client, name: kind, capacity: 1, lease: 20_000 })
+			const { port } = await pool.take()
+			const raw = new Redis(port, '127.0.0.1')
+			const { client, end } = await clients[kind](port)
+			const limiter = redisLimiter({ client, name: kind, capacity: 1, lease: 12_000, redisTimeout: 2_000 })
 			const idle = redisLimiter({ client, name: `${kind} idle`, capacity: 1, lease: 500 })
-			await idle.run(() => {})
+			await Promise.all([
+				vi.waitFor(() => idle.run(() => {}), 5_000),
+				vi.waitFor(() => limiter.run(() => {}), 10_000),
+			])
 			const permit = await limiter.acquire()
 			const waiting = limiter.acquire()
-			await sleep(1_300)
+			const channels = () => raw.pubsub('CHANNELS', 'inflight:*')
+			await vi.waitFor(async () => expect(await raw.keys('*idle*')).toEqual([]), 5_000)
 			expect(limiter.queued).toBe(1)
 			const since = performance.now()
 			await raw.client('KILL', 'TYPE', 'PUBSUB')
 			permit.release()
 			const next = await waiting
-			// A renewal by itself would come after 5 s.
-			expect(performance.now() - since).toBeLessThan(3_000)
+			// A renewal by itself would come after 3 s.
+			expect(performance.now() - since).toBeLessThan(2_500)
 			next.release()
 			for (const one of [limiter, idle]) {
 				one.close()
 				await one.onIdle()
 			}
-			const channels = () => raw.pubsub('CHANNELS', 'inflight:*')
-			await vi.waitFor(async () => expect(await channels()).toEqual([]))
+			await vi.waitFor(async () => expect(await channels()).toEqual([]), 5_000)
 			// Nobody listens any more: nothing is subscribed again.
 			await raw.client('KILL', 'TYPE', 'PUBSUB')
 			await sleep(300)
 			expect(await channels()).toEqual([])
+			raw.disconnect()
 			end()
 		},
 	)

@@ -2,10 +2,8 @@
 // beginning and end of work.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { redisLimiter } from 'inflight-limit/redis'
-import { Cluster, Redis } from 'ioredis'
-import { createClient, createCluster } from 'redis'
 
-const { kind, port, cluster, probePort, id, concurrency, hold, even, block, clock, keys, options } =
+const { kind, port, cluster, probePort, id, concurrency, hold, turns, block, clock, keys, options } =
 	JSON.parse(/** @type {string} */ (process.argv[2]))
 if (clock) {
 	const { now } = Date
@@ -15,16 +13,26 @@ if (clock) {
 /** @type {number[] | undefined} */
 const ports = cluster
 
+/**
+ * Each process loads one of the two: that takes longer than all else at its start.
+ *
+ * @type {Record<'redis' | 'ioredis', () => Promise<{ client: any, probe: any }>>}
+ */
 const connect = {
-	redis: async () => {
+	async redis() {
+		const { createClient, createCluster } = await import('redis')
+		const single = (/** @type {number} */ port) => createClient({ socket: { host: '127.0.0.1', port } })
 		const client = ports
 			? createCluster({ rootNodes: ports.map((each) => ({ url: `redis://127.0.0.1:${each}` })) })
-			: createClient({ socket: { host: '127.0.0.1', port } })
+			: single(port)
 		client.on('error', () => {})
-		await client.connect()
-		return client
+		const probe = single(probePort)
+		probe.on('error', () => {})
+		await Promise.all([client.connect(), probe.connect()])
+		return { client, probe }
 	},
-	ioredis: async () => {
+	async ioredis() {
+		const { Cluster, Redis } = await import('ioredis')
 		const client = ports
 			? new Cluster(
 					ports.map((each) => ({ host: '127.0.0.1', port: each })),
@@ -32,11 +40,19 @@ const connect = {
 				)
 			: new Redis(port, '127.0.0.1')
 		client.on('error', () => {})
-		return client
+		return { client, probe: new Redis(probePort, '127.0.0.1') }
 	},
 }
-const client = await connect[/** @type {'redis' | 'ioredis'} */ (kind)]()
-const probe = new Redis(probePort, '127.0.0.1')
+const { client, probe } = await connect[/** @type {'redis' | 'ioredis'} */ (kind)]()
+
+/** @param {any} of @param {string} script @param {string[]} keys @param {unknown[]} args */
+function run(of, script, keys, ...args) {
+	const words = args.map(String)
+	return kind === 'redis'
+		? of.eval(script, { keys, arguments: words })
+		: of.eval(script, keys.length, ...keys, ...words)
+}
+
 process.on('warning', () => {})
 
 /**
@@ -64,31 +80,39 @@ let running = true
 const seen = { done: 0, rejected: 0, lost: 0, workAfterLoss: 0, available: true }
 /** @type {number[]} */
 const waits = []
+/** @type {number[]} */
+const turnsWaited = []
+
+/** The last token that Redis has given, as one looks that is asked right behind another command. */
+const LAST_TOKEN = `
+local _, _, _, token = struct.unpack('dddd', redis.call('HGET', KEYS[1], 'head') or string.rep('\\0', 32))
+return token
+`
+
+/** @returns {Promise<number>} */
+function lastToken() {
+	return run(client, LAST_TOKEN, [`inflight:{${encodeURIComponent(options.name)}}`])
+}
 
 async function work() {
 	while (running) {
 		const since = performance.now()
 		let permit
 		try {
-			permit = await limiter.acquire()
+			// Before the first, it has not joined yet: what is asked of Redis is not asked at once.
+			const counted = turns && seen.done > 0
+			const admission = limiter.acquire()
+			const [admitted, before] = await Promise.all([admission, counted ? lastToken() : 0])
+			permit = admitted
+			if (counted) turnsWaited.push(permit.token - before)
 		} catch {
 			seen.rejected++
 			await sleep(20)
 			continue
 		}
 		waits.push(performance.now() - since)
-		await probe.eval(
-			ENTER,
-			4,
-			'working',
-			'most',
-			'over',
-			'log',
-			id,
-			String(options.capacity),
-			String(permit.token),
-		)
-		const until = performance.now() + hold * (even ? 1 : 0.5 + Math.random())
+		await run(probe, ENTER, ['working', 'most', 'over', 'log'], id, options.capacity, permit.token)
+		const until = performance.now() + hold * (0.5 + Math.random())
 		let last = performance.now()
 		while (performance.now() < until) {
 			await sleep(Math.min(10, hold))
@@ -101,7 +125,7 @@ async function work() {
 			if (performance.now() - last > (options.lease ?? 10_000)) seen.workAfterLoss++
 			last = performance.now()
 		}
-		await probe.eval(LEAVE, 1, 'working', id)
+		await run(probe, LEAVE, ['working'], id)
 		permit.release()
 		seen.done++
 	}
@@ -131,7 +155,7 @@ const taken = new Map()
  */
 async function take(place, hold) {
 	const admission = limiter.acquire(keyOf(place))
-	const answered = /** @type {{ ping(): Promise<unknown> }} */ (client).ping()
+	const answered = client.ping()
 	answered.then(() => process.send?.({ arrived: place }))
 	const { token, release } = await admission
 	const at = now()
@@ -148,13 +172,14 @@ const workers = Array.from({ length: concurrency }, work)
 process.on('message', async (/** @type {any} */ message) => {
 	if ('take' in message) take(message.take, message.hold)
 	if ('give' in message) taken.get(message.give)?.()
-	if ('figures' in message) process.send?.({ figures: { ...seen, stats: limiter.stats(), waits } })
+	if ('figures' in message)
+		process.send?.({ figures: { ...seen, stats: limiter.stats(), waits, turns: turnsWaited } })
 	if ('stop' in message) {
 		running = false
 		await Promise.all(workers)
 		limiter.close()
 		await limiter.onIdle()
-		process.send?.({ figures: { ...seen, stats: limiter.stats(), waits } })
+		process.send?.({ figures: { ...seen, stats: limiter.stats(), waits, turns: turnsWaited } })
 		process.exit()
 	}
 })

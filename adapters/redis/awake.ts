@@ -1,0 +1,25 @@
+/*
+ * The timers of a limiter keep no process alive: a server that has closed can end. A caller that
+ * awaits a permit outside of requests is different. If nothing else is alive, Node would end the
+ * process in the middle of it, though the wait has a bound.
+ */
+
+/** The longest timer that there is, in ms. */
+const LONGEST = 2 ** 31 - 1
+
+let waits = 0
+let timer: ReturnType<typeof setTimeout> | undefined
+
+function arm(): void {
+	timer = setTimeout(arm, LONGEST)
+}
+
+/** Keeps the process alive until `wait` settles. */
+export async function awake<T>(wait: Promise<T>): Promise<T> {
+	if (++waits === 1) arm()
+	try {
+		return await wait
+	} finally {
+		if (--waits === 0) clearTimeout(timer)
+	}
+}
