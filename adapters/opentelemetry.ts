@@ -36,6 +36,8 @@ const ERROR_TYPE = 'error.type'
  *
  * - up-down counters `inflight_limit.capacity` and `inflight_limit.active` in `{permit}`,
  *   `inflight_limit.queued` in `{request}`, `inflight_limit.key.count` in `{key}`;
+ * - gauges, with the option `eventLoop`: `inflight_limit.event_loop.delay` in `s`,
+ *   `inflight_limit.event_loop.utilization` and `inflight_limit.overloaded` (0 or 1) in `1`;
  * - counters `inflight_limit.admitted`, `.completed`, `.abandoned`, `.rejected` (by `error.type`,
  *   the reason) in `{request}`;
  * - histograms `inflight_limit.wait.duration` (of the admitted) and `inflight_limit.hold.duration`
@@ -90,6 +92,18 @@ export function openTelemetryMetrics({
 		description: 'Requests rejected, by reason.',
 		unit: '{request}',
 	})
+	const delay = meter.createObservableGauge('inflight_limit.event_loop.delay', {
+		description: 'For how long the event loop has worked without waiting for events.',
+		unit: 's',
+	})
+	const utilization = meter.createObservableGauge('inflight_limit.event_loop.utilization', {
+		description: 'The part of the last second in which the event loop was at work.',
+		unit: '1',
+	})
+	const overloaded = meter.createObservableGauge('inflight_limit.overloaded', {
+		description: '1: in the last second, requests were rejected as the event loop was late.',
+		unit: '1',
+	})
 	const advice = { explicitBucketBoundaries: BOUNDARIES }
 	const wait = meter.createHistogram('inflight_limit.wait.duration', {
 		description: 'How long the admitted waited.',
@@ -125,12 +139,20 @@ export function openTelemetryMetrics({
 			result.observe(admitted, stats.admitted, attributes)
 			result.observe(completed, stats.completed, attributes)
 			result.observe(abandoned, stats.abandoned, attributes)
+			if (stats.eventLoop !== undefined) {
+				result.observe(delay, stats.eventLoop.delay / 1000, attributes)
+				result.observe(utilization, stats.eventLoop.utilization, attributes)
+				result.observe(overloaded, Number(stats.eventLoop.overloaded), attributes)
+			}
 			for (const [reason, count] of Object.entries(stats.rejected)) {
 				result.observe(rejected, count, { ...attributes, [ERROR_TYPE]: reason })
 			}
 		}
 	}
-	const observables = [capacity, active, queued, keys, admitted, completed, abandoned, rejected]
+	const observables = [
+		...[capacity, active, queued, keys, admitted, completed, abandoned, rejected],
+		...[delay, utilization, overloaded],
+	]
 	meter.addBatchObservableCallback(observe, observables)
 	return () => {
 		free()

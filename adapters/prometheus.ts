@@ -21,8 +21,8 @@ export interface PrometheusOptions {
 /** The upper bounds of the histograms' buckets, in seconds. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 
-/** The metrics that are read from `stats()` at a scrape. */
-const GAUGES: [name: string, help: string, read: (stats: LimiterStats) => number][] = [
+/** The metrics that are read from `stats()` at a scrape; `undefined`: the limiter has none. */
+const GAUGES: [name: string, help: string, read: (stats: LimiterStats) => number | undefined][] = [
 	[
 		'inflight_limit_capacity',
 		'Permits there are; with a key, for each key.',
@@ -31,9 +31,24 @@ const GAUGES: [name: string, help: string, read: (stats: LimiterStats) => number
 	['inflight_limit_active', 'Permits held now.', (stats) => stats.active],
 	['inflight_limit_queued', 'Requests waiting now.', (stats) => stats.queued],
 	['inflight_limit_keys', 'Keys with a request at work or waiting now.', (stats) => stats.keys],
+	[
+		'inflight_limit_event_loop_delay_seconds',
+		'For how long the event loop has worked without waiting for events.',
+		({ eventLoop }) => eventLoop && eventLoop.delay / 1000,
+	],
+	[
+		'inflight_limit_event_loop_utilization_ratio',
+		'The part of the last second in which the event loop was at work.',
+		({ eventLoop }) => eventLoop?.utilization,
+	],
+	[
+		'inflight_limit_overloaded',
+		'1: in the last second, requests were rejected as the event loop was late.',
+		({ eventLoop }) => eventLoop && Number(eventLoop.overloaded),
+	],
 ]
 
-const COUNTERS: typeof GAUGES = [
+const COUNTERS: [name: string, help: string, read: (stats: LimiterStats) => number][] = [
 	['inflight_limit_admitted_total', 'Requests given a permit.', (stats) => stats.admitted],
 	[
 		'inflight_limit_completed_total',
@@ -51,7 +66,8 @@ const COUNTERS: typeof GAUGES = [
  * Shows limiters as metrics for Prometheus. All have the label `limiter`; none has a label for a
  * key:
  *
- * - gauges `inflight_limit_capacity`, `_active`, `_queued`, `_keys`;
+ * - gauges `inflight_limit_capacity`, `_active`, `_queued`, `_keys`; with the option `eventLoop` also
+ *   `_event_loop_delay_seconds`, `_event_loop_utilization_ratio` and `_overloaded` (0 or 1);
  * - counters `inflight_limit_admitted_total`, `_completed_total`, `_abandoned_total`,
  *   `_rejected_total` (by `reason`);
  * - histograms `inflight_limit_wait_seconds` (of the admitted) and `inflight_limit_hold_seconds`.
@@ -132,7 +148,10 @@ function createMetrics(registry: Registry): Metrics {
 				registers,
 				collect() {
 					this.reset()
-					for (const limiter of limiters) this.set({ limiter: limiter.name }, read(limiter.stats()))
+					for (const limiter of limiters) {
+						const value = read(limiter.stats())
+						if (value !== undefined) this.set({ limiter: limiter.name }, value)
+					}
 				},
 			}),
 	)

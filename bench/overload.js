@@ -1,10 +1,12 @@
 // `npm run bench:overload`: who goes on answering under overload. First in virtual time, where results repeat to the digit,
 // then on real Express servers. `--quick`: a shorter run; `--simulation` and `--real`: only that.
 // `npm run bench:overload -- family --seeds 1001..1012`: only `adaptive()`, on downstreams drawn at random from these seeds.
+// `npm run bench:overload -- crowd`: what `Retry-After` spares a crowd that obeys it.
 import { writeFileSync } from 'node:fs'
 import { Limiter } from 'inflight-limit'
 import { adaptive } from 'inflight-limit/adaptive'
 import { printMachine } from './harness.js'
+import { reportCrowd } from './overload/crowd.js'
 import { downstreams, peakOf } from './overload/downstream.js'
 import { drawing } from './overload/drawing.js'
 import { reportFamily, seedsOf } from './overload/family-report.js'
@@ -344,6 +346,8 @@ printMachine()
 if (process.argv[2] === 'family') {
 	const at = process.argv.indexOf('--seeds')
 	await reportFamily(seedsOf(at === -1 ? '1001..1012' : String(process.argv[at + 1])))
+} else if (process.argv[2] === 'crowd') {
+	await reportCrowd()
 } else {
 	if (!realOnly) {
 		for (const downstream of downstreams) await simulateAll(downstream)

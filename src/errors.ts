@@ -48,7 +48,7 @@ export class RejectedError extends Error implements Load {
 	readonly reason: RejectionReason
 	/**
 	 * In how many seconds to try again: an integer from 1 to 60, from the pace at which permits came
-	 * back lately.
+	 * back lately, and from those who were told to come back before.
 	 */
 	readonly retryAfter: number
 	/** The status to answer with. That of the limiter, if it has one; `503` otherwise. */

@@ -1,4 +1,5 @@
 export type { Controller, ControllerFactory, Sample } from './adaptive/controller.js'
+export type { EventLoopStats } from './adaptive/event-loop.js'
 export { RejectedError, type RejectionReason } from './errors.js'
 export { type AddressedRequest, type AddressKeyOptions, addressKey } from './http/address-key.js'
 export { requestDeadline, requestStart } from './http/deadlines.js'

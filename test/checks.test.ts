@@ -107,7 +107,7 @@ const refused: [unknown, ErrorConstructor, string][] = [
 ]
 
 const NAMES =
-	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, deadline, abandonedTimeout, stallTimeout, statusCode, serverTiming, rateLimitFields, name'
+	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, deadline, eventLoop, abandonedTimeout, stallTimeout, statusCode, serverTiming, rateLimitFields, name'
 
 describe.each([
 	['Limiter', (given: unknown) => new Limiter(given as number), NAMES],

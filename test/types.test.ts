@@ -183,7 +183,7 @@ describe.each(Object.entries(compilers))('%s', (name, tsc) => {
 			semaphore.giveBack(1)
 			// @ts-expect-error
 			semaphore.drop
-			type Members = 'name' | 'abandonedTimeout' | 'stallTimeout' | 'statusCode' | 'serverTiming' | 'rateLimitFields' | 'capacity' | 'active' | 'queued' | 'stats' | 'observe' | 'resize' | 'close' | 'onIdle' | 'acquire' | 'run'
+			type Members = 'name' | 'abandonedTimeout' | 'stallTimeout' | 'statusCode' | 'serverTiming' | 'rateLimitFields' | 'capacity' | 'active' | 'queued' | 'overloaded' | 'stats' | 'observe' | 'resize' | 'close' | 'onIdle' | 'acquire' | 'run'
 			export const none: Exclude<keyof Limiter, Members> extends never ? true : false = true
 			export const all: Exclude<Members, keyof Limiter> extends never ? true : false = true
 		`

@@ -1,4 +1,4 @@
-import { checkCapacity, checkFunction, checkInteger, outOfRange, wrongType } from '../checks.js'
+import { checkBoolean, checkCapacity, checkFunction, checkInteger, outOfRange, wrongType } from '../checks.js'
 import type { Outcome } from '../stats/observer.js'
 
 /** A request that is over, as a controller is told of it. */
@@ -26,10 +26,10 @@ export interface Controller {
 	/** @returns the capacity from now on: an integer from 1. */
 	sample(sample: Sample): number
 	/**
-	 * Asked at each arrival, when there, with what the limiter's own functions are given: `true` rejects it at once,
-	 * whatever room there is.
+	 * Whether requests are rejected while the event loop is late, unless the option `eventLoop` of the limiter says
+	 * otherwise. Default: `false`.
 	 */
-	refuses?(request: object): boolean
+	readonly eventLoop?: boolean
 }
 
 /** Makes the controller of a limiter; with `key`, one for each key. */
@@ -42,13 +42,13 @@ export function checkController(factory: ControllerFactory): Controller {
 		const remedy = typeof controller === 'function' ? 'call it, as in capacity: adaptive()' : undefined
 		throw wrongType('what capacity returns', 'a controller', controller, remedy)
 	}
-	const { initial, max = Number.POSITIVE_INFINITY, sample, refuses } = controller as Controller
+	const { initial, max = Number.POSITIVE_INFINITY, sample, eventLoop = false } = controller as Controller
 	checkCapacity(max, 1, 'max of a controller')
 	checkInteger('initial of a controller', initial, 1, false)
 	if (initial > max) throw outOfRange('initial of a controller', `at most its max, ${max}`, initial)
 	if (sample === undefined) throw wrongType('sample of a controller', 'a function', sample)
 	checkFunction('sample of a controller', sample)
-	checkFunction('refuses of a controller', refuses)
+	checkBoolean('eventLoop of a controller', eventLoop)
 	return controller as Controller
 }
 

@@ -29,10 +29,34 @@ const PAUSE = 1
  */
 const EMPTY_TURNS = 3
 
+/** For so long after the last rejection, in ms, it counts as overloaded: one that asks only now and then should see it. */
+const LATELY = 1_000
+
+/** Its utilization is that of the last second, at least, in ms. */
+const WINDOW = 1_000
+
+/** How the event loop does: a plain object, fit for JSON. */
+export interface EventLoopStats {
+	/**
+	 * For how long it has worked without waiting for events, in ms, as far as its requests show: what
+	 * comes now may have waited so long in the kernel. 0 if it has waited since.
+	 */
+	delay: number
+	/** The part of the last second, or a little more, in which it was at work: from 0 to 1. */
+	utilization: number
+	/** Whether it was so late in the last second that requests were rejected. */
+	overloaded: boolean
+}
+
+/** For how long the loop has waited for events and has worked since it began, in ms. */
+interface Times {
+	readonly idle: number
+	readonly active: number
+}
+
 /** What a monitor needs of the process. */
 export interface LoopClock {
-	/** For how long the loop has waited for events and has worked since it began, in ms. */
-	times(): { readonly idle: number; readonly active: number }
+	times(): Times
 	/** Calls `run` in the next turn of the loop. */
 	nextTurn(run: () => void): void
 }
@@ -70,6 +94,11 @@ export class EventLoopMonitor {
 	/** The time at work at the arrival before, and the longest between two since the pause, in ms. */
 	#activeBefore = 0
 	#longest = 0
+	/** The time of the last rejection, in ms since the loop began. */
+	#rejectedAt = Number.NEGATIVE_INFINITY
+	/** The loop's times when the last two windows began. */
+	#window: Times = { idle: 0, active: 0 }
+	#windowBefore: Times = this.#window
 
 	constructor(clock: LoopClock = processClock) {
 		this.#clock = clock
@@ -80,14 +109,44 @@ export class EventLoopMonitor {
 		return this.#drain !== undefined
 	}
 
+	/** Whether requests were rejected in the last second. */
+	get overloaded(): boolean {
+		const { idle, active } = this.#clock.times()
+		return idle + active - this.#rejectedAt < LATELY
+	}
+
+	stats(): EventLoopStats {
+		const times = this.#clock.times()
+		this.#beginWindow(times)
+		const { idle, active } = times
+		const before = this.#windowBefore
+		const time = idle + active - before.idle - before.active
+		return {
+			delay: idle - this.#idleThen < PAUSE ? active - this.#activeThen : 0,
+			utilization: time > 0 ? (active - before.active) / time : 0,
+			overloaded: this.overloaded,
+		}
+	}
+
 	/**
 	 * To be asked once for each request that arrives.
 	 *
 	 * @returns whether it has waited behind many others in the kernel, and should be rejected.
 	 */
 	isLate(request: object): boolean {
+		const late = this.#isLate(request)
+		if (late) {
+			const { idle, active } = this.#clock.times()
+			this.#rejectedAt = idle + active
+		}
+		return late
+	}
+
+	#isLate(request: object): boolean {
 		if (this.#drain !== undefined && this.#stillStands(this.#drain, request)) return true
-		const { idle, active } = this.#clock.times()
+		const times = this.#clock.times()
+		this.#beginWindow(times)
+		const { idle, active } = times
 		if (idle - this.#idleThen >= PAUSE) {
 			this.#idleThen = idle
 			this.#activeThen = active
@@ -114,6 +173,13 @@ export class EventLoopMonitor {
 		this.#drain = drain
 		this.#clock.nextTurn(() => this.#watch(drain))
 		return this.#stillStands(drain, request)
+	}
+
+	#beginWindow(times: Times): void {
+		const { idle, active } = this.#window
+		if (times.idle + times.active - idle - active < WINDOW) return
+		this.#windowBefore = this.#window
+		this.#window = times
 	}
 
 	#stillStands(drain: Drain, request: object): boolean {

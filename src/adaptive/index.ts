@@ -1,7 +1,6 @@
 import { checkOptions } from '../checks.js'
 import { aimd } from './aimd.js'
 import { type Controller, type ControllerFactory, checkBounds } from './controller.js'
-import { eventLoop } from './event-loop.js'
 import { Search } from './search.js'
 
 export type { AimdOptions } from './aimd.js'
@@ -21,7 +20,7 @@ const OPTIONS = ['min', 'max', 'initial']
 
 /**
  * A capacity that finds itself: it begins with few, doubles them while more are answered in a second, and then stays near
- * the knee by looking a little above and a little below. Requests are also rejected while the event loop itself is late.
+ * the knee by looking a little above and a little below. Requests are also rejected while the event loop itself is late (the option `eventLoop`).
  *
  * ```ts
  * app.use(limit({ capacity: adaptive() }))
@@ -43,8 +42,8 @@ export function adaptive(options: AdaptiveOptions = {}): ControllerFactory {
 		return {
 			initial,
 			max,
+			eventLoop: true,
 			sample: (sample) => search.sample(sample),
-			refuses: (request) => eventLoop.isLate(request),
 		}
 	}
 }

@@ -1,4 +1,5 @@
 import { type ControllerFactory, checkController } from '../adaptive/controller.js'
+import { type EventLoopMonitor, type EventLoopStats, eventLoop } from '../adaptive/event-loop.js'
 import {
 	checkBoolean,
 	checkCapacity,
@@ -38,6 +39,8 @@ export interface LimiterStats extends Counts {
 	queued: number
 	/** Keys with a request at work or waiting now; 0 without `key`. */
 	keys: number
+	/** The event loop, if requests are rejected while it is late: only with the option `eventLoop`. */
+	eventLoop?: EventLoopStats
 }
 
 /** A task that takes part in a limit without being a request. */
@@ -78,6 +81,8 @@ export class Limiter implements Gate {
 	readonly #common: Common
 	/** How the capacity of each partition is found; `undefined` if it was given as a number. */
 	readonly #factory: ControllerFactory | undefined
+	/** By which requests are rejected while the event loop is late. */
+	readonly #loop: EventLoopMonitor | undefined
 	/** Without `key`, the only partition. */
 	readonly #partition: Partition
 	/** With `key`, the partitions in which a request is at work or waits. */
@@ -103,6 +108,8 @@ export class Limiter implements Gate {
 		this.#factory = typeof capacity === 'function' ? capacity : undefined
 		const controller = this.#factory && checkController(this.#factory)
 		this.#capacity = controller?.initial ?? checkCapacity(capacity, 1)
+		const { eventLoop: byLoop = controller?.eventLoop ?? false } = given
+		this.#loop = checkBoolean('eventLoop', byLoop) ? eventLoop : undefined
 		checkMaxQueue(maxQueue)
 		checkDuration('maxWait', maxWait)
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
@@ -151,6 +158,15 @@ export class Limiter implements Gate {
 		return queued
 	}
 
+	/**
+	 * Whether a request was rejected in the last second as the event loop was late, by any limiter of
+	 * this process: for the route that tells a load balancer whether to send more. Always `false`
+	 * without the option `eventLoop`.
+	 */
+	get overloaded(): boolean {
+		return this.#loop?.overloaded === true
+	}
+
 	/** The figures now, as a new plain object. */
 	stats(): LimiterStats {
 		const { capacity } = this
@@ -160,6 +176,7 @@ export class Limiter implements Gate {
 			active: this.active,
 			queued: this.queued,
 			keys: this.#partitions.size,
+			...(this.#loop && { eventLoop: this.#loop.stats() }),
 			...this.#common.figures.counts(),
 		}
 	}
@@ -263,7 +280,7 @@ export class Limiter implements Gate {
 			partition = this.#partitions.get(key) ?? this.#newPartition(key)
 		}
 		const weight = weightOf === undefined ? 1 : partition.checkWeight(weightOf(request))
-		if (partition.isOverloaded(request)) return partition.reject('overloaded', weight)
+		if (!this.#closed && this.#loop?.isLate(request)) return partition.reject('overloaded', weight)
 		const rank = this.#common.scheduling?.rank(request, weight)
 		const left =
 			deadline === undefined ? Number.POSITIVE_INFINITY : checkDeadline(deadline(request)) - Date.now()

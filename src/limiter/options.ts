@@ -36,6 +36,12 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	 */
 	deadline?(request: Request): number | undefined
 	/**
+	 * Reject what comes while the event loop is late, whatever room there is (`overloaded`): when
+	 * handlers compute more than they wait, requests queue in the kernel, where a capacity doesn't
+	 * bound them. Default: `false`; `true` with `adaptive()`.
+	 */
+	eventLoop?: boolean | undefined
+	/**
 	 * How long a handler may hold its permit after its client left, in ms, from 0 (not at all) to
 	 * 2^31 - 1; `Infinity`: no bound. Default: `30_000`.
 	 */
@@ -72,6 +78,7 @@ export const LIMITER_OPTIONS: readonly string[] = [
 	'skip',
 	...QUEUE_OPTIONS,
 	'deadline',
+	'eventLoop',
 	'abandonedTimeout',
 	'stallTimeout',
 	'statusCode',

@@ -88,11 +88,6 @@ export class Partition {
 		return Math.min(checkWeight(weight, controller.max ?? Number.POSITIVE_INFINITY), this.#permits.capacity)
 	}
 
-	/** Whether the controller rejects a request for a reason of its own: the event loop is late. */
-	isOverloaded(request: object): boolean {
-		return this.#controller?.refuses?.(request) === true && !this.#permits.closed
-	}
-
 	/**
 	 * Admits a request, queues it, or rejects it.
 	 *

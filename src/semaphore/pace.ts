@@ -1,4 +1,6 @@
+import { now } from './clock.js'
 import type { Meter } from './permits.js'
+import { Returns } from './returns.js'
 
 /** Measurements of this age, in ms, count half. */
 const HALF_LIFE = 15_000
@@ -26,6 +28,9 @@ export class Pace implements Meter {
 	#since: number | undefined = undefined
 	#returned = 0
 	readonly #all: Pace | undefined
+	readonly #begun: number = now()
+	/** Those that were told to come back; `undefined` until one was. */
+	#returns: Returns | undefined = undefined
 
 	/**
 	 * @param all - a pace that gets all measurements of several ones, and is used by those that have
@@ -57,13 +62,13 @@ export class Pace implements Meter {
 		this.#returned = 0
 	}
 
-	/** Adds a measurement: in the `time` ms until `now`, without room, `permits` came back. */
-	add(permits: number, time: number, now: number): void {
-		const weight = 0.5 ** ((now - this.#at) / HALF_LIFE)
+	/** Adds a measurement: in the `time` ms until then, without room, `permits` came back. */
+	add(permits: number, time: number, until: number): void {
+		const weight = 0.5 ** ((until - this.#at) / HALF_LIFE)
 		this.#permits = weight * this.#permits + permits
 		this.#time = weight * this.#time + time
-		this.#at = now
-		this.#all?.add(permits, time, now)
+		this.#at = until
+		this.#all?.add(permits, time, until)
 	}
 
 	/** The time until `permits` more have come back, in ms; 0 if nothing was measured. */
@@ -78,5 +83,22 @@ export class Pace implements Meter {
 	secondsFor(permits: number): number {
 		if (this.#permits === 0 && this.#all !== undefined) return this.#all.secondsFor(permits)
 		return Math.min(60, Math.max(1, Math.ceil(Math.round(this.timeFor(permits)) / 1000)))
+	}
+
+	/**
+	 * The time after which to come back, for one that is rejected now, in s: an integer from 1 to 60;
+	 * 1 if nothing was measured. It is expected then: the next one is told a later time.
+	 *
+	 * @param weight - the permits that it wants.
+	 * @param wanted - the permits that the waiters want.
+	 * @param taken - the permits that were ever taken.
+	 */
+	promise(weight: number, wanted: number, taken: number, time: number): number {
+		this.update(time)
+		const pace = this.#permits === 0 && this.#all !== undefined ? this.#all : this
+		const each = pace.timeFor(1)
+		if (each === 0) return 1
+		this.#returns ??= new Returns(this.#begun)
+		return this.#returns.promise(weight, wanted, taken, each, time)
 	}
 }

@@ -53,6 +53,12 @@ export interface Meter {
 	update(time: number): void
 	/** The time until `permits` more have come back, in s: an integer from 1. */
 	secondsFor(permits: number): number
+	/**
+	 * In how many seconds one that wants `weight` permits should come back: an integer from 1. It is
+	 * expected then. `wanted` are the permits that the waiters want, `taken` those that were ever
+	 * taken.
+	 */
+	promise(weight: number, wanted: number, taken: number, time: number): number
 }
 
 /**
@@ -170,6 +176,8 @@ export class Permits<W extends Waiter> {
 	#capacity: number
 	#active = 0
 	#wanted = 0
+	/** Permits that were ever taken. */
+	#taken = 0
 	#closed = false
 	/**
 	 * Whether there has been no room since a caller found none. Otherwise, a release only changes the
@@ -223,6 +231,7 @@ export class Permits<W extends Waiter> {
 	tryAcquire(weight: number): Permit | undefined {
 		if (this.#active + weight > this.#capacity || this.queue.size > 0 || this.#closed) return undefined
 		this.#active += weight
+		this.#taken += weight
 		return new HeldPermit(this, weight, 0)
 	}
 
@@ -345,8 +354,14 @@ export class Permits<W extends Waiter> {
 
 	/** The error for a caller that wants `weight` permits and is rejected now. */
 	rejection(reason: RejectionReason, weight: number): RejectedError {
-		this.#meter.update(now())
-		return new RejectedError(reason, this.#meter.secondsFor(this.#wanted + weight), this)
+		const time = now()
+		// The former has left, the latter should come back to another process: neither is expected.
+		const expected = reason !== 'aborted' && reason !== 'closed'
+		if (!expected) this.#meter.update(time)
+		const seconds = expected
+			? this.#meter.promise(weight, this.#wanted, this.#taken, time)
+			: this.#meter.secondsFor(this.#wanted + weight)
+		return new RejectedError(reason, seconds, this)
 	}
 
 	/**
@@ -373,6 +388,7 @@ export class Permits<W extends Waiter> {
 			this.queue.take(waiter)
 			this.#wanted -= waiter.weight
 			this.#active += waiter.weight
+			this.#taken += waiter.weight
 			waiter.waited = time - waiter.waited
 			waiter.resolve(waiter)
 			if (waiter.bounds !== undefined) unbind(waiter, waiter.bounds)

@@ -8,9 +8,10 @@ import {
 } from '@opentelemetry/sdk-metrics'
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
 import express from 'express'
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { limit } from '../../adapters/express.js'
 import { openTelemetryMetrics } from '../../adapters/opentelemetry.js'
+import { eventLoop } from '../../src/adaptive/event-loop.js'
 import { enter, type Stay } from '../../src/limiter/gate.js'
 import { Limiter } from '../../src/limiter/limiter.js'
 import { request, until, workshop } from '../support/clients.js'
@@ -117,6 +118,19 @@ test('a server shows its limiter through the global provider, by instruments of 
 	}
 	server.closeAllConnections()
 	server.close()
+})
+
+test('with the option eventLoop, a limiter shows the event loop', async () => {
+	const stats = { delay: 250, utilization: 0.75, overloaded: false }
+	const spy = vi.spyOn(eventLoop, 'stats').mockReturnValue(stats)
+	openTelemetryMetrics({ limiters: [new Limiter({ capacity: 1, eventLoop: true })], meterProvider })
+	const of = 'inflight_limit.limiter.name=default'
+	expect(await exported()).toMatchObject({
+		[`inflight_limit.event_loop.delay s ${of}`]: 0.25,
+		[`inflight_limit.event_loop.utilization 1 ${of}`]: 0.75,
+		[`inflight_limit.overloaded 1 ${of}`]: 0,
+	})
+	spy.mockRestore()
 })
 
 test('the wait is an event on the active span, with its milliseconds', async () => {

@@ -3,6 +3,7 @@ import { type OpenMetricsContentType, Registry, register } from 'prom-client'
 import { afterEach, expect, test, vi } from 'vitest'
 import { limit } from '../../adapters/express.js'
 import { prometheusMetrics } from '../../adapters/prometheus.js'
+import { eventLoop } from '../../src/adaptive/event-loop.js'
 import { enter, type Stay } from '../../src/limiter/gate.js'
 import { Limiter } from '../../src/limiter/limiter.js'
 import { rawClient, request, until, workshop } from '../support/clients.js'
@@ -98,6 +99,21 @@ test('a server shows its limiter to a scrape, as it is then', async () => {
 	expect(((await sum('hold')) as number) * 1000).toBeCloseTo(holds.mean * 3, 3)
 	server.closeAllConnections()
 	server.close()
+})
+
+test('with the option eventLoop, a limiter shows the event loop; without it, not', async () => {
+	const registry = new Registry()
+	const stats = { delay: 250, utilization: 0.75, overloaded: true }
+	const spy = vi.spyOn(eventLoop, 'stats').mockReturnValue(stats)
+	const limiters = [new Limiter({ capacity: 1, eventLoop: true, name: 'watched' }), new Limiter(1)]
+	prometheusMetrics({ limiters, registry })
+	const lines = (await registry.metrics()).match(/^inflight_limit_(event_loop|overloaded).*/gm)
+	expect(lines).toEqual([
+		'inflight_limit_event_loop_delay_seconds{limiter="watched"} 0.25',
+		'inflight_limit_event_loop_utilization_ratio{limiter="watched"} 0.75',
+		'inflight_limit_overloaded{limiter="watched"} 1',
+	])
+	spy.mockRestore()
 })
 
 test('the buckets are fit for 1 ms to 60 s', async () => {

@@ -5,6 +5,7 @@ import { type Scenario, simulate } from '../../bench/overload/simulation.js'
 import { adaptive, aimd, type Controller, type Sample } from '../../src/adaptive/index.js'
 import { enter, type Stay } from '../../src/limiter/gate.js'
 import { Limiter } from '../../src/limiter/limiter.js'
+import type { LimiterOptions } from '../../src/limiter/options.js'
 import { settle } from '../support/gate.js'
 
 const present = new AbortController().signal
@@ -145,12 +146,19 @@ test('no more wait for a found capacity than bridge the gaps, unless maxQueue sa
 	expect([short.queued, long.queued]).toEqual([1, 5])
 })
 
-test('a controller can refuse at once', async () => {
-	const limiter = new Limiter({ capacity: obeying(() => 2, { refuses: () => true }) })
-	expect(limiter[enter]({}, present)).toMatchObject({ error: { reason: 'overloaded' } })
-	expect(limiter.stats()).toMatchObject({ active: 0, rejected: { overloaded: 1 } })
-	limiter.close()
-	expect(limiter[enter]({}, present)).toMatchObject({ error: { reason: 'closed' } })
+test('a controller says whether requests are rejected while the event loop is late; the option comes first', () => {
+	const watches = (options: LimiterOptions) => new Limiter(options).stats().eventLoop !== undefined
+	expect(watches({ capacity: adaptive() })).toBe(true)
+	expect(watches({ capacity: adaptive(), eventLoop: false })).toBe(false)
+	expect(watches({ capacity: aimd() })).toBe(false)
+	expect(watches({ capacity: obeying(() => 2) })).toBe(false)
+	expect(watches({ capacity: obeying(() => 2, { eventLoop: true }) })).toBe(true)
+	expect(watches({ capacity: 2, eventLoop: true })).toBe(true)
+	expect(watches({ capacity: 2 })).toBe(false)
+	expect(new Limiter(2).overloaded).toBe(false)
+	expect(() => watches({ capacity: 2, eventLoop: 1 as never })).toThrow(
+		'eventLoop must be true or false; got 1',
+	)
 })
 
 test('what is no controller is refused when the limiter is made', () => {
@@ -170,7 +178,9 @@ test('what is no controller is refused when the limiter is made', () => {
 	)
 	expect(wrong(() => ({ initial: 1 }))).toThrow('sample of a controller must be a function; got undefined')
 	expect(wrong(() => ({ initial: 1, sample: 1 }))).toThrow(TypeError)
-	expect(wrong(() => ({ initial: 1, sample: () => 1, refuses: 1 }))).toThrow(TypeError)
+	expect(wrong(() => ({ initial: 1, sample: () => 1, eventLoop: 1 }))).toThrow(
+		'eventLoop of a controller must be true or false; got 1',
+	)
 	expect(() => new Limiter({ capacity: adaptive() }).resize(3)).toThrow('found by a controller')
 })
 

@@ -2,14 +2,16 @@ import { once } from 'node:events'
 import { Agent, createServer, get } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import { performance } from 'node:perf_hooks'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { limit } from '../../adapters/express.js'
 import { EventLoopMonitor, eventLoop } from '../../src/adaptive/event-loop.js'
 import { adaptive } from '../../src/adaptive/index.js'
+import { enter } from '../../src/limiter/gate.js'
+import { Limiter } from '../../src/limiter/limiter.js'
 
 /** A monitor of its own, and the loop that it watches: its times and turns are the test's. */
-function loop() {
-	const times = { idle: 0, active: 60_000 }
+function loop(active = 60_000) {
+	const times = { idle: 0, active }
 	let next: (() => void)[] = []
 	const monitor = new EventLoopMonitor({ times: () => ({ ...times }), nextTurn: (run) => next.push(run) })
 	return {
@@ -70,6 +72,35 @@ describe('by the loop’s own times', () => {
 		expect(loop().arrivals(1000, 19, 1)).not.toContain(true)
 	})
 
+	test('its state: for how long it has not paused, how busy it was, and whether it rejected in the last second', () => {
+		const { monitor, arrivals, turns } = loop(0)
+		expect(monitor.stats()).toEqual({ delay: 0, utilization: 0, overloaded: false })
+		arrivals(1, 0, 600)
+		arrivals(6, 10)
+		expect(monitor.stats()).toEqual({ delay: 60, utilization: 60 / 660, overloaded: false })
+		while (!arrivals(1, 10)[0]);
+		expect(monitor.stats()).toMatchObject({ delay: 120, overloaded: true })
+		turns(5)
+		// It has paused, and nothing was rejected since.
+		arrivals(1, 0, 999)
+		expect(monitor.stats()).toMatchObject({ delay: 0, overloaded: true })
+		expect(monitor.overloaded).toBe(true)
+		arrivals(1, 0, 1)
+		expect(monitor.stats()).toMatchObject({ delay: 0, overloaded: false })
+		expect(monitor.overloaded).toBe(false)
+	})
+
+	test('its utilization is that of the last second or two, whatever was before', () => {
+		const { monitor, arrivals } = loop(0)
+		arrivals(100, 1, 99)
+		expect(monitor.stats().utilization).toBeCloseTo(0.01)
+		arrivals(250, 1, 9)
+		expect(monitor.stats().utilization).toBeCloseTo(0.1)
+		// Nobody came, and nobody asked.
+		arrivals(1, 3600, 3600)
+		expect(monitor.stats().utilization).toBeCloseTo(0.5, 1)
+	})
+
 	test('one long pause of the process delays, but rejects nothing', () => {
 		const { monitor, arrivals } = loop()
 		monitor.isLate({})
@@ -110,36 +141,66 @@ describe('by the loop’s own times', () => {
 	})
 })
 
-test('on a real server, those who come after 100 ms of computing without a pause are rejected', async () => {
-	const middleware = limit({ capacity: adaptive() })
-	const server = createServer((req, res) => {
-		middleware(req, res, () => {
-			const end = performance.now() + 20
-			while (performance.now() < end);
-			res.end('ok')
+test.each([
+	['a capacity that finds itself', { capacity: adaptive() }],
+	['a fixed capacity', { capacity: 1000, eventLoop: true }],
+])(
+	'on a real server with %s, what comes after 100 ms of computing without a pause is rejected',
+	async (_what, options) => {
+		const middleware = limit(options)
+		const server = createServer((req, res) => {
+			middleware(req, res, () => {
+				const end = performance.now() + 20
+				while (performance.now() < end);
+				res.end('ok')
+			})
 		})
-	})
-	await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-	const { port } = server.address() as AddressInfo
-	const ask = () =>
-		new Promise<string>((resolve) => {
-			const socket = connect(port, '127.0.0.1').setEncoding('latin1')
-			socket.write('GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
-			let text = ''
-			socket.on('data', (data) => (text += data)).on('close', () => resolve(text.slice(9, 12)))
-		})
-	try {
-		const statuses = await Promise.all(Array.from({ length: 20 }, ask))
-		// At least 100 ms of 20 each are let in, and the longest piece beside.
-		expect(statuses.filter((status) => status === '200').length).toBeGreaterThanOrEqual(5)
-		expect(statuses).toContain('503')
-		expect(middleware.limiter.active).toBe(0)
-		// The loop waits for a timer, so it has caught up.
-		await new Promise((resolve) => setTimeout(resolve, 20))
-		expect(await ask()).toBe('200')
-	} finally {
-		server.close()
-	}
+		await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+		const { port } = server.address() as AddressInfo
+		const ask = () =>
+			new Promise<string>((resolve) => {
+				const socket = connect(port, '127.0.0.1').setEncoding('latin1')
+				socket.write('GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+				let text = ''
+				socket.on('data', (data) => (text += data)).on('close', () => resolve(text.slice(9, 12)))
+			})
+		try {
+			// The loop waits for a timer, whatever it did before.
+			await new Promise((resolve) => setTimeout(resolve, 20))
+			const statuses = await Promise.all(Array.from({ length: 20 }, ask))
+			// 100 ms of 20 each are let in, and the longest piece beside; less what the clients take of this loop.
+			expect(statuses.filter((status) => status === '200').length).toBeGreaterThanOrEqual(3)
+			expect(statuses).toContain('503')
+			const { limiter } = middleware
+			expect(limiter.active).toBe(0)
+			expect(limiter.stats().rejected.overloaded).toBe(statuses.filter((status) => status === '503').length)
+			expect(limiter.overloaded).toBe(true)
+			const { utilization = 0, overloaded } = limiter.stats().eventLoop ?? {}
+			expect(overloaded).toBe(true)
+			expect(utilization).toBeGreaterThan(0)
+			expect(utilization).toBeLessThanOrEqual(1)
+			expect(new Limiter(3).overloaded).toBe(false)
+			// The loop waits for a timer, so it has caught up.
+			await new Promise((resolve) => setTimeout(resolve, 20))
+			expect(await ask()).toBe('200')
+		} finally {
+			server.close()
+		}
+	},
+)
+
+test('a closed limiter rejects with `closed`, and what is skipped is not asked about', () => {
+	const isLate = vi.spyOn(eventLoop, 'isLate').mockReturnValue(true)
+	const present = new AbortController().signal
+	const limiter = new Limiter({ capacity: 1, eventLoop: true, skip: (request) => 'skipped' in request })
+	expect(limiter[enter]({ skipped: true }, present)).toMatchObject({ tag: 'skipped' })
+	expect(isLate).not.toHaveBeenCalled()
+	expect(limiter[enter]({}, present)).toMatchObject({ error: { reason: 'overloaded' } })
+	expect(limiter.stats()).toMatchObject({ active: 0, rejected: { overloaded: 1 } })
+	limiter.close()
+	expect(limiter[enter]({}, present)).toMatchObject({ error: { reason: 'closed' } })
+	expect(isLate).toHaveBeenCalledTimes(1)
+	isLate.mockRestore()
 })
 
 test('on a real server, a job in the background that never lets the loop wait rejects hardly any', async () => {

@@ -13,7 +13,7 @@ export const limiters: Limiter[] = [
 	new Limiter({ capacity: () => ({ initial: 1, sample: ({ held }) => (held > 10 ? 1 : 2) }) }),
 ]
 
-export const controller: Controller = { initial: 3, max: 5, sample: (_sample: Sample) => 4 }
+export const controller: Controller = { initial: 3, max: 5, eventLoop: true, sample: (_sample: Sample) => 4 }
 
 // @ts-expect-error - a controller, not what makes one
 new Limiter({ capacity: controller })

@@ -4,6 +4,7 @@ import {
 	type Admission,
 	admission,
 	type DurationStats,
+	type EventLoopStats,
 	Limiter,
 	type LimiterOptions,
 	type LimiterStats,
@@ -68,6 +69,15 @@ export function limiter(): void {
 	holds<Equal<LimiterStats['capacity'], number | null>>()
 	holds<Equal<LimiterStats['rejected'], Record<RejectionReason, number>>>()
 	holds<Equal<LimiterStats['waits'], DurationStats>>()
+	holds<Equal<LimiterStats['eventLoop'], EventLoopStats | undefined>>()
+	holds<Equal<EventLoopStats, { delay: number; utilization: number; overloaded: boolean }>>()
+	new Limiter({ capacity: 3, eventLoop: true })
+	const ready: boolean = !limiter.overloaded
+	limiter.resize(ready ? 3 : 2)
+	// @ts-expect-error - read-only
+	limiter.overloaded = false
+	// @ts-expect-error - a limiter watches the one loop of its process
+	new Limiter({ capacity: 3, eventLoop: 100 })
 	holds<Equal<keyof DurationStats, 'count' | 'mean' | 'p50' | 'p90' | 'p99' | 'max'>>()
 
 	// @ts-expect-error - a capacity is required
