@@ -29,7 +29,8 @@ test('with room, next is called synchronously, once, and nothing is passed to it
 })
 
 test('200,000 requests whose handlers end at once drain through one permit without growing the stack', async () => {
-	const middleware = limit({ capacity: 1, maxQueue: Number.POSITIVE_INFINITY })
+	const { POSITIVE_INFINITY } = Number
+	const middleware = limit({ capacity: 1, maxQueue: POSITIVE_INFINITY, maxWait: POSITIVE_INFINITY })
 	const exchanges = Array.from({ length: 200_000 }, () => {
 		const req = new http.IncomingMessage({
 			prependListener() {},
