@@ -324,7 +324,15 @@ export class RedisLimiter implements Gate {
 			both ??= either(client, caller.signal)
 			return both
 		}
-		return { tag: 'admitted', waited, queued: ahead, available: 0, signalWith, leave }
+		return {
+			tag: 'admitted',
+			waited,
+			queued: ahead,
+			capacity: this.capacity,
+			available: 0,
+			signalWith,
+			leave,
+		}
 	}
 
 	/** A permit that tells the figures when it is given back. */

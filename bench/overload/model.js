@@ -24,7 +24,7 @@ const quarter = (capacity) => Math.ceil(capacity / 4)
 export const modelOf =
 	({ capacity: given, maxQueue = quarter }) =>
 	(clock) => {
-		const controller = typeof given === 'number' ? undefined : given()
+		const controller = typeof given === 'number' ? undefined : given.newController()
 		const room = typeof maxQueue === 'number' ? () => maxQueue : maxQueue
 		let capacity = typeof given === 'number' ? given : /** @type {any} */ (controller).initial
 		let active = 0

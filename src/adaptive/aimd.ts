@@ -37,7 +37,7 @@ export function aimd(options: AimdOptions = {}): ControllerFactory {
 	checkDuration('latency', latency)
 	if (typeof errors !== 'boolean') throw wrongType('errors', 'a boolean', errors)
 	const { min, max, initial } = checkBounds(20, options)
-	return (): Controller => {
+	const newController = (): Controller => {
 		let limit = initial
 		let shrunkAt = Number.NEGATIVE_INFINITY
 		return {
@@ -59,4 +59,5 @@ export function aimd(options: AimdOptions = {}): ControllerFactory {
 			},
 		}
 	}
+	return { newController }
 }

@@ -33,14 +33,16 @@ export interface Controller {
 }
 
 /** Makes the controller of a limiter; with `key`, one for each key. */
-export type ControllerFactory = () => Controller
+export interface ControllerFactory {
+	newController(): Controller
+}
 
 /** @throws TypeError, RangeError - what the factory returns is no controller. */
 export function checkController(factory: ControllerFactory): Controller {
-	const controller: unknown = factory()
+	checkFunction('newController', factory.newController)
+	const controller: unknown = factory.newController()
 	if (typeof controller !== 'object' || controller === null) {
-		const remedy = typeof controller === 'function' ? 'call it, as in capacity: adaptive()' : undefined
-		throw wrongType('what capacity returns', 'a controller', controller, remedy)
+		throw wrongType('what newController returns', 'a controller', controller)
 	}
 	const { initial, max = Number.POSITIVE_INFINITY, sample, eventLoop = false } = controller as Controller
 	checkCapacity(max, 1, 'max of a controller')

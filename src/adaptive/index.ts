@@ -37,7 +37,7 @@ const OPTIONS = ['min', 'max', 'initial']
 export function adaptive(options: AdaptiveOptions = {}): ControllerFactory {
 	checkOptions(options, OPTIONS)
 	const { min, max, initial } = checkBounds(4, options)
-	return (): Controller => {
+	const newController = (): Controller => {
 		const search = new Search(min, max, initial)
 		return {
 			initial,
@@ -46,4 +46,5 @@ export function adaptive(options: AdaptiveOptions = {}): ControllerFactory {
 			sample: (sample) => search.sample(sample),
 		}
 	}
+	return { newController }
 }

@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http'
+import type { RejectedError } from '../errors.js'
 import type { Gate } from '../limiter/gate.js'
 import type { Ticket } from './ticket.js'
 
@@ -14,21 +15,27 @@ import type { Ticket } from './ticket.js'
 const LARGEST = 999_999_999_999_999
 
 /** Tells the client of an admission: how long it waited, and what is left of the quota. */
-export function announce({ gate, waited, available }: Ticket, res: ServerResponse): void {
+export function announce({ gate, waited, capacity, available }: Ticket, res: ServerResponse): void {
 	if (!(gate.serverTiming || gate.rateLimitFields) || res.headersSent) return
-	const fields = gate.rateLimitFields ? rateLimitFields(gate, `r=${Math.min(available, LARGEST)}`) : {}
+	const fields = gate.rateLimitFields
+		? rateLimitFields(gate, capacity, `r=${Math.min(available, LARGEST)}`)
+		: {}
 	if (gate.serverTiming) fields['Server-Timing'] = `queue;dur=${Math.round(waited * 1000) / 1000}`
 	for (const [name, value] of Object.entries(fields)) res.setHeader(name, joined(res, name, value))
 }
 
 /** The fields of a rejection. Nothing is left, for as long as the client is told to stay away. */
-export function rejectionFields(gate: Gate, retryAfter: number, res: ServerResponse): Record<string, string> {
+export function rejectionFields(
+	gate: Gate,
+	{ capacity, retryAfter }: RejectedError,
+	res: ServerResponse,
+): Record<string, string> {
 	if (!gate.rateLimitFields) return {}
-	const fields = Object.entries(rateLimitFields(gate, `r=0;t=${retryAfter}`))
+	const fields = Object.entries(rateLimitFields(gate, capacity, `r=0;t=${retryAfter}`))
 	return Object.fromEntries(fields.map(([name, value]) => [name, joined(res, name, value)]))
 }
 
-function rateLimitFields({ name, capacity }: Gate, state: string): Record<string, string> {
+function rateLimitFields({ name }: Gate, capacity: number, state: string): Record<string, string> {
 	// Without a bound there is no quota to tell of.
 	if (capacity === Number.POSITIVE_INFINITY) return {}
 	const policy = `"${name.replace(/["\\]/g, '\\$&')}"`

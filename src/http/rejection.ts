@@ -31,7 +31,7 @@ const PROBLEMS: Record<number, { type: string; title: string } | undefined> = {
  */
 export function rejectionBy(gate: Gate, error: RejectedError, res: ServerResponse): Rejection {
 	const { statusCode } = gate
-	const headers = { ...error.headers, ...rejectionFields(gate, error.retryAfter, res) }
+	const headers = { ...error.headers, ...rejectionFields(gate, error, res) }
 	return Object.assign(error, { status: statusCode, statusCode, headers })
 }
 

@@ -68,6 +68,10 @@ export class Ticket implements Admission, AbortSignalLike {
 		return this.#stay?.queued ?? 0
 	}
 
+	get capacity(): number {
+		return this.#stay?.capacity ?? Number.POSITIVE_INFINITY
+	}
+
 	get available(): number {
 		return this.#stay?.available ?? 0
 	}

@@ -22,6 +22,8 @@ export interface Stay {
 	readonly waited: number
 	/** Requests that were queued ahead of it when it arrived. */
 	readonly queued: number
+	/** Requests at work at once; with `key`, of its key. */
+	readonly capacity: number
 	/** Permits that were left when it was admitted; with `key`, those of its key. */
 	readonly available: number
 	/**

@@ -31,7 +31,10 @@ import { type Common, Partition } from './partition.js'
  */
 export interface LimiterStats extends Counts {
 	name: string
-	/** `null`: no bound. With `key`: for each key; when each finds its own, that of a new one. */
+	/**
+	 * `null`: no bound. With `key`: for each key; that of a new one when each finds its own, `null`
+	 * when a function says it.
+	 */
 	capacity: number | null
 	/** Permits held now. */
 	active: number
@@ -79,8 +82,10 @@ export class Limiter implements Gate {
 	readonly rateLimitFields: boolean
 	readonly #options: { [Name in 'key' | 'weight' | 'skip' | 'deadline']: LimiterOptions[Name] | undefined }
 	readonly #common: Common
-	/** How the capacity of each partition is found; `undefined` if it was given as a number. */
+	/** How the capacity of each partition is found; `undefined` if it was given. */
 	readonly #factory: ControllerFactory | undefined
+	/** The capacity of each key, if each has its own. */
+	readonly #capacityOf: ((key: string) => number) | undefined
 	/** By which requests are rejected while the event loop is late. */
 	readonly #loop: EventLoopMonitor | undefined
 	/** Without `key`, the only partition. */
@@ -97,7 +102,8 @@ export class Limiter implements Gate {
 	 * unknown.
 	 */
 	constructor(options: number | ControllerFactory | LimiterOptions) {
-		const given = readOptions(typeof options === 'object' ? options : { capacity: options }, LIMITER_OPTIONS)
+		const alone = typeof options !== 'object' || (options !== null && 'newController' in options)
+		const given = readOptions(alone ? { capacity: options } : options, LIMITER_OPTIONS)
 		// Its readable members would pass for options; its `key` and what else it hides would be lost.
 		if (typeof options === 'object' && enter in options)
 			throw wrongType('options', 'a capacity or an object of options', options, 'share it by limit(limiter)')
@@ -105,9 +111,13 @@ export class Limiter implements Gate {
 		const { statusCode = given.key === undefined ? 503 : 429, name = 'default' } = given
 		const { serverTiming = false, rateLimitFields = false } = given
 		const { capacity } = given
-		this.#factory = typeof capacity === 'function' ? capacity : undefined
+		this.#factory = typeof capacity === 'object' && capacity !== null ? capacity : undefined
+		this.#capacityOf = typeof capacity === 'function' ? capacity : undefined
+		if (this.#capacityOf !== undefined && given.key === undefined) throw needsKey(capacity)
 		const controller = this.#factory && checkController(this.#factory)
-		this.#capacity = controller?.initial ?? checkCapacity(capacity, 1)
+		this.#capacity = this.#capacityOf
+			? Number.POSITIVE_INFINITY
+			: (controller?.initial ?? checkCapacity(capacity, 1))
 		const { eventLoop: byLoop = controller?.eventLoop ?? false } = given
 		this.#loop = checkBoolean('eventLoop', byLoop) ? eventLoop : undefined
 		checkMaxQueue(maxQueue)
@@ -138,7 +148,8 @@ export class Limiter implements Gate {
 	}
 
 	/**
-	 * Requests at work at once. With `key`: for each key; when each finds its own, that of a new one.
+	 * Requests at work at once. With `key`: for each key; that of a new one when each finds its own,
+	 * `Infinity` when a function says it.
 	 */
 	get capacity(): number {
 		return this.#options.key === undefined ? this.#partition.capacity : this.#capacity
@@ -186,11 +197,12 @@ export class Limiter implements Gate {
 	 * finish first.
 	 *
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 1, or Infinity.
-	 * @throws Error - a controller finds the capacity.
+	 * @throws Error - the capacity is found by a controller, or is a function of the key.
 	 */
 	resize(capacity: number): void {
-		if (this.#factory !== undefined) {
-			const message = 'resize must not be called: the capacity is found by a controller'
+		if (this.#factory !== undefined || this.#capacityOf !== undefined) {
+			const how = this.#factory !== undefined ? 'found by a controller' : 'a function of the key'
+			const message = `resize must not be called: the capacity is ${how}`
 			throw coded('ERR_INFLIGHT_CAPACITY_FOUND', new Error(message))
 		}
 		this.#capacity = checkCapacity(capacity, 1)
@@ -277,7 +289,7 @@ export class Limiter implements Gate {
 		if (keyOf !== undefined) {
 			const key = checkKey(keyOf(request))
 			if (key === undefined) return SKIPPED
-			partition = this.#partitions.get(key) ?? this.#newPartition(key)
+			partition = this.#partitionOf(key)
 		}
 		const weight = weightOf === undefined ? 1 : partition.checkWeight(weightOf(request))
 		if (!this.#closed && this.#loop?.isLate(request)) return partition.reject('overloaded', weight)
@@ -306,15 +318,33 @@ export class Limiter implements Gate {
 		return settled.tag === 'admitted' ? settled : undefined
 	}
 
-	#newPartition(key: string): Partition {
+	#partitionOf(key: string): Partition {
+		const given =
+			this.#capacityOf === undefined
+				? this.#capacity
+				: checkCapacity(this.#capacityOf(key), 1, 'what capacity returns')
+		const known = this.#partitions.get(key)
+		if (known !== undefined) {
+			if (this.#capacityOf !== undefined && given !== known.capacity) {
+				known.resize(given)
+				this.#common.figures.resized(given, key)
+			}
+			return known
+		}
 		const partition = new Partition(
 			this.#common,
 			key,
-			this.#factory === undefined ? this.#capacity : checkController(this.#factory),
+			this.#factory === undefined ? given : checkController(this.#factory),
 		)
 		if (this.#closed) partition.close()
 		return partition
 	}
+}
+
+function needsKey(capacity: unknown): Error {
+	const remedy =
+		'a controller is what a call returns, as in capacity: adaptive(); a function of the key needs the option key'
+	return wrongType('capacity', 'an integer from 1, Infinity, or a controller', capacity, remedy)
 }
 
 /** The permit of a task: its stay, as one that holds a permit sees it. */

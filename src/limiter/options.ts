@@ -7,9 +7,11 @@ import { QUEUE_OPTIONS, type QueueOptions } from '../queue/options.js'
 export interface LimiterOptions<Request = object> extends QueueOptions<Request> {
 	/**
 	 * Requests at work at once: an integer from 1, or `Infinity` to only measure; or a controller
-	 * that finds it, like `adaptive()` of `inflight-limit/adaptive`. With `key`: for each key.
+	 * that finds it, like `adaptive()` of `inflight-limit/adaptive`. With `key`: for each key; or a
+	 * function that is called with the key of each request and returns what is valid for this key
+	 * from now on.
 	 */
-	capacity: number | ControllerFactory
+	capacity: number | ((key: string) => number) | ControllerFactory
 	/**
 	 * Requests that may wait: an integer from 0 (none waits), or `Infinity`. With `key`: for each
 	 * key. If a controller finds the capacity: a quarter of it unless given; with `order`, `priority`

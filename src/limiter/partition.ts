@@ -300,6 +300,10 @@ class PartitionStay implements Stay {
 		return 'admitted'
 	}
 
+	get capacity(): number {
+		return this.#partition?.capacity ?? Number.POSITIVE_INFINITY
+	}
+
 	get waited(): number {
 		return this.permit.waited
 	}

@@ -2,7 +2,13 @@ import { expect, test, vi } from 'vitest'
 import { downstreams, peakOf } from '../../bench/overload/downstream.js'
 import { limiterOf } from '../../bench/overload/policies.js'
 import { type Scenario, simulate } from '../../bench/overload/simulation.js'
-import { adaptive, aimd, type Controller, type Sample } from '../../src/adaptive/index.js'
+import {
+	adaptive,
+	aimd,
+	type Controller,
+	type ControllerFactory,
+	type Sample,
+} from '../../src/adaptive/index.js'
 import { enter, type Stay } from '../../src/limiter/gate.js'
 import { Limiter } from '../../src/limiter/limiter.js'
 import type { LimiterOptions } from '../../src/limiter/options.js'
@@ -15,14 +21,14 @@ function sampleOf(sample: Partial<Sample>): Sample {
 }
 
 /** One that says what it is told to. */
-function obeying(says: () => number, more: Partial<Controller> = {}): () => Controller {
-	return () => ({ initial: 2, sample: says, ...more })
+function obeying(says: () => number, more: Partial<Controller> = {}): ControllerFactory {
+	return { newController: () => ({ initial: 2, sample: says, ...more }) }
 }
 
 test('a controller is told of each request that is over, and its capacity counts from then on', async () => {
 	const samples: Sample[] = []
 	const controller = { initial: 1, sample: (sample: Sample) => samples.push(sample) + 1 }
-	const limiter = new Limiter({ capacity: () => controller })
+	const limiter = new Limiter({ capacity: { newController: () => controller } })
 	const resized = vi.fn()
 	limiter.observe({ resized })
 	const first = limiter[enter]({}, present) as Stay
@@ -96,7 +102,7 @@ test.each([
 
 test('a controller is made once for a limiter, or for each key, and begins where it says', () => {
 	let made = 0
-	const capacity = (): Controller => ({ initial: ++made, sample: () => made })
+	const capacity = { newController: (): Controller => ({ initial: ++made, sample: () => made }) }
 	expect(new Limiter({ capacity }).capacity).toBe(1)
 	expect(made).toBe(1)
 	const limiter = new Limiter({ capacity, maxQueue: 0, key: (request) => (request as { key: string }).key })
@@ -108,7 +114,7 @@ test('a controller is made once for a limiter, or for each key, and begins where
 
 test('an important one takes the place of another in a queue that has become too long, as the capacity shrank', async () => {
 	const limiter = new Limiter({
-		capacity: () => ({ initial: 60, sample: () => 1 }),
+		capacity: { newController: () => ({ initial: 60, sample: () => 1 }) },
 		priority: (request) => (request as { priority: number }).priority,
 	})
 	const come = (priority: number) => limiter[enter]({ priority }, present)
@@ -161,12 +167,16 @@ test('a controller says whether requests are rejected while the event loop is la
 	)
 })
 
-test('what is no controller is refused when the limiter is made', () => {
+test('what is no controller is rejected when the limiter is made', () => {
 	const wrong =
-		(capacity: unknown): (() => Limiter) =>
+		(newController: unknown): (() => Limiter) =>
 		() =>
-			new Limiter({ capacity: capacity as () => Controller })
-	expect(wrong(() => 3)).toThrow('what capacity returns must be a controller; got 3')
+			new Limiter({ capacity: { newController } as ControllerFactory })
+	expect(wrong(3)).toThrow('newController must be a function; got 3')
+	expect(wrong(() => 3)).toThrow('what newController returns must be a controller; got 3')
+	const { newController } = adaptive()
+	expect(() => new Limiter({ capacity: newController as never })).toThrow('capacity: adaptive()')
+	expect(() => new Limiter({ capacity: adaptive as never })).toThrow('capacity: adaptive()')
 	expect(wrong(() => ({ initial: 0, sample: () => 1 }))).toThrow(
 		'initial of a controller must be an integer from 1; got 0',
 	)
@@ -194,12 +204,12 @@ test.each([
 	expect(() => make({ max: 0 })).toThrow('max must be an integer from 1, or Infinity; got 0')
 	expect(() => make({ max: 4, initial: 5 })).toThrow('initial must be at most max, 4; got 5')
 	expect(() => make({ initail: 5 } as object)).toThrow('unknown option "initail"')
-	expect(make({ max: 4 })().initial).toBe(4)
-	expect(make({ min: 100 })().initial).toBe(100)
+	expect(make({ max: 4 }).newController().initial).toBe(4)
+	expect(make({ min: 100 }).newController().initial).toBe(100)
 })
 
 test('aimd grows by one a round while it is used, and shrinks once by a tenth at a sign of overload', () => {
-	const { sample } = aimd({ latency: 100, initial: 10, min: 8, max: 12 })()
+	const { sample } = aimd({ latency: 100, initial: 10, min: 8, max: 12 }).newController()
 	const say = (more: Partial<Sample>): number => sample(sampleOf({ active: 10, ...more }))
 	for (let i = 0; i < 30; i++) say({ active: 3, now: i })
 	expect(say({ active: 3 })).toBe(10)
@@ -212,7 +222,11 @@ test('aimd grows by one a round while it is used, and shrinks once by a tenth at
 	expect(say({ outcome: 'server-error', now: 600, held: 1 })).toBe(8)
 	for (let i = 0; i < 100; i++) say({ active: 20, now: 700 })
 	expect(say({ active: 20, now: 700 })).toBe(12)
-	expect(aimd({ errors: false })().sample(sampleOf({ outcome: 'server-error' }))).toBe(20)
+	expect(
+		aimd({ errors: false })
+			.newController()
+			.sample(sampleOf({ outcome: 'server-error' })),
+	).toBe(20)
 	expect(() => aimd({ errors: 1 as never })).toThrow('errors must be a boolean; got 1')
 })
 
@@ -301,7 +315,7 @@ test('a knee that moves to a quarter is found, and back', async () => {
 })
 
 test('a limit that nobody reaches any more comes down towards what is used, not below the initial one', () => {
-	const controller = adaptive({ initial: 10 })()
+	const controller = adaptive({ initial: 10 }).newController()
 	let now = 0
 	let capacity = 10
 	const say = (active: number): void => {

@@ -58,6 +58,17 @@ describe.each(frameworks)('$name', (framework) => {
 		await running[Symbol.asyncDispose]()
 	})
 
+	test('a key with a capacity of its own is told of that', async () => {
+		const options = { capacity: () => 7, key: () => 'ada', rateLimitFields: true }
+		const running = await serve(framework, options, (_req, res) => res.end('ok'))
+		const answer = await request(running.port)
+		expect(told(answer)).toMatchObject({
+			policy: '"default";q=7;qu="concurrent-requests"',
+			state: '"default";r=6',
+		})
+		await running[Symbol.asyncDispose]()
+	})
+
 	test('with a key, tells of that key only', async () => {
 		const work = workshop()
 		const key = (subject: { req?: object }): string =>

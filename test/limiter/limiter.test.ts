@@ -35,6 +35,67 @@ function keyed(options?: Partial<LimiterOptions<Request>>): Limiter {
 	} as LimiterOptions)
 }
 
+describe('a capacity for each key', () => {
+	test('each key has its own, which no other key can use', () => {
+		const limiter = keyed({ capacity: (key) => ({ ada: 3, bob: 1 })[key] ?? 2, maxQueue: 0 })
+		const admitted = (user: string): number => {
+			let count = 0
+			while (limiter[enter]({ user }, present).tag === 'admitted') count++
+			return count
+		}
+		expect([admitted('ada'), admitted('bob'), admitted('eve')]).toEqual([3, 1, 2])
+		expect(limiter.stats()).toMatchObject({ capacity: null, active: 6, keys: 3 })
+		expect(limiter.capacity).toBe(Number.POSITIVE_INFINITY)
+	})
+
+	test('what it returns takes effect with the next request of the key', async () => {
+		let plan = 1
+		const limiter = keyed({ capacity: () => plan })
+		const resized = vi.fn()
+		limiter.observe({ resized })
+		const first = enterNow(limiter, { user: 'ada' })
+		const second = come(limiter, { user: 'ada' })
+		expect(limiter.queued).toBe(1)
+		plan = 3
+		// It goes behind the one that waits, and both are admitted.
+		const third = await come(limiter, { user: 'ada' })
+		expect(resized.mock.calls).toEqual([[{ limiter: 'default', key: 'ada', capacity: 3 }]])
+		expect([limiter.active, limiter.queued]).toEqual([3, 0])
+		plan = 1
+		const fourth = come(limiter, { user: 'ada' })
+		first.leave('ok')
+		third?.leave('ok')
+		expect([limiter.active, limiter.queued]).toEqual([1, 1])
+		;(await second)?.leave('ok')
+		;(await fourth)?.leave('ok')
+		expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0 })
+	})
+
+	test('a rejection and an admission tell of the capacity of the key', () => {
+		const limiter = keyed({ capacity: () => 1, maxQueue: 0 })
+		expect(enterNow(limiter, { user: 'ada' }).capacity).toBe(1)
+		expect(limiter[enter]({ user: 'ada' }, present)).toMatchObject({ error: { capacity: 1, active: 1 } })
+	})
+
+	test('a function that fails costs no permit, and says what is wrong', () => {
+		let plan: unknown = 0
+		const limiter = keyed({ capacity: () => plan as number })
+		const wrong = 'what capacity returns must be an integer from 1, or Infinity; got 0'
+		expect(() => enterNow(limiter, { user: 'ada' })).toThrow(wrong)
+		plan = 1
+		const stay = enterNow(limiter, { user: 'ada' })
+		plan = undefined
+		expect(() => enterNow(limiter, { user: 'ada' })).toThrow('what capacity returns')
+		stay.leave('ok')
+		expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0 })
+	})
+
+	test('needs a key, and can’t be resized', () => {
+		expect(() => new Limiter({ capacity: () => 3 })).toThrow('a function of the key needs the option key')
+		expect(() => keyed({ capacity: () => 3 }).resize(2)).toThrow('the capacity is a function of the key')
+	})
+})
+
 describe('unless it is told otherwise', () => {
 	test('a thousand wait, for 10 s at most', async () => {
 		vi.useFakeTimers()

@@ -10,13 +10,20 @@ holds<Equal<ReturnType<typeof adaptive>, ControllerFactory>>()
 export const limiters: Limiter[] = [
 	new Limiter({ capacity: adaptive(options) }),
 	new Limiter({ capacity: aimd(bounds), key: () => 'a' }),
-	new Limiter({ capacity: () => ({ initial: 1, sample: ({ held }) => (held > 10 ? 1 : 2) }) }),
+	new Limiter({
+		capacity: { newController: () => ({ initial: 1, sample: ({ held }) => (held > 10 ? 1 : 2) }) },
+	}),
+	new Limiter({ capacity: (key) => key.length, key: () => 'a' }),
 ]
 
 export const controller: Controller = { initial: 3, max: 5, eventLoop: true, sample: (_sample: Sample) => 4 }
 
 // @ts-expect-error - a controller, not what makes one
 new Limiter({ capacity: controller })
+// @ts-expect-error - it was not called
+new Limiter({ capacity: adaptive, key: () => 'a' })
+// @ts-expect-error - it has the key, not the request
+new Limiter({ capacity: (request: { url: string }) => request.url.length, key: () => 'a' })
 // @ts-expect-error
 adaptive({ most: 3 })
 // @ts-expect-error
