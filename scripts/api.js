@@ -95,7 +95,7 @@ function codeOf({ code }) {
 		.replace(/^([^{]*) implements \w+/, '$1')
 		.replace(/^export /, '')
 		.replace(/^declare /, '')
-		.replace(/^ +#private;\n/m, '')
+		.replace(/^\s+#private;\n/m, '')
 		.replaceAll('    ', '\t')
 }
 
