@@ -178,7 +178,7 @@ describe('order', () => {
 	})
 
 	test('adaptive: where permits come back more slowly than one in 5 ms, the times are longer in proportion', async () => {
-		const { come, leave, drain, admitted, rejected } = setup({ order: 'adaptive' })
+		const { come, leave, drain, admitted, rejected } = setup({ order: 'adaptive', maxWait: 30_000 })
 		await come('a')
 		await come('b')
 		vi.advanceTimersByTime(2_000)
