@@ -447,11 +447,13 @@ class Run implements Watch {
 			},
 		)
 		// The last request of a client that has left reaches the server some time before its end.
+		const seen = ({ left, serverSocket }: Client): boolean => {
+			const socket = serverSocket()
+			return !left || socket === undefined || (this.#program.halfOpen && socket.readableEnded)
+		}
 		await waitFor(
-			() =>
-				this.#program.halfOpen ||
-				this.clients.every(({ left, serverSocket }) => !left || serverSocket() === undefined),
-			() => 'the test itself: the server has not closed the connection of a client that has left',
+			() => this.clients.every(seen),
+			() => 'the test itself: the server has not seen the end of a client that has left',
 		)
 		await this.#atRest()
 		for (const client of this.clients) this.#checkAnswers(client)
