@@ -12,7 +12,15 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import * as forExpress from '../../../adapters/express.js'
 import * as forKoa from '../../../adapters/koa.js'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
-import { describeRedis, endAll, type Pool, servers, startPool, startServer } from '../../support/redis.js'
+import {
+	describeRedis,
+	endAll,
+	type Pool,
+	servers,
+	startPool,
+	startServer,
+	WHEN_BUSY,
+} from '../../support/redis.js'
 
 const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
@@ -83,7 +91,7 @@ async function onBench(
 	}
 }
 
-describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
+describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binary) => {
 	let pool: Pool
 
 	beforeAll(async () => {
@@ -395,7 +403,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 })
 
 // Alone: it blocks its process.
-describeRedis('a process that is blocked', () => {
+describeRedis('a process that is blocked', { retry: WHEN_BUSY }, () => {
 	afterAll(endAll)
 
 	test('who could not renew its lease is told so, by a signal that looks at the clock', async () => {
@@ -418,7 +426,7 @@ describeRedis('a process that is blocked', () => {
 	})
 })
 
-describeRedis('Redis away', { concurrent: true }, () => {
+describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 	let pool: Pool
 
 	beforeAll(async () => {

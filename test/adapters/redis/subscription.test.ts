@@ -3,11 +3,11 @@ import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type RedisClient, redisLimiter } from '../../../adapters/redis/index.js'
-import { describeRedis, endAll, type Pool, startPool } from '../../support/redis.js'
+import { describeRedis, endAll, type Pool, startPool, WHEN_BUSY } from '../../support/redis.js'
 
 vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
-describeRedis('the connection for messages is lost', { concurrent: true }, () => {
+describeRedis('the connection for messages is lost', { concurrent: true, retry: WHEN_BUSY }, () => {
 	let pool: Pool
 
 	beforeAll(async () => {
