@@ -42,11 +42,14 @@ export const AT_WORK = 'at work at once'
  */
 export const WHEN_BUSY = {
 	count: 2,
-	condition: ({ message }: { message: string }): boolean => {
-		const again = performance.now() - pausedAt < 60_000 && !message.includes(AT_WORK)
-		if (again) process.stdout.write(`      again, as this process stood still: ${message.slice(0, 100)}\n`)
-		return again
-	},
+	condition: ({ message }: { message: string }): boolean =>
+		performance.now() - pausedAt < 60_000 && !message.includes(AT_WORK),
+}
+
+/** A promise that is awaited later, unless the test fails before. */
+export function later<T>(promise: Promise<T>): Promise<T> {
+	promise.catch(() => {})
+	return promise
 }
 
 /** The servers there are. */
@@ -368,12 +371,14 @@ export async function startWorker(given: WorkerOptions): Promise<Worker> {
 		id,
 		child,
 		async take(place, hold) {
-			child.send({ take: place, hold })
+			if (child.connected) child.send({ take: place, hold })
 			await hear(`arrived ${place}`)
 		},
 		admitted: (place) => hear(`admitted ${place}`) as Promise<Taken>,
 		released: (place) => hear(`released ${place}`) as Promise<Taken>,
-		give: (place) => child.send({ give: place }),
+		give(place) {
+			if (child.connected) child.send({ give: place })
+		},
 		async kill() {
 			if (child.exitCode !== null || child.signalCode !== null) return
 			const ended = new Promise((resolve) => child.once('exit', resolve))

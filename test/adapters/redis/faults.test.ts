@@ -9,6 +9,7 @@ import {
 	AT_WORK,
 	describeRedis,
 	endAll,
+	later,
 	type Pool,
 	type Server,
 	servers,
@@ -101,7 +102,9 @@ class Bench {
 function gauge() {
 	const seen = { working: 0, most: 0, served: 0, rejected: {} as Record<string, number> }
 	/** As a client that comes back when it was rejected: on a busy machine, Redis may be late. */
-	const insist = async (limiter: ReturnType<typeof redisLimiter>, ms: number): Promise<void> => {
+	const insist = (limiter: ReturnType<typeof redisLimiter>, ms: number): Promise<void> =>
+		later(keepAsking(limiter, ms))
+	const keepAsking = async (limiter: ReturnType<typeof redisLimiter>, ms: number): Promise<void> => {
 		const until = performance.now() + 25_000
 		for (;;) {
 			try {

@@ -10,6 +10,7 @@ import {
 	AT_WORK,
 	describeRedis,
 	endAll,
+	later,
 	type Pool,
 	type Server,
 	servers,
@@ -93,17 +94,19 @@ function gauge() {
 	const seen = { most: 0, together: 0, served: 0 }
 	let all = 0
 	const work = (limiter: ReturnType<typeof redisLimiter>, key: string, ms: number): Promise<void> =>
-		limiter.run(
-			async () => {
-				working.set(key, (working.get(key) ?? 0) + 1)
-				seen.most = Math.max(seen.most, working.get(key) as number)
-				seen.together = Math.max(seen.together, ++all)
-				await sleep(ms)
-				working.set(key, (working.get(key) as number) - 1)
-				all--
-				seen.served++
-			},
-			{ key },
+		later(
+			limiter.run(
+				async () => {
+					working.set(key, (working.get(key) ?? 0) + 1)
+					seen.most = Math.max(seen.most, working.get(key) as number)
+					seen.together = Math.max(seen.together, ++all)
+					await sleep(ms)
+					working.set(key, (working.get(key) as number) - 1)
+					all--
+					seen.served++
+				},
+				{ key },
+			),
 		)
 	return { seen, work }
 }
@@ -249,7 +252,9 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			await sleep(LEASE)
 			const sent = Number(/cmdstat_evalsha:calls=(\d+)/.exec(await admin.info('commandstats'))?.[1])
 			expect(sent).toBeLessThan(12)
-			const waiting = Array.from({ length: 1_000 }, (_, i) => limiter.run(() => {}, { key: `key ${i}` }))
+			const waiting = Array.from({ length: 1_000 }, (_, i) =>
+				later(limiter.run(() => {}, { key: `key ${i}` })),
+			)
 			await sleep(100)
 			await worker.kill()
 			const since = performance.now()
@@ -290,7 +295,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			const [process] = (await processes()).filter((field) => !before.includes(field))
 			await admin.hset(books, `${process}:${await admin.hget(books, process as string)}:released`, '0')
 			const held = await a.acquire({ key: 'a' })
-			const waiting = b.acquire({ key: 'a', maxWait: 3 * LEASE })
+			const waiting = later(b.acquire({ key: 'a', maxWait: 3 * LEASE }))
 			await vi.waitFor(async () => expect(await admin.zcard(`${books}:queue`)).toBe(1), 5_000)
 			leaving.close()
 			await leaving.onIdle()
@@ -311,7 +316,10 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			]
 			await sleep(1_500)
 			server.pause()
-			const [more, none] = [a.acquire({ key: 'a', maxWait: 2_000 }), b.acquire({ key: 'a', maxWait: 2_000 })]
+			const [more, none] = [
+				later(a.acquire({ key: 'a', maxWait: 2_000 })),
+				b.acquire({ key: 'a', maxWait: 2_000 }),
+			]
 			none.catch(() => {})
 			await vi.waitFor(() => expect(a.available || b.available).toBe(false), 2_000)
 			held[0]?.release()

@@ -15,6 +15,7 @@ import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../
 import {
 	describeRedis,
 	endAll,
+	later,
 	type Pool,
 	servers,
 	startPool,
@@ -141,14 +142,14 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				const options = { client: prefixed.client, name: 'prefixed', capacity: 1, redisTimeout: 2_000 }
 				const limiter = redisLimiter(options)
 				const permit = await limiter.acquire()
-				const waiting = limiter.acquire()
+				const waiting = later(limiter.acquire())
 				const resized = redisLimiter(options)
 				await sleep(50)
 				const since = performance.now()
 				permit.release()
 				const next = await waiting
 				expect(performance.now() - since).toBeLessThan(1_000)
-				const third = resized.acquire()
+				const third = later(resized.acquire())
 				await vi.waitFor(() => expect(resized.stats().fleet.processes).toBe(2), 5_000)
 				await resized.resize(2)
 				;(await third).release()
@@ -235,7 +236,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				const resized = vi.fn()
 				other.observe({ resized })
 				const held = [await one.acquire(), await other.acquire()]
-				const third = other.acquire()
+				const third = later(other.acquire())
 				await sleep(30)
 				await one.resize(3)
 				held.push(await third)
@@ -278,7 +279,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				const limiter = make()
 				const held = [await limiter.acquire(), await limiter.acquire()]
 				await raw.flushall()
-				const waiting = limiter.acquire()
+				const waiting = later(limiter.acquire())
 				await sleep(300)
 				expect(limiter).toMatchObject({ active: 2, queued: 1 })
 				held[0]?.release()

@@ -3,7 +3,7 @@ import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type RedisClient, redisLimiter } from '../../../adapters/redis/index.js'
-import { describeRedis, endAll, type Pool, startPool, WHEN_BUSY } from '../../support/redis.js'
+import { describeRedis, endAll, later, type Pool, startPool, WHEN_BUSY } from '../../support/redis.js'
 
 vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
@@ -42,7 +42,7 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 				vi.waitFor(() => limiter.run(() => {}), 10_000),
 			])
 			const permit = await limiter.acquire()
-			const waiting = limiter.acquire()
+			const waiting = later(limiter.acquire())
 			const channels = () => raw.pubsub('CHANNELS', 'inflight:*')
 			await vi.waitFor(async () => expect(await raw.keys('*idle*')).toEqual([]), 5_000)
 			expect(limiter.queued).toBe(1)

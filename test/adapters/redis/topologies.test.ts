@@ -11,6 +11,7 @@ import {
 	describeRedis,
 	endAll,
 	freePort,
+	later,
 	newFolder,
 	type Server,
 	servers,
@@ -165,7 +166,7 @@ describeRedis.each(servers)('%s, a cluster of three nodes', BESIDE, (binary) => 
 			options,
 		})
 		await queued(1)
-		const waiting = limiter.acquire()
+		const waiting = later(limiter.acquire())
 		await queued(2)
 		await worker.kill()
 		await sleep(50)
@@ -190,7 +191,7 @@ describeRedis.each(servers)('%s, a cluster of three nodes', BESIDE, (binary) => 
 			const limiter = redisLimiter({ client: one, ...options })
 			const held = await limiter.acquire()
 			const loser = redisLimiter({ client, ...options })
-			const waiting = loser.acquire()
+			const waiting = later(loser.acquire())
 			const key = `inflight:{lost-${kind}}`
 			await vi.waitFor(async () => expect(await one.zcard(`${key}:queue`)).toBe(1), 5_000)
 			const found = await Promise.all(
