@@ -270,9 +270,6 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 				options: { lease: 10_000, redisTimeout: 2_000 },
 			})
 			const of = (place: number): Worker => workers[place % processes] as Worker
-			// Each has joined before the first is counted.
-			await Promise.all(workers.map((worker, i) => worker.take(-1 - i, 0)))
-			await Promise.all(workers.map((worker, i) => worker.released(-1 - i)))
 			// One after the other: each only when Redis knows of the one before.
 			for (let place = 0; place < 6; place++) {
 				await of(place).take(place)

@@ -166,8 +166,10 @@ async function take(place, hold) {
 	else setTimeout(give, hold)
 }
 
-// Before it has joined, what it asks of Redis is not asked at once: its turns could not be counted.
-if (turns) await limiter.run(() => {})
+// Until it has joined, what it asks of Redis is not asked at once, and may be rejected on a busy machine.
+if (turns || concurrency === 0) {
+	while (!(await limiter.run(() => true, keyOf(0)).catch(() => false))) await sleep(20)
+}
 const workers = Array.from({ length: concurrency }, work)
 process.on('message', async (/** @type {any} */ message) => {
 	if ('take' in message) take(message.take, message.hold)
