@@ -176,7 +176,7 @@ export async function startSentinel(master: Server, binary: string): Promise<Ser
 }
 
 /** A server that has been up for so long that it can't be one that lost its memory a moment ago. */
-export async function startOldServer(args: string[] = [], binary?: string): Promise<Server> {
+async function startOldServer(args: string[] = [], binary?: string): Promise<Server> {
 	const server = await startServer(args, binary)
 	await sleep(3_100)
 	return server
