@@ -18,7 +18,7 @@ const projects = [
 		include,
 		sequence: { groupOrder: name === 'fleet' ? 1 : 0 },
 		// Tests of one file at a time, where they are concurrent: those of the fleet mostly wait.
-		maxConcurrency: name === 'fleet' ? 12 : 5,
+		maxConcurrency: name === 'fleet' ? 16 : 5,
 	})),
 ]
 

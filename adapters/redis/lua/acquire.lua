@@ -27,7 +27,7 @@ if op == 'acquire' then
     save()
     return {'full', taken(), of.queued}
   end
-  local last, ticket, ahead = tonumber(call('HGET', S, 'ticket')), tonumber(ARGV[9]), of.queued
+  local last, ticket, ahead = tonumber(s[4]), tonumber(ARGV[9]), of.queued
   if ticket == 0 then ticket = last + 1 end
   if ticket > last then put('ticket', string.format('%.0f', ticket)) end
   need('HSET', S, 'a', 'b')

@@ -42,7 +42,7 @@ local a, q
 if op == 'acquire' then
   field, weight, key = ARGV[4], tonumber(ARGV[5]), ARGV[6]
   if key == '' then
-    s = call('HMGET', S, 'head', P, field)
+    s = call('HMGET', S, 'head', P, field, 'ticket')
     if s[2] ~= n or not s[1] then return {'rejoin'} end
     capacity, active, queued, token, grace = decode('ddddd', s[1])
     if queued == 0 and active + weight <= capacity and grace == 0 and not s[3] then
@@ -52,17 +52,17 @@ if op == 'acquire' then
     end
     a, q = active, queued
   else
-    s = call('HMGET', S, 'head', P, field, key)
+    s = call('HMGET', S, 'head', P, field, 'ticket', key)
     if s[2] ~= n or not s[1] then return {'rejoin'} end
     capacity, active, queued, token, grace = decode('ddddd', s[1])
     a, q = 0, 0
-    if s[4] then
-      if #s[4] ~= 16 then
+    if s[5] then
+      if #s[5] ~= 16 then
         -- They can't be trusted: all say again what they hold.
         call('DEL', S)
         return {'rejoin'}
       end
-      a, q = decode('dd', s[4])
+      a, q = decode('dd', s[5])
     end
     if q == 0 and a + weight <= capacity and grace == 0 and not s[3] then
       active, token = active + weight, token + 1

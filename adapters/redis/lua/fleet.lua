@@ -61,10 +61,13 @@ local function drop(process, freed)
   local gone, permits = {process}, find('HSCAN', S, process .. ':*')
   for k = 1, #permits, 2 do
     local w, of = match(permits[k + 1], '^(%d+)(.*)$')
-    if not w then w, of = 0, '' end
+    w = tonumber(w or 0)
     gone[#gone + 1] = permits[k]
-    change(account(of), -tonumber(w), 0)
-    freed[of] = (freed[of] or 0) + w
+    -- A field that could not be deleted says nothing, not even whose permit it was.
+    if w > 0 then
+      change(account(of), -w, 0)
+      freed[of] = (freed[of] or 0) + w
+    end
   end
   each('HDEL', S, gone)
   if queued > 0 then

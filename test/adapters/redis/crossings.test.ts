@@ -661,13 +661,13 @@ test.each(['acquire', 'renew', 'join'])(
 	async (operation) => {
 		async function meet(odd: unknown): Promise<void> {
 			const redis = scripted()
-			const limiter = redis.make({ redisTimeout: 50, whenUnavailable: 'reject' })
+			const limiter = redis.make({ redisTimeout: 500, whenUnavailable: 'reject' })
 			if (operation !== 'join') await limiter.run(() => {})
 			const right = redis.answers[operation]
 			redis.answers[operation] = () => odd
 			// Before the first command of a session that nobody waits in, a renewal.
 			if (operation === 'renew') redis.client.emit('reconnecting')
-			const outcome = await limiter.acquire({ maxWait: 500 }).then(
+			const outcome = await limiter.acquire({ maxWait: 5_000 }).then(
 				({ token }) => token,
 				({ reason }) => reason,
 			)

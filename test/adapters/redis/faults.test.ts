@@ -6,13 +6,16 @@ import { createClient } from 'redis'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
 import {
+	ALWAYS,
 	describeRedis,
 	endAll,
+	later,
 	type Pool,
 	type Server,
 	servers,
 	startPool,
 	startWorker,
+	WHEN_BUSY,
 } from '../../support/redis.js'
 
 /*
@@ -23,10 +26,10 @@ import {
 const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
 /** With a quarter of it Redis can be waited for through the pauses of a busy machine. */
-const LEASE = 2_000
+const LEASE = 3_000
 
 /** Tests at a time: they wait more than they compute. As many as vitest runs, see vitest.config.ts. */
-const AT_ONCE = 12
+const AT_ONCE = 16
 
 let names = 0
 
@@ -99,7 +102,9 @@ class Bench {
 function gauge() {
 	const seen = { working: 0, most: 0, served: 0, rejected: {} as Record<string, number> }
 	/** As a client that comes back when it was rejected: on a busy machine, Redis may be late. */
-	const insist = async (limiter: ReturnType<typeof redisLimiter>, ms: number): Promise<void> => {
+	const insist = (limiter: ReturnType<typeof redisLimiter>, ms: number): Promise<void> =>
+		later(keepAsking(limiter, ms))
+	const keepAsking = async (limiter: ReturnType<typeof redisLimiter>, ms: number): Promise<void> => {
 		const until = performance.now() + 25_000
 		for (;;) {
 			try {
@@ -189,7 +194,7 @@ for (const [what, disturb] of Object.entries(disturbances)) {
 	}
 }
 
-describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
+describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binary) => {
 	let pool: Pool
 
 	beforeAll(async () => {
@@ -209,7 +214,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 	}
 
 	describe.each(Object.keys(everything))('%s', (what) => {
-		test('while one process holds all permits, and another comes', { timeout: 30_000 }, () =>
+		test('while one process holds all permits, and another comes', { timeout: 60_000 }, () =>
 			onBench(async (bench) => {
 				const options = { maxWait: 20_000, whenUnavailable: 'reject' as const }
 				const [a, b] = [await bench.joined(options), await bench.make(options)]
@@ -219,7 +224,8 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 				await everything[what]?.(bench)
 				for (let i = 0; i < 4; i++) all.push(insist(b, 50))
 				await Promise.all(all)
-				expect(seen).toMatchObject({ most: 2, served: 6 })
+				expect(seen.most, ALWAYS).toBe(2)
+				expect(seen.served).toBe(6)
 				await whole(a)
 			}),
 		)
@@ -263,7 +269,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 				await sleep(1.5 * LEASE)
 				server.resume()
 				await Promise.all([...held, ...others])
-				expect(seen.most).toBe(4)
+				expect(seen.most, ALWAYS).toBe(4)
 			}),
 	)
 
@@ -290,7 +296,8 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 			await limiter.run(() => sleep(LEASE / 2))
 			await limiter.resize(3)
 			await limiter.run(() => {}, { weight: 3 })
-			expect(seen).toMatchObject({ most: 2, served: 10 })
+			expect(seen.most, ALWAYS).toBe(2)
+			expect(seen.served).toBe(10)
 			expect(bench.warnings.join()).not.toMatch(/NOPERM|permission/)
 		}))
 
@@ -309,7 +316,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 			const calls = [...stats.matchAll(/cmdstat_eval(?:sha)?:calls=(\d+).*rejected_calls=(\d+)/g)]
 			const sent = calls.reduce((sum, [, done, not]) => sum + Number(done) + Number(not), 0)
 			// Served, or unavailable with a warning that says why; and Redis isn't asked without a pause.
-			expect(seen.most).toBeLessThanOrEqual(2)
+			expect(seen.most, ALWAYS).toBeLessThanOrEqual(2)
 			expect(sent).toBeLessThan(100)
 			if (seen.served !== 20) {
 				expect(seen).toMatchObject({ served: 0, rejected: { unavailable: 20 } })
@@ -340,7 +347,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 				}
 				await sleep(300)
 			})
-			expect(seen.most).toBe(2)
+			expect(seen.most, ALWAYS).toBe(2)
 			await whole(limiter)
 			await whole(other)
 		}),
@@ -377,7 +384,8 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 			const stats = await admin.info('commandstats')
 			expect(Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1] ?? 0)).toBeLessThan(20)
 			await Promise.all(all)
-			expect(seen).toMatchObject({ most: 2, served: 5 })
+			expect(seen.most, ALWAYS).toBe(2)
+			expect(seen.served).toBe(5)
 		}))
 
 	type Step = (bench: Bench) => Promise<unknown>
@@ -421,7 +429,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 				await vi.waitFor(() => expect(a.available && b.available).toBe(true), 5_000)
 				await sleep(300)
 			})
-			expect(seen.most).toBe(2)
+			expect(seen.most, ALWAYS).toBe(2)
 			await whole(a)
 		}),
 	)
@@ -438,7 +446,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 				}
 				await sleep(1_000)
 			})
-			expect(seen.most).toBe(2)
+			expect(seen.most, ALWAYS).toBe(2)
 			await whole(a)
 		}))
 

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { decode, encode, join, keysOf } from '../../../adapters/redis/protocol.js'
 import { SCRIPT } from '../../../adapters/redis/script.js'
 import {
+	ALWAYS,
 	describeRedis,
 	endAll,
 	type Figures,
@@ -14,6 +15,7 @@ import {
 	startRelay,
 	startServer,
 	startWorker,
+	WHEN_BUSY,
 	type Worker,
 	type WorkerOptions,
 } from '../../support/redis.js'
@@ -52,8 +54,11 @@ class Fleet {
 		const { port } = this.server
 		const options = { name: this.name, capacity: 6, lease: LEASE, redisTimeout: LEASE / 4, ...given.options }
 		const each = { port, probePort: this.#probePort, ...given, options }
-		const started = await Promise.all(Array.from({ length: size }, () => startWorker(each)))
+		const all = await Promise.allSettled(Array.from({ length: size }, () => startWorker(each)))
+		const started = all.flatMap((one) => (one.status === 'fulfilled' ? one.value : []))
+		// Those that did start are ended with the test.
 		this.workers.push(...started)
+		for (const one of all) if (one.status === 'rejected') throw one.reason
 		return started
 	}
 
@@ -151,7 +156,7 @@ async function withFleet(body: (fleet: Fleet) => Promise<void>): Promise<void> {
 }
 
 // Some wait until others have given their servers back.
-describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, () => {
+describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, timeout: 400_000 }, () => {
 	// For longer, and with other seeds: TORTURE=60000 SEEDS=1,2,3,4 npx vitest run
 	// test/adapters/redis/fleet.test.ts -t torture
 	const seeds = (process.env.SEEDS ?? '1').split(',').map(Number)
@@ -234,7 +239,7 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 				print('torture', { whenUnavailable, seed, ...done, ...(await fleet.seen()), back })
 				// What docs/redis.md says of a share: no process but one that was cut off alone can be one
 				// too many.
-				expect((await fleet.seen()).most).toBeLessThanOrEqual(whenUnavailable === 'reject' ? 6 : 12)
+				expect((await fleet.seen()).most, ALWAYS).toBeLessThanOrEqual(whenUnavailable === 'reject' ? 6 : 12)
 			}),
 	)
 
@@ -249,9 +254,9 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 			const [median, longest] = [medianOf(turns), Math.max(...turns)]
 			const ms = { median: medianOf(waits), longest: Math.max(...waits) }
 			print('cap', { ...found, turns: { median, longest }, ms })
-			expect(found.most).toBe(6)
+			expect(found.most, ALWAYS).toBe(6)
 			// By how many others Redis let in meanwhile: that does not depend on a busy machine.
-			expect(longest / median).toBeLessThanOrEqual(2)
+			expect(longest / median, ALWAYS).toBeLessThanOrEqual(2)
 			const client = new Redis(fleet.server.port)
 			expect(await client.keys('*')).toEqual([])
 			client.disconnect()
@@ -265,9 +270,6 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 				options: { lease: 10_000, redisTimeout: 2_000 },
 			})
 			const of = (place: number): Worker => workers[place % processes] as Worker
-			// Each has joined before the first is counted.
-			await Promise.all(workers.map((worker, i) => worker.take(-1 - i, 0)))
-			await Promise.all(workers.map((worker, i) => worker.released(-1 - i)))
 			// One after the other: each only when Redis knows of the one before.
 			for (let place = 0; place < 6; place++) {
 				await of(place).take(place)
@@ -350,7 +352,7 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 			const took = performance.now() - since
 			print('SIGKILL of the holder of all, back after ms', { took, lease: LEASE, ...(await fleet.seen()) })
 			expect(took).toBeLessThanOrEqual(LEASE + 100)
-			expect((await fleet.seen()).over).toBe(0)
+			expect((await fleet.seen()).over, ALWAYS).toBe(0)
 		}))
 
 	test('a killed waiter delays nobody', () =>
@@ -389,7 +391,7 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 			expect(await fleet.ongoing()).toBeGreaterThan(30)
 			const found = await fleet.seen()
 			print('SIGKILL of two of six', found)
-			expect(found.over).toBe(0)
+			expect(found.over, ALWAYS).toBe(0)
 		}))
 
 	test('who was stopped for longer than the lease learns it before it does any work', () =>
@@ -409,7 +411,7 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 			expect(ongoingWhileStopped).toBeGreaterThan(30)
 			expect(lost).toBe(6)
 			expect(workAfterLoss).toBe(0)
-			expect(over).toBe(0)
+			expect(over, ALWAYS).toBe(0)
 		}))
 
 	test('Redis killed, and back with nothing in it', () =>
@@ -426,7 +428,7 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 			const rate = await fleet.ongoing()
 			const found = await fleet.seen()
 			print('killed three times, back empty', { ...found, rate })
-			expect(found.over).toBe(0)
+			expect(found.over, ALWAYS).toBe(0)
 			expect(rate).toBeGreaterThan(30)
 		}))
 
@@ -444,7 +446,7 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 			const rate = await fleet.ongoing()
 			const found = await fleet.seen()
 			print(how, { ...found, rate })
-			expect(found.over).toBe(0)
+			expect(found.over, ALWAYS).toBe(0)
 			expect(rate).toBeGreaterThan(30)
 		}),
 	)
@@ -464,7 +466,7 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 				(f) => f.rejected,
 			)
 			print('network cut for one of four', { ...found, rejected })
-			expect(found.over).toBe(0)
+			expect(found.over, ALWAYS).toBe(0)
 		}))
 
 	test.each(['killed', 'asked to step down'])('a replica that takes over from a master that was %s', (how) =>
@@ -501,14 +503,14 @@ describeRedis('a fleet of processes', { concurrent: true, timeout: 200_000 }, ()
 			master.disconnect()
 			other.disconnect()
 			print(`replica, of a master that was ${how}`, { ...found, rate })
-			expect(found.over).toBe(0)
+			expect(found.over, ALWAYS).toBe(0)
 			expect(rate).toBeGreaterThan(40)
 			for (const { stats } of answered) expect([stats.available, stats.fleet.processes]).toEqual([true, 4])
 		}),
 	)
 })
 
-describeRedis('a fleet of processes, alone', () => {
+describeRedis('a fleet of processes, alone', { retry: WHEN_BUSY }, () => {
 	test('clocks that are 5 s off, and event loops that are blocked for half a lease again and again', () =>
 		withFleet(async (fleet) => {
 			await Promise.all([
@@ -528,7 +530,7 @@ describeRedis('a fleet of processes, alone', () => {
 			const figures = await Promise.all(fleet.workers.map((worker) => worker.figures()))
 			const [done, lost] = [figures.map(({ done }) => done), figures.map(({ lost }) => lost)]
 			print('clocks and blocked loops', { ...found, done, lost })
-			expect(found.over).toBe(0)
+			expect(found.over, ALWAYS).toBe(0)
 			expect(Math.max(...lost)).toBe(0)
 		}))
 })

@@ -12,7 +12,16 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import * as forExpress from '../../../adapters/express.js'
 import * as forKoa from '../../../adapters/koa.js'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
-import { describeRedis, endAll, type Pool, servers, startPool, startServer } from '../../support/redis.js'
+import {
+	describeRedis,
+	endAll,
+	later,
+	type Pool,
+	servers,
+	startPool,
+	startServer,
+	WHEN_BUSY,
+} from '../../support/redis.js'
 
 const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
@@ -83,7 +92,7 @@ async function onBench(
 	}
 }
 
-describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
+describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binary) => {
 	let pool: Pool
 
 	beforeAll(async () => {
@@ -133,14 +142,14 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 				const options = { client: prefixed.client, name: 'prefixed', capacity: 1, redisTimeout: 2_000 }
 				const limiter = redisLimiter(options)
 				const permit = await limiter.acquire()
-				const waiting = limiter.acquire()
+				const waiting = later(limiter.acquire())
 				const resized = redisLimiter(options)
 				await sleep(50)
 				const since = performance.now()
 				permit.release()
 				const next = await waiting
 				expect(performance.now() - since).toBeLessThan(1_000)
-				const third = resized.acquire()
+				const third = later(resized.acquire())
 				await vi.waitFor(() => expect(resized.stats().fleet.processes).toBe(2), 5_000)
 				await resized.resize(2)
 				;(await third).release()
@@ -227,7 +236,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 				const resized = vi.fn()
 				other.observe({ resized })
 				const held = [await one.acquire(), await other.acquire()]
-				const third = other.acquire()
+				const third = later(other.acquire())
 				await sleep(30)
 				await one.resize(3)
 				held.push(await third)
@@ -270,7 +279,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 				const limiter = make()
 				const held = [await limiter.acquire(), await limiter.acquire()]
 				await raw.flushall()
-				const waiting = limiter.acquire()
+				const waiting = later(limiter.acquire())
 				await sleep(300)
 				expect(limiter).toMatchObject({ active: 2, queued: 1 })
 				held[0]?.release()
@@ -395,7 +404,7 @@ describeRedis.each(servers)('%s', { concurrent: true }, (binary) => {
 })
 
 // Alone: it blocks its process.
-describeRedis('a process that is blocked', () => {
+describeRedis('a process that is blocked', { retry: WHEN_BUSY }, () => {
 	afterAll(endAll)
 
 	test('who could not renew its lease is told so, by a signal that looks at the clock', async () => {
@@ -418,7 +427,7 @@ describeRedis('a process that is blocked', () => {
 	})
 })
 
-describeRedis('Redis away', { concurrent: true }, () => {
+describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 	let pool: Pool
 
 	beforeAll(async () => {

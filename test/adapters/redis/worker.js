@@ -99,12 +99,10 @@ async function work() {
 		const since = performance.now()
 		let permit
 		try {
-			// Before the first, it has not joined yet: what is asked of Redis is not asked at once.
-			const counted = turns && seen.done > 0
 			const admission = limiter.acquire()
-			const [admitted, before] = await Promise.all([admission, counted ? lastToken() : 0])
+			const [admitted, before] = await Promise.all([admission, turns ? lastToken() : 0])
 			permit = admitted
-			if (counted) turnsWaited.push(permit.token - before)
+			if (turns) turnsWaited.push(permit.token - before)
 		} catch {
 			seen.rejected++
 			await sleep(20)
@@ -168,6 +166,10 @@ async function take(place, hold) {
 	else setTimeout(give, hold)
 }
 
+// Until it has joined, what it asks of Redis is not asked at once, and may be rejected on a busy machine.
+if (turns || concurrency === 0) {
+	while (!(await limiter.run(() => true, keyOf(0)).catch(() => false))) await sleep(20)
+}
 const workers = Array.from({ length: concurrency }, work)
 process.on('message', async (/** @type {any} */ message) => {
 	if ('take' in message) take(message.take, message.hold)
