@@ -431,11 +431,12 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 	let pool: Pool
 
 	beforeAll(async () => {
-		pool = await startPool(2)
+		// One for each attempt of each.
+		pool = await startPool(6)
 	})
 	afterAll(endAll)
 
-	test.each(Object.keys(clients) as (keyof typeof clients)[])(
+	test.for(Object.keys(clients) as (keyof typeof clients)[])(
 		'%s: a decision in time, by whenUnavailable',
 		async (kind) => {
 			const server = await pool.take()

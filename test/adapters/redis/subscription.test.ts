@@ -11,7 +11,8 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 	let pool: Pool
 
 	beforeAll(async () => {
-		pool = await startPool(2)
+		// One for each attempt of each.
+		pool = await startPool(6)
 	})
 	afterAll(endAll)
 
@@ -29,7 +30,7 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 		},
 	}
 
-	test.each(Object.keys(clients) as (keyof typeof clients)[])(
+	test.for(Object.keys(clients) as (keyof typeof clients)[])(
 		'%s: it is made again, and who was given a permit meanwhile learns of it',
 		async (kind) => {
 			const { port } = await pool.take()
