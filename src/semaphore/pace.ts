@@ -22,8 +22,8 @@ export class Pace implements Meter {
 	/** The time of the last measurement, in ms. */
 	#at = 0
 	/**
-	 * While there is no room: since when, or since the last measurement, in ms; and the permits that
-	 * came back.
+	 * While there is no room: the time since which it is measured, in ms, and the permits that came
+	 * back since then.
 	 */
 	#since: number | undefined = undefined
 	#returned = 0
@@ -33,8 +33,8 @@ export class Pace implements Meter {
 	#returns: Returns | undefined = undefined
 
 	/**
-	 * @param all - a pace that gets all measurements of several ones, and is used by those that have
-	 * none yet.
+	 * @param all - a pace that gets the measurements of several paces, and stands in for those that
+	 * have none yet.
 	 */
 	constructor(all?: Pace) {
 		this.#all = all
