@@ -11,8 +11,8 @@
 --
 -- The books. All that the bound depends on is in one key, so that it can't be lost in part:
 --   head         capacity, active, queued, token, grace: packed into one field, as each field costs
---                time. active and queued are those of the whole fleet. Until the time grace, holders
---                may be missing; 0: no grace
+--                time. active and queued are those of the whole fleet. Until the time grace,
+--                holders may be missing; 0: no grace
 --   =<key>       active, queued of one key, packed; only while one of them is not 0. Without keys,
 --                head has these counts
 --   <process>    the number of the present session of a process
@@ -29,8 +29,9 @@
 --   configured   the capacity that was configured
 --
 -- This part has acquire and release for the usual case: no waiters and no grace. To be fast, it
--- returns before the functions of the other parts are even created. Each operation changes the books
--- by one write, which is its first. If it fails after that, only a field without effect is left.
+-- returns before the functions of the other parts are even created. Each operation changes the
+-- books by one write, which is its first. If it fails after that, only a field without effect is
+-- left.
 
 local S, op, P, n = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local call, encode, decode = redis.call, struct.pack, struct.unpack
