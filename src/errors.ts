@@ -47,8 +47,8 @@ export class RejectedError extends Error implements Load {
 	readonly code = 'ERR_INFLIGHT_REJECTED'
 	readonly reason: RejectionReason
 	/**
-	 * In how many seconds to try again: an integer from 1 to 60, from the pace at which permits came
-	 * back lately, and from those who were told to come back before.
+	 * In how many seconds to try again: an integer from 1 to 60, from the recent pace at which
+	 * permits came back, and from the number of callers that were told to come back before.
 	 */
 	readonly retryAfter: number
 	/** The status to answer with: that of the limiter, or `503` where there is none. */

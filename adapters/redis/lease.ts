@@ -1,3 +1,9 @@
+/*
+ * From a lost lease to the signal of a handler: `check` in membership.ts notices that the lease has
+ * ended, `lapsed` in limiter.ts goes through the permits held, and `lose` in caller.ts aborts the
+ * signal of each. `either` below joins that signal with the one for a client that leaves.
+ */
+
 /**
  * The permit was lost: its process was paused, blocked or cut off, and could not renew its lease in
  * time. Another process may hold the permit now.

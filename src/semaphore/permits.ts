@@ -54,9 +54,9 @@ export interface Meter {
 	/** The time until `permits` more have come back, in s: an integer from 1. */
 	secondsFor(permits: number): number
 	/**
-	 * In how many seconds one that wants `weight` permits should come back: an integer from 1. It is
-	 * expected then. `wanted` are the permits that the waiters want, `taken` those that were ever
-	 * taken.
+	 * The time after which a caller that wants `weight` permits should come back, in s: an integer
+	 * from 1. It is expected at that time. `wanted` is the number of permits that the waiters want,
+	 * `taken` the number of permits ever taken.
 	 */
 	promise(weight: number, wanted: number, taken: number, time: number): number
 }
@@ -362,7 +362,8 @@ export class Permits<W extends Waiter> {
 	/** The error for a caller that wants `weight` permits and is rejected now. */
 	rejection(reason: RejectionReason, weight: number): RejectedError {
 		const time = now()
-		// The former has left, the latter should come back to another process: neither is expected.
+		// A caller that was aborted has left. After `closed`, it should go to another process. Neither
+		// is expected back.
 		const expected = reason !== 'aborted' && reason !== 'closed'
 		if (!expected) this.#meter.update(time)
 		const seconds = expected
