@@ -66,8 +66,8 @@ const COUNTERS: [name: string, help: string, read: (stats: LimiterStats) => numb
  * Shows limiters as metrics for Prometheus. All have the label `limiter`; none has a label for a
  * key:
  *
- * - gauges `inflight_limit_capacity`, `_active`, `_queued`, `_keys`; with the option `eventLoop` also
- *   `_event_loop_delay_seconds`, `_event_loop_utilization_ratio` and `_overloaded` (0 or 1);
+ * - gauges `inflight_limit_capacity`, `_active`, `_queued`, `_keys`; with the option `eventLoop`
+ *   also `_event_loop_delay_seconds`, `_event_loop_utilization_ratio` and `_overloaded` (0 or 1);
  * - counters `inflight_limit_admitted_total`, `_completed_total`, `_abandoned_total`,
  *   `_rejected_total` (by `reason`);
  * - histograms `inflight_limit_wait_seconds` (of the admitted) and `inflight_limit_hold_seconds`.

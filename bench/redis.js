@@ -217,8 +217,8 @@ async function join(fleet) {
 /**
  * All permits held, 1,000 waiting in eight processes. They arrive one after the other: each only
  * when Redis knows of the one before. Then one permit goes from hand to hand: it is released only
- * when who got it has said so. So an admission is out of order if anybody who arrived before is
- * admitted after it: nothing can have crossed, and nothing is forgiven.
+ * when its holder has confirmed it. So an admission is out of order if a caller that arrived before
+ * is admitted after it: no messages can have crossed, so no exception is allowed.
  *
  * @param {string} peer
  */
@@ -377,7 +377,7 @@ for (const [title, measure] of /** @type {const} */ ([
 	}
 }
 console.log(
-	'\nOut of order: anybody who arrived before was admitted after it; each arrives only when Redis knows of the one before.',
+	'\nOut of order: a caller that arrived before was admitted after it; each arrives only when Redis knows of the one before.',
 )
 console.log('A dead one’s permit: bottleneck has no lease; its jobs were given an expiration of as long.')
 printMissed()

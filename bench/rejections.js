@@ -1,5 +1,5 @@
-// `npm run bench:rejections`: what a rejection costs, and how much 20,000 of them a second slow down
-// the requests that are at work.
+// `npm run bench:rejections`: what a rejection costs, and how much 20,000 of them a second slow
+// down the requests that are at work.
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -22,7 +22,9 @@ const BODY = JSON.stringify({
 const BARE = 'the same answer, by hand'
 const OURS = 'inflight-limit'
 
-/** @type {Record<string, () => import('inflight-limit/express').Middleware | http.RequestListener>} */
+/**
+ * @type {Record<string, () => import('inflight-limit/express').Middleware | http.RequestListener>}
+ */
 const rejecters = {
 	[BARE]: () => (/** @type {unknown} */ _req, /** @type {http.ServerResponse} */ res) => {
 		const headers = {
@@ -37,7 +39,9 @@ const rejecters = {
 
 const noHandler = () => undefined
 
-/** CPU of a rejection, from the request object to the end of the response, over real `http` objects. */
+/**
+ * CPU of a rejection, from the request object to the end of the response, over real `http` objects.
+ */
 async function inProcess() {
 	const REJECTIONS = 20_000
 	await compare(
@@ -59,7 +63,10 @@ async function inProcess() {
 	)
 }
 
-/** In the child: a server that rejects all requests but those for /work, which take ten steps of 10 ms. */
+/**
+ * In the child: a server that rejects all requests but those for /work, which take ten steps of 10
+ * ms.
+ */
 function serve(/** @type {string} */ name) {
 	const reject = /** @type {any} */ (rejecters[name])()
 	let rejected = 0
@@ -81,7 +88,10 @@ function serve(/** @type {string} */ name) {
 	})
 }
 
-/** Sends requests at a rate, spread over connections and as evenly as timers allow, whatever is answered. */
+/**
+ * Sends requests at a rate, spread over connections and as evenly as timers allow, whatever is
+ * answered.
+ */
 function flood(/** @type {number} */ port, /** @type {number} */ perSecond) {
 	const sockets = Array.from({ length: 20 }, () => net.connect(port, '127.0.0.1').resume())
 	const request = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'

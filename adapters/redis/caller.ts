@@ -22,7 +22,7 @@ export interface FleetPermit extends Permit {
 /** What a caller needs of its limiter. */
 export interface Owner {
 	/** Ends a wait without a permit. */
-	drop(caller: Caller, error: unknown): void
+	reject(caller: Caller, error: unknown): void
 	/** Checks whether the lease has ended. */
 	check(): void
 }
@@ -109,6 +109,6 @@ export class Caller implements FleetPermit, Linked<Caller>, Queued {
 	handleEvent(): void {
 		const { cancel } = this
 		this.cancel = undefined
-		this.#owner.drop(this, cancel?.reason)
+		this.#owner.reject(this, cancel?.reason)
 	}
 }

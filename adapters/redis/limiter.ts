@@ -478,7 +478,7 @@ export class RedisLimiter implements Gate {
 			if (caller.state === 'waiting') {
 				caller.asked = 'no'
 				const reason = maxWait === 0 && this.#maxQueue > 0 ? 'timeout' : 'queue-full'
-				this.drop(caller, this.#rejection(reason, line))
+				this.reject(caller, this.#rejection(reason, line))
 			}
 			return
 		}
@@ -507,7 +507,10 @@ export class RedisLimiter implements Gate {
 	#bound(caller: Caller): void {
 		if (caller.maxWait === Number.POSITIVE_INFINITY || caller.timer !== undefined) return
 		const left = Math.max(0, caller.since + caller.maxWait - performance.now())
-		caller.timer = setTimeout(() => this.drop(caller, this.#rejection('timeout', caller.line)), left).unref()
+		caller.timer = setTimeout(
+			() => this.reject(caller, this.#rejection('timeout', caller.line)),
+			left,
+		).unref()
 	}
 
 	#admit(caller: Caller): void {
@@ -557,7 +560,7 @@ export class RedisLimiter implements Gate {
 	}
 
 	/** @internal Ends a wait without a permit. */
-	drop(caller: Caller, error: unknown): void {
+	reject(caller: Caller, error: unknown): void {
 		if (caller.state !== 'waiting') return
 		caller.state = 'over'
 		this.#leaveQueue(caller)
@@ -627,7 +630,7 @@ export class RedisLimiter implements Gate {
 	}
 
 	#rejectAll(reason: RejectionReason): void {
-		for (const caller of this.#callers.values()) this.drop(caller, this.#rejection(reason, caller.line))
+		for (const caller of this.#callers.values()) this.reject(caller, this.#rejection(reason, caller.line))
 	}
 
 	#owner(): MembershipOwner {
@@ -729,7 +732,7 @@ export class RedisLimiter implements Gate {
 		const meant = {
 			local: 'a local share of it is used',
 			reject: 'requests are rejected',
-			admit: 'all are let in',
+			admit: 'all are admitted',
 		}[rule]
 		const why = rule === this.#whenUnavailable ? '' : ', as no share is known before it has answered once'
 		return `Redis is unavailable to the limiter ${this.name} (${said}): ${meant}${why}`

@@ -10,8 +10,8 @@ import { type Admission, Ticket } from './ticket.js'
  * What ends an exchange:
  *
  *   open ── the response has finished ──► over: its permits come back
- *     └──── the client has left ────────► left: its permits come back when the handler is done, or when `abandonedTimeout`
- *                                         has passed, as the work that the client left behind goes on
+ *     └──── the client has left ────────► left: its permits come back when the handler is done, or
+ *                                         after `abandonedTimeout`: its work goes on
  *
  * Only an open exchange can enter a gate, and be admitted after it has waited. Whether it is open
  * is decided by states (is the connection closed, is the response ended) and not by events, which

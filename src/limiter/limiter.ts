@@ -42,7 +42,9 @@ export interface LimiterStats extends Counts {
 	queued: number
 	/** Keys with a request at work or waiting now; 0 without `key`. */
 	keys: number
-	/** The event loop, if requests are rejected while it is late: only with the option `eventLoop`. */
+	/**
+	 * The event loop, if requests are rejected while it is late: only with the option `eventLoop`.
+	 */
 	eventLoop?: EventLoopStats
 }
 

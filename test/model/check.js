@@ -31,7 +31,7 @@ try {
 	const sizes = [`-DSESSIONS=${sessions}`, `-DWAITS=${waits}`]
 	check('never more than the capacity, no free permit beside a waiter', sizes, ['-DSAFETY'], [])
 	const few = ['-DLIVE', '-DSESSIONS=1', '-DWAITS=1']
-	check('whoever is given a permit learns of it', few, ['-DNFAIR=3'], ['-a', '-f', '-N', 'learns'])
+	check('a process that is given a permit learns of it', few, ['-DNFAIR=3'], ['-a', '-f', '-N', 'learns'])
 } finally {
 	rmSync(folder, { recursive: true })
 }
