@@ -42,9 +42,7 @@ export interface LimiterStats extends Counts {
 	queued: number
 	/** Keys with a request at work or waiting now; 0 without `key`. */
 	keys: number
-	/**
-	 * The event loop, if requests are rejected while it is late: only with the option `eventLoop`.
-	 */
+	/** The state of the event loop; only with the option `eventLoop`. */
 	eventLoop?: EventLoopStats
 }
 
@@ -88,7 +86,7 @@ export class Limiter implements Gate {
 	readonly #factory: ControllerFactory | undefined
 	/** The capacity of each key, if each has its own. */
 	readonly #capacityOf: ((key: string) => number) | undefined
-	/** By which requests are rejected while the event loop is late. */
+	/** Tells whether the event loop is late; `undefined` without the option `eventLoop`. */
 	readonly #loop: EventLoopMonitor | undefined
 	/** Without `key`, the only partition. */
 	readonly #partition: Partition
@@ -173,9 +171,9 @@ export class Limiter implements Gate {
 	}
 
 	/**
-	 * Whether a request was rejected in the last second as the event loop was late, by any limiter of
-	 * this process: for the route that tells a load balancer whether to send more. Always `false`
-	 * without the option `eventLoop`.
+	 * Whether any limiter of this process rejected a request in the last second because the event
+	 * loop was late. Use it in the route that tells a load balancer whether to send more requests.
+	 * Always `false` without the option `eventLoop`.
 	 */
 	get overloaded(): boolean {
 		return this.#loop?.overloaded === true
