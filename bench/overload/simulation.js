@@ -6,17 +6,13 @@ import { randomFrom } from './random.js'
  * What decides which requests are served: our limiter, or a model of another package.
  *
  * @typedef {object} Policy
- * @property {(request: Request, signal: Signal) => Entrance | Promise<Entrance> | Waiting} enter
- * what becomes of a request: only its tag `admitted` has a stay
+ * @property {(request: Request, signal: Signal) => Entrance | Promise<Entrance> | Waiting} enter what becomes of a request: only its tag `admitted` has a stay
  * @property {() => boolean} waiting whether a request waits in it
  * @property {() => number} [capacity]
  *
- * @typedef
- * {{ tag: string, leave: (outcome: 'ok' | 'client-error' | 'server-error' | 'abandoned') => void }}
- * Stay
+ * @typedef {{ tag: string, leave: (outcome: 'ok' | 'client-error' | 'server-error' | 'abandoned') => void }} Stay
  * @typedef {Stay | { tag: string }} Entrance
- * @typedef {{ whenSettled(settle: (entrance: Entrance) => void, fail: () => void): unknown }}
- * Waiting instead of a promise, which takes a turn of the event loop
+ * @typedef {{ whenSettled(settle: (entrance: Entrance) => void, fail: () => void): unknown }} Waiting instead of a promise, which takes a turn of the event loop
  *
  * @typedef {object} Request
  * @property {number} work 1 for the average
@@ -29,19 +25,14 @@ import { randomFrom } from './random.js'
  * @property {number} load as a multiple of what the downstream can do at most
  * @property {number} seconds measured
  * @property {number} [warmup] seconds before that. Default: 5
- * @property {number} [deadline] after which a client gives up, in ms. Default: ten times the
- * service time, at least 500
+ * @property {number} [deadline] after which a client gives up, in ms. Default: ten times the service time, at least 500
  * @property {number} [retries] how often a client tries again. Default: 1
  * @property {number} [seed]
  * @property {number} [important] share of important requests, from 0 to 1
  * @property {{ name: string, weight: number }[]} [flows]
- * @property {(random: import('./random.js').Random, now: number) => number} [work] Default:
- * exponentially distributed
- * @property
- * {(now: number, random: import('./random.js').Random) => 'ok' | 'client-error' | 'server-error'}
- * [outcome]
- * @property {{ at: number, become: import('./downstream.js').Knee }[]} [moves] of the knee, at so
- * many seconds
+ * @property {(random: import('./random.js').Random, now: number) => number} [work] Default: exponentially distributed
+ * @property {(now: number, random: import('./random.js').Random) => 'ok' | 'client-error' | 'server-error'} [outcome]
+ * @property {{ at: number, become: import('./downstream.js').Knee }[]} [moves] of the knee, at so many seconds
  */
 
 /** What the limiter needs of an AbortSignal; a real one costs more than the request. */
@@ -68,10 +59,7 @@ export class Signal {
 
 const LEFT = new Error('the client left')
 
-/**
- * A client that is rejected, or that gave up, waits this long before it tries again, twice as long
- * the next time.
- */
+/** A client that is rejected, or that gave up, waits this long before it tries again, twice as long the next time. */
 const BACKOFF = 100
 
 /**
@@ -109,11 +97,7 @@ export async function simulate(makePolicy, scenario) {
 	const counts = { clients: 0, importantClients: 0, importantGood: 0, attempts: 0 }
 	let pending = 0
 
-	/**
-	 * @param {Omit<Request, 'deadline'> & { counted: boolean }} wanted
-	 * @param {number} left
-	 * @param {number} backoff
-	 */
+	/** @param {Omit<Request, 'deadline'> & { counted: boolean }} wanted @param {number} left @param {number} backoff */
 	const attempt = (wanted, left, backoff) => {
 		const since = clock.now
 		const signal = new Signal()
