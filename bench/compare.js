@@ -87,8 +87,9 @@ async function start(middleware, finish = (res) => res.end('ok')) {
 }
 
 /**
- * As many fresh requests as there are permits: are all at work at once? @param
- * {Awaited<ReturnType<typeof start>>} running
+ * As many fresh requests as there are permits: are all at work at once?
+ *
+ * @param {Awaited<ReturnType<typeof start>>} running
  */
 async function allPermitsAreBack({ client, seen }) {
 	const before = seen.begun.length

@@ -60,11 +60,9 @@ export function printMissed() {
  *
  * @param {string} title
  * @param {Alternative[]} alternatives
- * @param
- * {{ rounds: number, operations: number, targets?: Record<string, number>, collect?: boolean }}
- * options - `collect`: the heap is cleared before each time, for what leaves much behind that the
- * next one would pay for. It leaves the young generation cold, which distorts what is over in
- * nanoseconds.
+ * @param {{ rounds: number, operations: number, targets?: Record<string, number>, collect?: boolean }} options -
+ * `collect`: the heap is cleared before each round, for alternatives that leave garbage, which the
+ * next one would pay for. It leaves the young generation cold, which distorts times of nanoseconds.
  */
 export async function compare(title, alternatives, { rounds, operations, targets = {}, collect = false }) {
 	for (const { verify } of alternatives) await verify?.()

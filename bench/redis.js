@@ -19,8 +19,8 @@ const LEASE = 5_000
 const PATIENCE = 4 * LEASE
 
 /**
- * @typedef {import('./redis/peers.js').Fleet} Fleet @typedef
- * {import('node:child_process').ChildProcess} ChildProcess
+ * @typedef {import('./redis/peers.js').Fleet} Fleet
+ * @typedef {import('node:child_process').ChildProcess} ChildProcess
  */
 
 const server = spawn('redis-server', ['--port', String(PORT), '--save', '', '--appendonly', 'no'], {
@@ -36,8 +36,9 @@ await sleep(3_500)
 const admin = new Redis(PORT)
 
 /**
- * Listens to all that Redis is asked: @returns {Promise<() => { sent: number, inScripts: number,
- * names: Set<string> }>}
+ * Counts all commands that Redis gets.
+ *
+ * @returns {Promise<() => { sent: number, inScripts: number, names: Set<string> }>}
  */
 async function listen() {
 	const found = { sent: 0, inScripts: 0, names: new Set() }
@@ -170,8 +171,11 @@ async function kill(child) {
 }
 
 /**
- * Waits for a message with `word`. @param {ChildProcess} child @param {string} word @returns
- * {Promise<any>}
+ * Waits for a message with `word`.
+ *
+ * @param {ChildProcess} child
+ * @param {string} word
+ * @returns {Promise<any>}
  */
 function told(child, word) {
 	return new Promise((resolve) => {
@@ -186,8 +190,10 @@ function told(child, word) {
 }
 
 /**
- * Has a process take a place, and waits until Redis knows of it. @param {ChildProcess} child @param
- * {number} place
+ * Has a process take a place, and waits until Redis knows of it.
+ *
+ * @param {ChildProcess} child
+ * @param {number} place
  */
 function arrive(child, place) {
 	const arrived = told(child, 'arrived')
@@ -204,7 +210,9 @@ async function take(child, place) {
 
 /**
  * A process's first admission takes longer, as it joins the fleet: that is no part of what is
- * measured. @param {ChildProcess[]} fleet
+ * measured.
+ *
+ * @param {ChildProcess[]} fleet
  */
 async function join(fleet) {
 	for (const child of fleet) {
@@ -281,7 +289,9 @@ async function queue(peer) {
 }
 
 /**
- * Eight processes, four callers in each that take a permit again and again. @param {string} peer
+ * Eight processes, four callers in each that take a permit again and again.
+ *
+ * @param {string} peer
  */
 async function fairness(peer) {
 	const options = { peer, name: `fairness ${peer}` }

@@ -17,7 +17,9 @@ function read(file) {
 /**
  * Finds the declaration of a name: in this file, or in the one that it is exported from.
  *
- * @param {string} file @param {string} name @returns {Declaration}
+ * @param {string} file
+ * @param {string} name
+ * @returns {Declaration}
  */
 function declarationOf(file, name) {
 	const source = read(file)
@@ -76,7 +78,9 @@ function isType({ code }) {
 /**
  * The declaration, and the interfaces that it extends if no entry exports them.
  *
- * @param {Declaration} declaration @param {string[]} exported @returns {string}
+ * @param {Declaration} declaration
+ * @param {string[]} exported
+ * @returns {string}
  */
 function withBases(declaration, exported) {
 	const [, base] = /^[^{]*\bextends (\w+)/.exec(declaration.code) ?? []

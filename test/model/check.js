@@ -14,8 +14,10 @@ try {
 	const run = (/** @type {string} */ command, /** @type {string[]} */ ...args) =>
 		execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
 	/**
-	 * @param {string} what @param {string[]} model @param {string[]} compiler @param {string[]}
-	 * search
+	 * @param {string} what
+	 * @param {string[]} model
+	 * @param {string[]} compiler
+	 * @param {string[]} search
 	 */
 	const check = (what, model, compiler, search) => {
 		run('spin', ...model, '-a', MODEL)

@@ -17,8 +17,10 @@ const cjsExpress = require('inflight-limit/express')
 const cjsKoa = require('inflight-limit/koa')
 
 /**
- * What a handler sees, asked through either build. @param {object} request @param {esm.Limiter}
- * limiter
+ * What a handler sees, asked through either build.
+ *
+ * @param {object} request
+ * @param {esm.Limiter} limiter
  */
 function seen(request, limiter) {
 	const [one, other] = [esm.admission(request), cjs.admission(request)]

@@ -146,7 +146,8 @@ const taken = new Map()
  * One permit, by its place in the order of arrival. Is told when Redis knows of it, when it is
  * admitted, and when it is released: after `hold`, or by `give`.
  *
- * @param {number} place @param {number | undefined} hold
+ * @param {number} place
+ * @param {number | undefined} hold
  */
 async function take(place, hold) {
 	const admission = limiter.acquire(keyOf(place))
