@@ -1,6 +1,9 @@
 import { defineConfig } from 'vitest/config'
 
-/** The long suites, by name: `npx vitest run --project fleet` runs one of them alone. `npm test` runs all. */
+/**
+ * The long suites, by name: `npx vitest run --project fleet` runs one of them alone. `npm test`
+ * runs all.
+ */
 const LONG = {
 	// Each test has a Redis and processes of its own.
 	fleet: ['test/adapters/redis/**/*.test.ts'],

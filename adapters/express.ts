@@ -24,21 +24,21 @@ export type Next = (error?: unknown) => void
 
 export interface LimitOptions extends LimiterOptions<RequestLike> {
 	/**
-	 * Answers a rejected request instead of the default answer. `next(rejection)` leaves it to the
-	 * error handling.
+	 * Answers a rejected request instead of the default answer. Call `next(rejection)` to leave the
+	 * answer to the error handling.
 	 */
 	onReject?(rejection: Rejection, req: RequestLike, res: ServerResponse, next: Next): unknown
 }
 
 export interface Middleware {
 	(req: RequestLike, res: ServerResponse, next: Next): void
-	/** The limiter at work in it: for its figures, to close it, or to share it. */
+	/** Its limiter: for figures, to close it, or to share it. */
 	readonly limiter: Limiter
 }
 
 /**
- * Middleware that bounds how many requests are worked on at the same time. Those past `capacity`
- * wait their turn; those past the bounds of waiting are rejected with a 503 (429 with `key`),
+ * Middleware that bounds how many requests are at work at the same time. Requests above `capacity`
+ * wait in a queue. Requests above the bounds of the queue are rejected with a 503 (429 with `key`),
  * `Retry-After` and an RFC 9457 body.
  *
  * ```ts

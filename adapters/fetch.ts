@@ -16,9 +16,12 @@ export type FetchFunction = (
 	init?: never,
 ) => Promise<{ readonly status: number; readonly body: unknown }>
 
-/** What `key`, `weight`, `priority` and the other functions of the options are given: a call of `fetch`. */
+/**
+ * What `key`, `weight`, `priority` and the other functions of the options are given: a call of
+ * `fetch`.
+ */
 export interface FetchContext<F extends FetchFunction = typeof globalThis.fetch> {
-	/** The URL that is asked for. Where the input is none, as it is relative for instance, reading it throws. */
+	/** The URL that is asked for. Reading it throws if the input is not an absolute URL. */
 	readonly url: URL
 	/** The first argument of the call. */
 	readonly input: Parameters<F>[0]
@@ -26,7 +29,7 @@ export interface FetchContext<F extends FetchFunction = typeof globalThis.fetch>
 	readonly init: Parameters<F>[1]
 }
 
-/** The options that are only for answers of a server. */
+/** The options that only concern the answers of a server. */
 const OF_SERVERS = [
 	'abandonedTimeout',
 	'stallTimeout',
@@ -41,14 +44,15 @@ export type OutboundOptions<F extends FetchFunction = typeof globalThis.fetch> =
 	(typeof OF_SERVERS)[number]
 > & { [Name in (typeof OF_SERVERS)[number]]?: never }
 
-/** How responses are fetched. */
+/** What fetches, and how long a body may stay unread. */
 export interface FetchOptions<F extends FetchFunction = typeof globalThis.fetch> {
-	/** What fetches. Default: the global `fetch`, as it is at each call. */
+	/** The function that fetches. Default: the global `fetch`, looked up at each call. */
 	fetch?: F | undefined
 	/**
-	 * How long a body may hold its permit while nothing reads it, before its first read and between two reads, in ms, from
-	 * 0 to 2^31 - 1; `Infinity`: no bound. After it the body is cancelled, later reads of it reject with a `TimeoutError`, and
-	 * the first time a warning of the process says so. Default: `60_000`.
+	 * How long a body may hold its permit while nothing reads it, before its first read and between
+	 * two reads, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Then the body is cancelled, and
+	 * later reads of it reject with a `TimeoutError`. The first time, a warning of the process is
+	 * emitted. Default: `60_000`.
 	 */
 	unreadTimeout?: number | undefined
 }
@@ -56,13 +60,14 @@ export interface FetchOptions<F extends FetchFunction = typeof globalThis.fetch>
 /** A `fetch` with a limit. */
 export interface LimitedFetch<F extends FetchFunction = typeof globalThis.fetch> {
 	(...args: Parameters<F>): ReturnType<F>
-	/** The limiter at work in it: for its figures, to close it, or to share it. */
+	/** Its limiter: for figures, to close it, or to share it. */
 	readonly limiter: Limiter
 }
 
 /**
- * A `fetch` that has at most so many responses open at a time: the permit is held until the body was read to its end,
- * cancelled, has failed, or was collected as garbage. Calls past `capacity` wait their turn.
+ * A `fetch` that has at most `capacity` responses open at a time: a call holds its permit until the
+ * body of its response has been read to its end, cancelled, has failed, or was collected as
+ * garbage. Calls above `capacity` wait in a queue.
  *
  * ```ts
  * const limitedFetch = limitFetch(3)
@@ -70,12 +75,14 @@ export interface LimitedFetch<F extends FetchFunction = typeof globalThis.fetch>
  * console.log(await page.text())
  * ```
  *
- * The promise of a call rejects as that of `fetch` does; with the reason of its signal, if that is aborted while the call
- * waits, and then no request is made; or with a `RejectedError`.
+ * The promise of a call rejects as that of `fetch` does, or with a `RejectedError`. If the signal
+ * is aborted while the call waits, it rejects with the reason of the signal, and no request is
+ * made.
  *
  * @param limit - the capacity, or an object with it, or a {@link Limiter} to share.
  * @param options - what fetches, and how long a body may stay unread.
- * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or unknown.
+ * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
+ * unknown.
  */
 export function limitFetch<F extends FetchFunction = typeof globalThis.fetch>(
 	limit: number | OutboundOptions<F> | SharedLimiter,
@@ -105,7 +112,7 @@ export function limitFetch<F extends FetchFunction = typeof globalThis.fetch>(
 		const stay = await admit(limiter, contextOf(input, init), own ?? NEVER_ABORTED)
 		const fetch = given ?? globalThis.fetch
 		if (stay === undefined) return fetch(input, init)
-		// Where a permit can be lost, the request is aborted then.
+		// If the permit can be lost, the request is aborted when it is.
 		const signal = stay.signalWith?.(own ?? new AbortController().signal) ?? own
 		const end = (failed: boolean, status: number): void => {
 			stay.leave(!failed ? outcomeOf(status) : signal?.aborted ? 'abandoned' : 'server-error')
@@ -168,7 +175,8 @@ async function admit(
 ): Promise<Stay | undefined> {
 	let entrance = limiter[enter](context, signal)
 	if (entrance.tag === 'waiting') {
-		// What this call waits for can be the timer of an unread body, which keeps no process alive.
+		// The permit may come back only by the timer of an unread body, which does not keep the process
+		// alive. So this timer does.
 		const alive = setTimeout(() => {}, LONGEST_TIMER)
 		entrance = await entrance.settled
 		clearTimeout(alive)
@@ -179,7 +187,10 @@ async function admit(
 	return entrance.tag === 'admitted' ? entrance : undefined
 }
 
-/** One of another make, that of node-fetch for instance, has a body whose end is not seen here. */
+/**
+ * A response of another implementation, such as that of node-fetch, has a body whose end can't be
+ * observed.
+ */
 function checkResponse(response: Response): void {
 	const { getReader } = response.body as { getReader?: unknown }
 	const { error } = response.constructor as { error?: unknown }
@@ -194,20 +205,20 @@ function outcomeOf(status: number): Outcome {
 }
 
 /**
- * Where the body that a caller reads gets its bytes: it takes them from the response's own body as they are asked for, so
- * it sees each way of reading, cancelling and failing.
+ * The source of the body that a caller reads. It reads from the response's own body on demand, so
+ * it observes each way in which a body can be read, cancelled or fail.
  *
- * It knows nothing of the stream that it feeds. So when nobody has that stream any more, nothing keeps it.
+ * It has no reference to the stream that it feeds, so that the stream can be collected as garbage.
  */
 class Source {
-	/** Only a stream of bytes can have readers that bring their own buffer. */
+	/** Only a byte stream can have readers that bring their own buffer. */
 	readonly type: 'bytes' | undefined
 	readonly #reader: ReadableStreamDefaultReader<Uint8Array>
 	readonly #unreadTimeout: number
 	readonly #warn: () => void
 	#timer: NodeJS.Timeout | undefined
 	#ended = false
-	/** Why the body was cancelled, though its reader did not. */
+	/** Why the body was cancelled here, and not by its reader. */
 	#failure: Error | undefined
 
 	constructor(
@@ -225,7 +236,7 @@ class Source {
 			clearTimeout(this.#timer)
 			onEnd(failed)
 		}
-		// Settles once: when all was read, on cancellation, and on an error at once, also if nobody is reading.
+		// Settles once: when all was read, on cancellation, or on an error, also while nothing reads.
 		this.#reader.closed.then(
 			() => end(false),
 			() => end(true),
@@ -272,7 +283,7 @@ function isByteStream(stream: ReadableStream): boolean {
 	}
 }
 
-/** The last resort: cancels the bodies that nobody can read any more. */
+/** The last resort: cancels the bodies of responses that were collected as garbage. */
 const collected = new FinalizationRegistry<Source>((source) => {
 	source.cancel('The body was collected').catch(() => {})
 })
@@ -284,7 +295,7 @@ function withBody(response: Response, source: Source): Response {
 	const Class = response.constructor as typeof Response
 	return withFacts(new Class(stream, { headers: response.headers }), {
 		url: { value: response.url },
-		// Servers send what no constructor takes: 999 for instance.
+		// Set here, as servers also send statuses that the constructor rejects, such as 999.
 		status: { value: response.status },
 		statusText: { value: response.statusText },
 		ok: { value: response.ok },
@@ -293,7 +304,7 @@ function withBody(response: Response, source: Source): Response {
 	})
 }
 
-/** Says of a response what only `fetch` itself can: where it is from. */
+/** Sets the properties of a response that only `fetch` itself can set, such as `url`. */
 function withFacts(response: Response, facts: PropertyDescriptorMap): Response {
 	const { clone } = response
 	return Object.defineProperties(response, {

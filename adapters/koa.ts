@@ -13,7 +13,7 @@ export type { Admission } from '../src/http/ticket.js'
 export { Limiter, type LimiterStats } from '../src/limiter/limiter.js'
 export type { LimiterOptions } from '../src/limiter/options.js'
 
-/** What is needed of the context of Koa 3 or 2. */
+/** The part of the context of Koa 3 or 2 that is used. */
 export interface ContextLike {
 	readonly req: IncomingMessage
 	readonly res: ServerResponse
@@ -29,21 +29,21 @@ export type Next = () => Promise<unknown>
 
 export interface LimitOptions extends LimiterOptions<ContextLike> {
 	/**
-	 * Answers a rejected request instead of the default answer. Throwing the rejection leaves it to
-	 * the error handling.
+	 * Answers a rejected request instead of the default answer. Throw the rejection to leave the
+	 * answer to the error handling.
 	 */
 	onReject?(rejection: Rejection, ctx: ContextLike, next: Next): unknown
 }
 
 export interface Middleware {
 	(ctx: ContextLike, next: Next): Promise<void>
-	/** The limiter at work in it: for its figures, to close it, or to share it. */
+	/** Its limiter: for figures, to close it, or to share it. */
 	readonly limiter: Limiter
 }
 
 /**
- * Middleware that bounds how many requests are worked on at the same time. Those past `capacity`
- * wait their turn; those past the bounds of waiting are rejected with a 503 (429 with `key`),
+ * Middleware that bounds how many requests are at work at the same time. Requests above `capacity`
+ * wait in a queue. Requests above the bounds of the queue are rejected with a 503 (429 with `key`),
  * `Retry-After` and an RFC 9457 body.
  *
  * ```ts

@@ -7,11 +7,11 @@ import { enter } from '../src/limiter/gate.js'
  * Claims the names of limiters for a registry, a meter or a page, so that no figure is shown twice
  * or mixed with that of another limiter.
  *
- * @param holder - the registry, meter or page. The names are kept on it: they are freed with it,
- * and every copy of this package in a process finds them.
+ * @param holder - the registry, meter or page. The names are stored on it: so they are freed with
+ * it, and every copy of this package in a process finds them.
  * @returns a function that frees the names.
  * @throws TypeError - `limiters` is not an array of limiters.
- * @throws Error - one has the name of one that is shown already. Then no name is claimed.
+ * @throws Error - a limiter of the same name is shown already. Then no name is claimed.
  */
 export function claimNames(holder: object, limiters: readonly SharedLimiter[]): () => void {
 	if (!Array.isArray(limiters)) throw wrongType('limiters', 'an array of limiters', limiters)

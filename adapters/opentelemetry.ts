@@ -56,8 +56,7 @@ export function openTelemetryMetrics({
 	meterProvider = metrics.getMeterProvider(),
 }: OpenTelemetryOptions): () => void {
 	const meter = meterProvider.getMeter('inflight-limit')
-	// Without an SDK all share one meter, which shows nothing: the same name twice does no harm
-	// there.
+	// Without an SDK, all share one meter that reports nothing: there, a name may occur twice.
 	const free = claimNames(meter === createNoopMeter() ? {} : meter, limiters)
 
 	const capacity = meter.createObservableUpDownCounter('inflight_limit.capacity', {

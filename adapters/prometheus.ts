@@ -66,8 +66,8 @@ const COUNTERS: [name: string, help: string, read: (stats: LimiterStats) => numb
  * Shows limiters as metrics for Prometheus. All have the label `limiter`; none has a label for a
  * key:
  *
- * - gauges `inflight_limit_capacity`, `_active`, `_queued`, `_keys`; with the option `eventLoop` also
- *   `_event_loop_delay_seconds`, `_event_loop_utilization_ratio` and `_overloaded` (0 or 1);
+ * - gauges `inflight_limit_capacity`, `_active`, `_queued`, `_keys`; with the option `eventLoop`
+ *   also `_event_loop_delay_seconds`, `_event_loop_utilization_ratio` and `_overloaded` (0 or 1);
  * - counters `inflight_limit_admitted_total`, `_completed_total`, `_abandoned_total`,
  *   `_rejected_total` (by `reason`);
  * - histograms `inflight_limit_wait_seconds` (of the admitted) and `inflight_limit_hold_seconds`.
@@ -86,7 +86,7 @@ const COUNTERS: [name: string, help: string, read: (stats: LimiterStats) => numb
  */
 export function prometheusMetrics({ limiters, registry = register }: PrometheusOptions): () => void {
 	const metrics = metricsOf(registry as Registry)
-	/** A registry that was cleared shows none of this any more. */
+	/** Whether the registry was cleared, or has other metrics by now. */
 	const isCleared = (): boolean => knownTo(registry as Registry) !== metrics
 	const free = claimNames(metrics.limiters, limiters)
 	const observers = limiters.map((limiter) => {
@@ -121,8 +121,7 @@ interface Metrics {
 }
 
 /**
- * They are kept on one of them: so a registry that is cleared forgets them, and they are created
- * anew.
+ * The metrics are stored on one of them: so they are created anew in a registry that was cleared.
  */
 const METRICS: unique symbol = Symbol.for('inflight-limit.prometheus') as never
 

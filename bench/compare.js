@@ -1,5 +1,5 @@
-// `npm run compare`: the table of the README. What becomes of each middleware under clients that misbehave, over real
-// sockets: the same server, the same handlers, the same clients for all.
+// `npm run compare`: the table of the README. What becomes of each middleware under clients that
+// misbehave, over real sockets: the same server, the same handlers, the same clients for all.
 import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
@@ -16,9 +16,11 @@ const CAPACITY = 3
 const WORK = 150
 
 /**
- * The middleware under test. By hand means: acquire, then release when the response says that it is over.
+ * The middleware under test. By hand means: acquire, then release when the response says that it is
+ * over.
  *
- * @typedef {(req: http.IncomingMessage, res: http.ServerResponse, next: () => void) => unknown} Middleware
+ * @typedef {(req: http.IncomingMessage, res: http.ServerResponse, next: () => void) => unknown}
+ * Middleware
  * @param {(res: http.ServerResponse, release: () => void) => void} whenOver
  * @returns {() => Middleware}
  */
@@ -41,7 +43,10 @@ const middlewares = {
 	'async-sema, on-finished': byHand((res, release) => void onFinished(res, release)),
 }
 
-/** @param {Middleware} middleware @param {(res: http.ServerResponse) => unknown} finish ends a handler's work */
+/**
+ * @param {Middleware} middleware
+ * @param {(res: http.ServerResponse) => unknown} finish ends a handler's work
+ */
 async function start(middleware, finish = (res) => res.end('ok')) {
 	let atWork = 0
 	const seen = {
@@ -81,7 +86,11 @@ async function start(middleware, finish = (res) => res.end('ok')) {
 	return { seen, client, stop }
 }
 
-/** As many fresh requests as there are permits: are all at work at once? @param {Awaited<ReturnType<typeof start>>} running */
+/**
+ * As many fresh requests as there are permits: are all at work at once?
+ *
+ * @param {Awaited<ReturnType<typeof start>>} running
+ */
 async function allPermitsAreBack({ client, seen }) {
 	const before = seen.begun.length
 	await Promise.all(Array.from({ length: CAPACITY }, () => client('/fresh')))

@@ -1,6 +1,6 @@
-// `npm run bench:dashboard`: what the live page costs its server, in percent of a core: ten limiters, twenty open pages.
-// The server is this process; the pages are in another, which only reads. Beside it, the same process with no page open,
-// and with no dashboard at all.
+// `npm run bench:dashboard`: what the live page costs its server, in percent of a core: ten
+// limiters, twenty open pages. The server is this process; the pages are in another, which only
+// reads. Beside it, the same process with no page open, and with no dashboard at all.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import http from 'node:http'

@@ -6,7 +6,8 @@ import os from 'node:os'
  * @typedef {object} Alternative
  * @property {string} name
  * @property {() => unknown} run
- * @property {(() => unknown) | undefined} [verify] throws if what `run` does is not what it should be
+ * @property {(() => unknown) | undefined} [verify] throws if what `run` does is not what it should
+ * be
  */
 
 /** @param {number[]} values */
@@ -54,14 +55,14 @@ export function printMissed() {
 }
 
 /**
- * Times all alternatives in turn, round after round, and prints each one's time as a ratio to that of the first,
- * with the middle half of the ratios as the noise.
+ * Times all alternatives in turn, round after round, and prints each one's time as a ratio to that
+ * of the first, with the middle half of the ratios as the noise.
  *
  * @param {string} title
  * @param {Alternative[]} alternatives
- * @param {{ rounds: number, operations: number, targets?: Record<string, number>, collect?: boolean }} options - `collect`: the heap
- * is cleared before each time, for what leaves much behind that the next one would pay for. It leaves the young generation
- * cold, which distorts what is over in nanoseconds.
+ * @param {{ rounds: number, operations: number, targets?: Record<string, number>, collect?: boolean }} options -
+ * `collect`: the heap is cleared before each round, for alternatives that leave garbage, which the
+ * next one would pay for. It leaves the young generation cold, which distorts times of nanoseconds.
  */
 export async function compare(title, alternatives, { rounds, operations, targets = {}, collect = false }) {
 	for (const { verify } of alternatives) await verify?.()

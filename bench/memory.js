@@ -1,4 +1,5 @@
-// Prints how many bytes of heap one waiter of a package takes: node --expose-gc bench/memory.js <package> [signal]
+// Prints how many bytes of heap one waiter of a package takes: node --expose-gc bench/memory.js
+// <package> [signal]
 import { packages } from './semaphores.js'
 
 const WAITERS = 100_000

@@ -1,4 +1,5 @@
-// `npm run bench:middleware`: the middleware against none, and against what one would write or take instead.
+// `npm run bench:middleware`: the middleware against none, and against what one would write or take
+// instead.
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,7 +11,10 @@ import { middlewares, NONE, OURS, SEMA } from './middlewares.js'
 
 const EXCHANGES = 20_000
 
-/** CPU that the middleware adds to an exchange with room available, as a ratio to an exchange without it. */
+/**
+ * CPU that the middleware adds to an exchange with room available, as a ratio to an exchange
+ * without it.
+ */
 async function uncontended() {
 	const made = middlewares.map(({ name, make }) => ({ name, middleware: make(10) }))
 	await compare(
@@ -69,8 +73,8 @@ async function contended() {
 }
 
 /**
- * Throughput and CPU of a real Express server, in a process of its own, under 50 keep-alive connections; `none` twice,
- * to show the noise.
+ * Throughput and CPU of a real Express server, in a process of its own, under 50 keep-alive
+ * connections; `none` twice, to show the noise.
  */
 async function realServer() {
 	const names = [NONE, `${NONE} `, ...middlewares.map(({ name }) => name).filter((name) => name !== NONE)]
@@ -110,7 +114,10 @@ async function realServer() {
 	}
 }
 
-/** @param {import('node:child_process').ChildProcess} child @returns the CPU that it used so far, in µs */
+/**
+ * @param {import('node:child_process').ChildProcess} child
+ * @returns the CPU that it used so far, in µs
+ */
 async function cpuOf(child) {
 	child.send('cpu')
 	const [used] = await once(child, 'message')

@@ -5,7 +5,8 @@ import expressQueue from 'express-queue'
 import { limit } from 'inflight-limit/express'
 
 /**
- * Middleware as one would write it with each package. Only inflight-limit looks beyond the `finish` of the response.
+ * Middleware as one would write it with each package. Only inflight-limit looks beyond the `finish`
+ * of the response.
  *
  * @typedef {(req: import('node:http').IncomingMessage, res: import('node:http').ServerResponse, next: () => void) => unknown} Middleware
  * @typedef {{ name: string, make: (capacity: number) => Middleware, uncontendedOnly?: boolean }} Alternative

@@ -1,5 +1,6 @@
-// `npm run bench:observer [path]`: what the seam for observers costs the way of a request that finds room. `path`: the
-// dist/esm of a build to compare with, such as one of the commit before the seam.
+// `npm run bench:observer [path]`: what the seam for observers costs the way of a request that
+// finds room. `path`: the dist/esm of a build to compare with, such as one of the commit before the
+// seam.
 import { pathToFileURL } from 'node:url'
 import { compare, printMachine } from './harness.js'
 

@@ -1,4 +1,4 @@
-// `npm run bench:overload`: who goes on answering under overload. First in virtual time, where results repeat to the digit,
+// `npm run bench:overload`: which limiters go on answering under overload. First in virtual time, where results repeat to the digit,
 // then on real Express servers. `--quick`: a shorter run; `--simulation` and `--real`: only that.
 // `npm run bench:overload -- family --seeds 1001..1012`: only `adaptive()`, on downstreams drawn at random from these seeds.
 // `npm run bench:overload -- crowd`: what `Retry-After` spares a crowd that obeys it.
@@ -115,7 +115,7 @@ async function afterMoves(policy, downstream, moves) {
 	return [first, second]
 }
 
-/** Who is served at ten times the load, by ours and by the tuned limit as it is. @param {import('./overload/downstream.js').Knee} downstream @param {{ capacity: number, maxQueue: number }} tuned */
+/** What is served at ten times the load, by ours and by the tuned limit as it is. @param {import('./overload/downstream.js').Knee} downstream @param {{ capacity: number, maxQueue: number }} tuned */
 async function chosen(downstream, tuned) {
 	const scenario = { downstream, load: 10, seconds: SECONDS }
 	const flows = Array.from({ length: 10 }, (_, i) => ({ name: String(i), weight: i === 0 ? 20 : 1 }))

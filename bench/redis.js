@@ -19,8 +19,8 @@ const LEASE = 5_000
 const PATIENCE = 4 * LEASE
 
 /**
- * @typedef {import('./redis/peers.js').Fleet} Fleet @typedef
- * {import('node:child_process').ChildProcess} ChildProcess
+ * @typedef {import('./redis/peers.js').Fleet} Fleet
+ * @typedef {import('node:child_process').ChildProcess} ChildProcess
  */
 
 const server = spawn('redis-server', ['--port', String(PORT), '--save', '', '--appendonly', 'no'], {
@@ -36,8 +36,9 @@ await sleep(3_500)
 const admin = new Redis(PORT)
 
 /**
- * Listens to all that Redis is asked: @returns {Promise<() => { sent: number, inScripts: number,
- * names: Set<string> }>}
+ * Counts all commands that Redis gets.
+ *
+ * @returns {Promise<() => { sent: number, inScripts: number, names: Set<string> }>}
  */
 async function listen() {
 	const found = { sent: 0, inScripts: 0, names: new Set() }
@@ -170,8 +171,11 @@ async function kill(child) {
 }
 
 /**
- * Waits for a message with `word`. @param {ChildProcess} child @param {string} word @returns
- * {Promise<any>}
+ * Waits for a message with `word`.
+ *
+ * @param {ChildProcess} child
+ * @param {string} word
+ * @returns {Promise<any>}
  */
 function told(child, word) {
 	return new Promise((resolve) => {
@@ -186,8 +190,10 @@ function told(child, word) {
 }
 
 /**
- * Has a process take a place, and waits until Redis knows of it. @param {ChildProcess} child @param
- * {number} place
+ * Has a process take a place, and waits until Redis knows of it.
+ *
+ * @param {ChildProcess} child
+ * @param {number} place
  */
 function arrive(child, place) {
 	const arrived = told(child, 'arrived')
@@ -204,7 +210,9 @@ async function take(child, place) {
 
 /**
  * A process's first admission takes longer, as it joins the fleet: that is no part of what is
- * measured. @param {ChildProcess[]} fleet
+ * measured.
+ *
+ * @param {ChildProcess[]} fleet
  */
 async function join(fleet) {
 	for (const child of fleet) {
@@ -217,8 +225,8 @@ async function join(fleet) {
 /**
  * All permits held, 1,000 waiting in eight processes. They arrive one after the other: each only
  * when Redis knows of the one before. Then one permit goes from hand to hand: it is released only
- * when who got it has said so. So an admission is out of order if anybody who arrived before is
- * admitted after it: nothing can have crossed, and nothing is forgiven.
+ * when its holder has confirmed it. So an admission is out of order if a caller that arrived before
+ * is admitted after it: no messages can have crossed, so no exception is allowed.
  *
  * @param {string} peer
  */
@@ -281,7 +289,9 @@ async function queue(peer) {
 }
 
 /**
- * Eight processes, four callers in each that take a permit again and again. @param {string} peer
+ * Eight processes, four callers in each that take a permit again and again.
+ *
+ * @param {string} peer
  */
 async function fairness(peer) {
 	const options = { peer, name: `fairness ${peer}` }
@@ -377,7 +387,7 @@ for (const [title, measure] of /** @type {const} */ ([
 	}
 }
 console.log(
-	'\nOut of order: anybody who arrived before was admitted after it; each arrives only when Redis knows of the one before.',
+	'\nOut of order: a caller that arrived before was admitted after it; each arrives only when Redis knows of the one before.',
 )
 console.log('A dead one’s permit: bottleneck has no lease; its jobs were given an expiration of as long.')
 printMissed()

@@ -1,15 +1,19 @@
-// `npm run bench:scheduling`: what order, priority and fair shares cost a request that waits, beside first come, first served.
+// `npm run bench:scheduling`: what order, priority and fair shares cost a request that waits,
+// beside first come, first served.
 import assert from 'node:assert/strict'
 import { Limiter } from 'inflight-limit'
 import { compare, printMachine, printMissed } from './harness.js'
 
 const enter = /** @type {never} */ (Symbol.for('inflight-limit.enter'))
 const FIFO = 'first come, first served'
-/** A client that stays. (A real signal, shared by so many, would take its listeners off in O(n).) */
+/**
+ * A client that stays. (A real signal, shared by so many, would take its listeners off in O(n).)
+ */
 const present = { aborted: false, addEventListener() {}, removeEventListener() {} }
 
 /**
- * So many at once for 3 permits, and all of them served. (`adaptive` would send most of them away, as it should.)
+ * So many at once for 3 permits, and all of them served. (`adaptive` would send most of them away,
+ * as it should.)
  *
  * @param {number} waiters
  * @param {object} options
@@ -56,7 +60,8 @@ await compare(
 	{ rounds: 5, operations: WAITERS },
 )
 
-// What it costs more must not grow with how many wait. (That each costs more at all, is the memory’s doing.)
+// What it costs more must not grow with how many wait. (That each costs more at all, is the
+// memory’s doing.)
 for (const size of [1_000, 10_000, 100_000]) {
 	const fair = {
 		[FIFO]: {},

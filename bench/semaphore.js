@@ -96,7 +96,10 @@ async function contended(waiters, rounds, repeat, target) {
 	)
 }
 
-/** Cancelling from the middle, in random order, as a ratio to what the platform needs to abort as many signals. */
+/**
+ * Cancelling from the middle, in random order, as a ratio to what the platform needs to abort as
+ * many signals.
+ */
 async function cancellation() {
 	printTitle('waiters that leave from the middle, in random order', ['ratio', 'ns each'])
 	/** @type {number[]} */

@@ -7,8 +7,9 @@ import pLimit from 'p-limit'
 import { Bare } from './bare.js'
 
 /**
- * What a user of each package would write. `pairs` acquires and releases `n` times, `attempts` does so without waiting,
- * `caller` is one of many that want a permit for `work`. What a package doesn't have is left out.
+ * What a user of each package would write. `pairs` acquires and releases `n` times, `attempts` does
+ * so without waiting, `caller` is one of many that want a permit for `work`. What a package doesn't
+ * have is left out.
  *
  * @typedef {object} Package
  * @property {string} name
@@ -25,7 +26,10 @@ import { Bare } from './bare.js'
 const BARE = 'bare counter and list'
 export const OURS = 'inflight-limit'
 
-/** A counter and a list whose permits count their release once, and nothing else: no options, no bounds. */
+/**
+ * A counter and a list whose permits count their release once, and nothing else: no options, no
+ * bounds.
+ */
 class OneShot {
 	#free
 	/** @type {WaitQueue} */

@@ -1,5 +1,5 @@
-// Writes docs/api.md from the declarations that are published: what each entry exports, with its comments. Run after
-// `npm run build`, by `npm run api`. A test compares the page with what this would write.
+// Writes docs/api.md from the published declarations: what each entry exports, with its comments.
+// Run after `npm run build`, by `npm run api`. A test compares the page with what this would write.
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -17,7 +17,9 @@ function read(file) {
 /**
  * Finds the declaration of a name: in this file, or in the one that it is exported from.
  *
- * @param {string} file @param {string} name @returns {Declaration}
+ * @param {string} file
+ * @param {string} name
+ * @returns {Declaration}
  */
 function declarationOf(file, name) {
 	const source = read(file)
@@ -26,7 +28,8 @@ function declarationOf(file, name) {
 		'm',
 	).exec(source)
 	if (begin !== null) {
-		// A declaration ends with the first line that is not indented and ends it.
+		// A declaration ends with the first line that is not indented and is a closing brace or ends
+		// with a semicolon.
 		const rest = source.slice(begin.index + (begin[1]?.length ?? 0))
 		const lines = rest.split('\n')
 		const end = lines.findIndex((line) => /^\S.*;$|^}$/.test(line))
@@ -73,9 +76,11 @@ function isType({ code }) {
 }
 
 /**
- * The declaration, with those of the interfaces that it extends and that no entry exports.
+ * The declaration, and the interfaces that it extends if no entry exports them.
  *
- * @param {Declaration} declaration @param {string[]} exported @returns {string}
+ * @param {Declaration} declaration
+ * @param {string[]} exported
+ * @returns {string}
  */
 function withBases(declaration, exported) {
 	const [, base] = /^[^{]*\bextends (\w+)/.exec(declaration.code) ?? []
@@ -106,7 +111,7 @@ export function apiPage() {
 		'# API',
 		'What each entry exports, as its types and their comments say it. `npm run api` writes this page.',
 	]
-	/** @type {Set<string>} the declarations that stand there */
+	/** @type {Set<string>} the declarations that are on the page already */
 	const known = new Set()
 	const entries = Object.entries(exports).flatMap(([entry, { import: path }]) =>
 		path === undefined ? [] : [{ entry, types: path.replace(/^\.\//, '').replace(/\.js$/, '.d.ts') }],
@@ -117,7 +122,7 @@ export function apiPage() {
 		parts.push(`## \`${name}\``)
 		const again = []
 		const declarations = exportsOf(types).map((one) => ({ name: one, ...declarationOf(types, one) }))
-		// What is called comes before the types that it names.
+		// Functions and classes come before the types that they name.
 		declarations.sort((a, b) => Number(isType(a)) - Number(isType(b)))
 		for (const { name: one, ...declaration } of declarations) {
 			const code = withBases(declaration, exported)

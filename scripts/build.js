@@ -1,4 +1,5 @@
-// Builds the package: ES modules in dist/esm, CommonJS in dist/cjs. Each folder says which it is.
+// Builds the package: ES modules in dist/esm, CommonJS in dist/cjs. A package.json in each folder
+// says which.
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { embedLua } from './embed-lua.js'
@@ -11,10 +12,10 @@ function compile(...options) {
 
 /** @param {string} folder @param {string} project @param {string} type */
 function build(folder, project, type) {
-	// In two passes, as comments belong into the declarations, where editors look for them, and not into the code.
+	// In two passes: the declarations keep the comments, as editors show them; the code does not.
 	compile('-p', project, '--removeComments', '--declaration', 'false', '--isolatedDeclarations', 'false')
 	compile('-p', project, '--emitDeclarationOnly')
-	// It is what bundlers ask about the modules in its folder, not that of the package.
+	// Bundlers look for `sideEffects` in the nearest package.json, which is this one.
 	writeFileSync(`${folder}/package.json`, `${JSON.stringify({ type, sideEffects: false })}\n`)
 }
 
@@ -23,15 +24,16 @@ embedPage()
 embedLua()
 build('dist/esm', 'tsconfig.build.json', 'module')
 build('dist/cjs', 'tsconfig.cjs.json', 'commonjs')
-// The page of the dashboard and the script of Redis are a seventh of the package: once is enough. An ES module can
-// import from CommonJS everywhere.
+// The page of the dashboard and the script of Redis are a seventh of the package, so they are
+// packed once. An ES module can import from CommonJS everywhere.
 for (const [file, name] of [
 	['adapters/dashboard/assets.js', 'assets'],
 	['adapters/redis/script.js', 'SCRIPT'],
 ]) {
 	writeFileSync(`dist/esm/${file}`, `export { ${name} } from '../../../cjs/${file}'\n`)
 }
-// The compiler indents by four spaces, which are a tenth of the package. No string in the sources has several lines.
+// The compiler indents by four spaces, which are a tenth of the package. They can be replaced, as
+// no string in the sources has several lines.
 for (const file of readdirSync('dist', { recursive: true, encoding: 'utf8' })) {
 	if (!/\.[jt]s$/.test(file)) continue
 	const code = readFileSync(`dist/${file}`, 'utf8')

@@ -1,5 +1,6 @@
-// All that must hold before a change goes in: node scripts/check.js. Its last line says `N passed, N failed`: each test
-// counts, and each step. .ci/run gives it the number of its own steps, which count too.
+// Runs all checks that a change must pass: node scripts/check.js. Its last line says how many
+// passed and failed: each test and each step counts. .ci/run passes the number of its own steps,
+// which count too.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 

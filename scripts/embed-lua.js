@@ -1,6 +1,5 @@
 // Writes the parts of the script for Redis into a module: adapters/redis/script.ts. A module is
-// found wherever the package is put, be it an ES module, CommonJS, under Jest or in a bundle; a
-// file beside it is not.
+// found in every environment (ES modules, CommonJS, Jest, bundles); a file beside it is not.
 import { readFileSync, writeFileSync } from 'node:fs'
 
 const folder = 'adapters/redis/lua'
@@ -23,7 +22,7 @@ const PARTS = [
 export function embedLua() {
 	const script = PARTS.map((name) => readFileSync(`${folder}/${name}.lua`, 'utf8'))
 		.join('')
-		// It is sent with each join: without comments, empty lines and indentation.
+		// Without comments, empty lines and indentation, as it is sent with each join.
 		.replace(/^\s*(--.*)?\n/gm, '')
 		.replace(/^\s+/gm, '')
 	writeFileSync(

@@ -1,5 +1,6 @@
-// Writes the files of the dashboard's page, and uPlot, into a module: adapters/dashboard/assets.ts. A module is found
-// wherever the package is put, be it an ES module, CommonJS, under Jest or in a bundle; a file beside it is not.
+// Writes the files of the dashboard's page, and uPlot, into a module: adapters/dashboard/assets.ts.
+// A module is found in every environment (ES modules, CommonJS, Jest, bundles); a file beside it is
+// not.
 import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 
@@ -23,7 +24,7 @@ export function embedPage() {
 	const files = {
 		'uplot.js': {
 			type: 'text/javascript; charset=utf-8',
-			// The one build that is small is not a module.
+			// The only small build of uPlot is not a module.
 			body: `${licence}${read(`${uPlot}/dist/uPlot.iife.min.js`).trim()}\nexport default uPlot\n`,
 		},
 		'page.css': {

@@ -1,6 +1,6 @@
-// Writes a folder for each entry of the package, like express/package.json, or removes them again (--remove). They are
-// for tools that don't know `exports`: TypeScript with the module resolution node10, and Jest 27. They exist while the
-// package is packed.
+// Writes a folder for each entry of the package, like express/package.json, or removes them again
+// (--remove). They are for tools that don't know `exports`: TypeScript with the module resolution
+// node10, and Jest 27. They exist while the package is packed.
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 
 const { exports } = JSON.parse(readFileSync('package.json', 'utf8'))

@@ -1,4 +1,5 @@
-// Runs the tests on each supported Node, whose binaries the npm package `node` carries: node scripts/matrix.js [version…]
+// Runs the tests on each supported Node, whose binaries the npm package `node` carries: node
+// scripts/matrix.js [version…]
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

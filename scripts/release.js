@@ -1,5 +1,6 @@
-// Makes a release ready: node scripts/release.js 1.2.3. It sets the version, gives the section `Unreleased` of the changelog
-// that name and the date, runs all checks, commits, tags and packs. To push and to publish is left to the owner.
+// Prepares a release: node scripts/release.js 1.2.3. It sets the version, renames the section
+// `Unreleased` of the changelog to the version and the date, runs all checks, commits, tags and
+// packs. The owner pushes and publishes.
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 

@@ -1,9 +1,9 @@
 import { coded } from './errors.js'
 
 /*
- * Checks of what callers give us. Each error names the option, the value given, and what is
- * allowed: a `TypeError` for a value of the wrong type or an unknown name, a `RangeError` for a
- * value out of bounds.
+ * Checks of options, arguments, and of what the functions in options return. Each error names the
+ * option, the value given, and what is allowed: a `TypeError` for a value of the wrong type or an
+ * unknown name, a `RangeError` for a value out of bounds.
  */
 
 /**
@@ -35,7 +35,7 @@ export function outOfRange(name: string, allowed: string, value: unknown): Range
 }
 
 /**
- * What a function of the user's returned. It is called for each request, and can't be waited for.
+ * For a wrong value that a function in the options returned. Such a function must be synchronous.
  */
 function wrongReturn(name: string, allowed: string, value: unknown): TypeError {
 	const remedy = isPromise(value) ? 'find it in a middleware before this one' : undefined
@@ -75,7 +75,8 @@ export function checkPath(value: unknown): string {
 
 export function checkWeight(value: unknown, capacity: number): number {
 	const weight = checkInteger('weight', value, 1, false)
-	// With a capacity of 0 nobody gets in, and what it will be is not known: any weight may wait.
+	// With a capacity of 0 no caller is admitted, and the next capacity is not known: any weight may
+	// wait.
 	if (weight > capacity && capacity > 0) {
 		throw outOfRange('weight', `at most the capacity, ${capacity}`, weight)
 	}
@@ -137,7 +138,7 @@ export function checkFunction<F>(name: string, value: F): F {
 
 const OBSERVED = ['admitted', 'released', 'rejected', 'resized', 'availability'] as const
 
-/** One that observes nothing is a misspelt one. */
+/** An observer without any known function is an error: its names must be misspelt. */
 export function checkObserver(value: unknown): void {
 	const allowed = `an object with any of the functions ${OBSERVED.join(', ')}`
 	if (typeof value !== 'object' || value === null) throw wrongType('observer', allowed, value)
@@ -151,13 +152,13 @@ export function checkKey(value: unknown): string | undefined {
 	if (typeof value === 'string') return value
 	if (value === undefined || value === null) return undefined
 	const allowed = 'a string, a number, a bigint, undefined or null'
-	// A limit for all whose number could not be read is not what anyone means.
+	// `NaN` would put all requests whose number could not be read under one limit.
 	if (Number.isNaN(value)) throw outOfRange('what key returns', allowed, value)
 	if (typeof value !== 'number' && typeof value !== 'bigint') throw wrongReturn('key', allowed, value)
 	return String(value)
 }
 
-/** A promise would pass for `true`: nothing would be limited any more. */
+/** A promise would count as `true`, and no request would be limited. */
 export function checkSkip(value: unknown): boolean {
 	if (typeof value === 'object' && value !== null) throw wrongReturn('skip', 'true or false', value)
 	return Boolean(value)
@@ -195,7 +196,7 @@ export function checkDeadline(value: unknown): number {
 	return checkNumber('deadline', value)
 }
 
-/** At more than a half, the lower ones would go before the higher. */
+/** With more than a half, lower priorities would go before higher ones. */
 export function checkLowerShare(value: unknown, priority: unknown): number {
 	const allowed = 'a number from 0 to 0.5'
 	if (typeof value !== 'number') throw wrongType('lowerShare', allowed, value)
@@ -207,7 +208,7 @@ export function checkLowerShare(value: unknown, priority: unknown): number {
 	return value
 }
 
-/** What options of other packages are called here, and what more to know. */
+/** Names of options in other packages, with the name here and a note. */
 const ELSEWHERE: ReadonlyMap<string, string> = new Map([
 	['activeLimit', 'capacity'],
 	['concurrency', 'capacity'],
@@ -226,9 +227,7 @@ const ELSEWHERE: ReadonlyMap<string, string> = new Map([
 	['standardHeaders', 'rateLimitFields'],
 ])
 
-/**
- * A misspelt option must not be ignored: the limit that its author believes in would not be there.
- */
+/** A misspelt option must not be ignored: its author would believe in a limit that is not there. */
 export function checkOptions(options: object, allowed: readonly string[]): void {
 	if (typeof options !== 'object' || options === null || Array.isArray(options)) {
 		throw wrongType('options', 'an object', options)
@@ -248,14 +247,15 @@ function unknownOption(name: string, allowed: readonly string[]): TypeError {
 const OPTIONS = 'a capacity or an object of options'
 
 /**
- * Reads the options of a limiter, those that an object inherits included. Its methods keep their
+ * Reads the options of a limiter, including those that the object inherits. Its methods keep their
  * `this`.
  *
- * @returns each by its name, in a new object.
+ * @returns a new object with the options.
  */
 export function readOptions<Options extends object>(options: Options, allowed: readonly string[]): Options {
 	checkOptions(options, allowed)
-	// Its capacity would pass for the option: two limits of the same size, where one is meant.
+	// A semaphore must not be taken for options: its `capacity` would make a second limit of the same
+	// size.
 	if ('tryAcquire' in options) {
 		throw wrongType('options', OPTIONS, options, 'requests need a Limiter')
 	}

@@ -35,10 +35,10 @@ export interface Load {
 /**
  * A caller was rejected instead of being given a permit.
  *
- * It may be handed on to the error handling of a framework, which answers by it: by `next(error)`
- * in Express, by a throw in Koa. Its message and all that it enumerates are fit for clients. How
- * busy the limit was, is for logs: `active`, `capacity` and `queued` are not enumerable, so that no
- * handler sends them by accident.
+ * It can be passed to the error handling of a framework, which answers with it: by `next(error)` in
+ * Express, by a throw in Koa. Its message and its enumerable properties are fit for clients.
+ * `active`, `capacity` and `queued` are for logs: they are not enumerable, so that no handler sends
+ * them by accident.
  *
  * Recognise it by `code`, not by `instanceof`: one process can hold two copies of this package.
  */
@@ -47,13 +47,13 @@ export class RejectedError extends Error implements Load {
 	readonly code = 'ERR_INFLIGHT_REJECTED'
 	readonly reason: RejectionReason
 	/**
-	 * In how many seconds to try again: an integer from 1 to 60, from the pace at which permits came
-	 * back lately, and from those who were told to come back before.
+	 * In how many seconds to try again: an integer from 1 to 60, from the recent pace at which
+	 * permits came back, and from the number of callers that were told to come back before.
 	 */
 	readonly retryAfter: number
-	/** The status to answer with. That of the limiter, if it has one; `503` otherwise. */
+	/** The status to answer with: that of the limiter, or `503` where there is none. */
 	readonly status: number = 503
-	/** The same as `status`: some frameworks look for the one, some for the other. */
+	/** The same as `status`: some frameworks use the one, some the other. */
 	readonly statusCode: number = 503
 	/** The message may be sent to the client. */
 	readonly expose = true
@@ -95,8 +95,7 @@ export class RejectedError extends Error implements Load {
 }
 
 /**
- * The codes of errors that are not classes of their own. docs/errors.md says of each what causes it
- * and what to do.
+ * The codes of errors that have no class of their own. docs/errors.md has cause and remedy of each.
  */
 type ErrorCode =
 	| 'ERR_INFLIGHT_CAPACITY_FOUND'
@@ -111,7 +110,10 @@ export function coded<E extends Error>(code: ErrorCode, error: E): E & { readonl
 	return Object.assign(error, { code })
 }
 
-/** Where the intrinsics of the language are frozen, errors keep their stacks. */
+/**
+ * Whether the depth of stacks can be set. If the built-in objects are frozen, errors keep their
+ * stacks.
+ */
 const ADJUSTABLE = Object.getOwnPropertyDescriptor(Error, 'stackTraceLimit')?.writable === true
 
 /**
@@ -129,7 +131,7 @@ export function withoutStack<T>(make: () => T): T {
 	}
 }
 
-/** What user code threw, as text. Not everything can be made a string. */
+/** What user code threw, as text. Some values throw when they are converted. */
 export function inWords(thrown: unknown): string {
 	try {
 		return thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)

@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest'
 import { REJECTION_REASONS } from '../src/errors.js'
 
 /*
- * Each error and each warning has a code, and docs/errors.md has each code, with its cause and its remedy.
+ * Each error and each warning has a code, and docs/errors.md has each code, with its cause and its
+ * remedy.
  */
 
 const root = join(import.meta.dirname, '..')

@@ -5,8 +5,8 @@ import { type Block, blocksOf, faultsOf, isCommonJs } from './support/blocks.js'
 import { install, node, pack, scratch } from './support/packed.js'
 
 /*
- * What docs/frameworks.md and docs/testing.md say, from the packed package: their programs run as they stand there, and the
- * limit holds in frameworks that no other test knows.
+ * What docs/frameworks.md and docs/testing.md say, from the packed package: their programs run as
+ * they stand there, and the limit holds in frameworks that no other test knows.
  */
 
 // A registry takes its time, and so does a compiler on a busy machine.

@@ -4,8 +4,8 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { install, node, pack, scratch } from './support/packed.js'
 
 /*
- * The tarball, as users meet it: installed in an empty folder, and used from there by `import`, by `require`, from Jest
- * and by both at once. `test/package` has what they write.
+ * The tarball, as users meet it: installed in an empty folder, and used from there by `import`, by
+ * `require`, from Jest and by both at once. `test/package` has what they write.
  */
 
 // A registry takes its time, and so does Jest on a busy machine.

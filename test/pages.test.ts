@@ -16,7 +16,10 @@ const PAGES = [
 		.filter((name) => name.endsWith('.md'))
 		.map((name) => `docs/${name}`),
 ]
-/** Pages whose programs are tested elsewhere, or are none: frameworks.test.ts; an adapter in this repository; declarations. */
+/**
+ * Pages whose programs are tested elsewhere, or are none: frameworks.test.ts; an adapter in this
+ * repository; declarations.
+ */
 const OTHERS = ['docs/frameworks.md', 'docs/testing.md', 'docs/architecture.md', 'docs/api.md']
 const blocks = PAGES.filter((page) => !OTHERS.includes(page)).flatMap(blocksOf)
 const { folder, remove } = scratch()
@@ -74,7 +77,8 @@ describe('the programs of the README and the docs', () => {
 			module: 'nodenext',
 			types: ['node'],
 			strict: true,
-			// The programs are JavaScript, where parameters have no types, and a caught error needs no cast.
+			// The programs are JavaScript, where parameters have no types, and a caught error needs no
+			// cast.
 			noImplicitAny: false,
 			useUnknownInCatchVariables: false,
 			// Each is a module of its own, with the same names.

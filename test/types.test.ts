@@ -4,8 +4,9 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { install, node, pack, scratch } from './support/packed.js'
 
 /*
- * The packed declarations, as users meet them: in an empty folder, with the types of their framework only and
- * `skipLibCheck` off, from ES modules and from CommonJS. `test/types` has what they write.
+ * The packed declarations, as users meet them: in an empty folder, with the types of their
+ * framework only and `skipLibCheck` off, from ES modules and from CommonJS. `test/types` has what
+ * they write.
  */
 
 // A compiler takes its time on a busy machine, and so does a registry.
@@ -13,7 +14,10 @@ vi.setConfig({ testTimeout: 120_000, hookTimeout: 300_000 })
 
 const programs = join(import.meta.dirname, 'types')
 
-/** Each with the packages that it installs, the programs that it writes, and the modes in which it compiles them. */
+/**
+ * Each with the packages that it installs, the programs that it writes, and the modes in which it
+ * compiles them.
+ */
 const users = {
 	'Express 5': {
 		packages: ['@types/express@5.0.6', '@types/node@20'],
@@ -83,7 +87,10 @@ const modes = {
 	node10: { module: 'commonjs', moduleResolution: 'node10', include: ['cjs'] },
 }
 
-/** What @types/koa 3.0.3 says of itself beside the types of Express 5: nobody can use both with all checks on. */
+/**
+ * What @types/koa 3.0.3 says of itself beside the types of Express 5: nobody can use both with all
+ * checks on.
+ */
 const NOT_OURS = /^node_modules\/@types\/koa\/index\.d\.ts\(\d+,\d+\): error TS2694: .*content-disposition/
 
 const { folder, remove } = scratch()

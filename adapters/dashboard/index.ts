@@ -15,7 +15,7 @@ export interface DashboardOptions {
 	 * `'/'`.
 	 */
 	path?: string | undefined
-	/** Show the keys that waited longest. They may be names of persons. Default: `false`. */
+	/** Show the keys that waited longest. They may be personal data. Default: `false`. */
 	keys?: boolean | undefined
 	/** Pages that may be open at once: an integer from 1, or `Infinity`. Default: `50`. */
 	maxPages?: number | undefined
@@ -90,8 +90,8 @@ export function dashboardKoa(options: DashboardOptions): KoaDashboard {
 }
 
 /**
- * Only files of this page are run or loaded, and no other page can frame it. uPlot sets its styles
- * by script.
+ * The browser may only load files of this page, and no other page can frame it. uPlot sets its
+ * styles by script, which this allows.
  */
 const SECURITY = {
 	'Content-Security-Policy':
@@ -103,7 +103,9 @@ const SECURITY = {
 	'X-Content-Type-Options': 'nosniff',
 }
 
-/** A page that has not read this many messages in a row is cut off. It then connects again. */
+/**
+ * A page that has not read this many messages in a row is cut off. The browser then connects again.
+ */
 const PATIENCE = 10
 
 /** An open page: its stream of events, and how many messages it has not read in time. */
@@ -126,7 +128,7 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 	const readers = new Set<Reader>()
 	let closed = false
 	let latest = takeSamples()
-	// One timer for all pages. It runs also when none is open: a page is usually opened after
+	// One timer for all pages. It also runs while no page is open, as a page is usually opened after
 	// something went wrong.
 	const timer = setInterval(() => {
 		latest = takeSamples()
@@ -155,8 +157,8 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 	}
 
 	function openStream(res: ServerResponse): void {
-		// A pipelined request, which no browser sends. A response without a socket may end without an
-		// event.
+		// A pipelined request, which no browser sends. A response without a socket may end without
+		// emitting `close`.
 		if (res.socket === null) {
 			answer(res, 400, 'No stream behind another response\n')
 			return
@@ -245,8 +247,8 @@ function answer(res: ServerResponse, status: number, text: string): void {
 let warned = false
 
 /**
- * A limiter before the page can reject it when it is needed most. The page gives back any permit
- * that it holds.
+ * A limiter before the page can reject its requests when the page is needed most. A request for the
+ * page gives back the permits that it holds.
  */
 function warnIfLimited(req: IncomingMessage): void {
 	const limiter = releaseAll(req)

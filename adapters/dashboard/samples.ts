@@ -16,9 +16,9 @@ const LONGEST_KEY = 80
 
 /**
  * The fields of a sample, in this order. Counts are since the start of the limiter. Percentiles, in
- * ms, are of what ended since the sample before, or `null` if nothing did. `longest` has the keys
- * that waited longest since then, each with its wait in ms; it is empty unless the option `keys` is
- * set.
+ * ms, are those of the waits and holds that ended since the sample before; `null` if there were
+ * none. `longest` has the keys that waited longest since then, each with its wait in ms; it is
+ * empty unless the option `keys` is set.
  */
 export const FIELDS: readonly string[] = [
 	'time',

@@ -1,10 +1,10 @@
 /*
- * The timers of a limiter keep no process alive: a server that has closed can end. A caller that
- * awaits a permit outside of requests is different. If nothing else is alive, Node would end the
- * process in the middle of it, though the wait has a bound.
+ * The timers of a limiter keep no process alive: a server that has closed can end. But while a
+ * caller awaits a permit outside of requests, with a bound, this timer does: otherwise Node could
+ * end the process during the wait.
  */
 
-/** The longest timer that there is, in ms. */
+/** The longest delay of a timer, in ms. */
 const LONGEST = 2 ** 31 - 1
 
 let waits = 0

@@ -8,22 +8,22 @@ import type { Queued } from './protocol.js'
 /** A permit of the fleet. */
 export interface FleetPermit extends Permit {
 	/**
-	 * Is aborted with a {@link LeaseLostError} when the permit was lost. It looks at the clock
-	 * whenever it is looked at.
+	 * Is aborted with a {@link LeaseLostError} when the permit was lost. Each read of `aborted` or
+	 * `reason` checks the lease first.
 	 */
 	readonly signal: AbortSignal
 	/**
-	 * The fencing token: a safe integer, higher than that of each permit given before it. 0 for a
-	 * permit that Redis does not know of, as it was unavailable.
+	 * The fencing token: a safe integer, higher than those of all permits given before. 0 for a
+	 * permit that was given while Redis was unavailable.
 	 */
 	readonly token: number
 }
 
-/** That of its callers. */
+/** What a caller needs of its limiter. */
 export interface Owner {
-	/** The end of a wait without a permit. */
-	drop(caller: Caller, error: unknown): void
-	/** Looks at the clock. */
+	/** Ends a wait without a permit. */
+	reject(caller: Caller, error: unknown): void
+	/** Checks whether the lease has ended. */
 	check(): void
 }
 
@@ -43,27 +43,27 @@ function newId(): string {
 	return random.toString('base64url', at - BYTES, at)
 }
 
-/** One that waits, and the permit that it is given. It is itself the listener on its signal. */
+/** A waiter, which becomes the permit that it is given. It is itself the listener on its signal. */
 export class Caller implements FleetPermit, Linked<Caller>, Queued {
 	previous: Caller | undefined = undefined
 	next: Caller | undefined = undefined
-	/** Nobody else can guess it: a message that names it comes from Redis. */
+	/** It can't be guessed: so a message with this id must come from Redis. */
 	readonly id: string
 	readonly weight: number
 	readonly maxWait: number
-	/** Those that wait for the same key, and itself while it does. */
+	/** The queue of its key in this process. */
 	readonly line: KeyQueue<Caller>
 	readonly since: number = performance.now()
-	/** What Redis has of it in the present session. */
+	/** What Redis knows of its wait in the present session. */
 	asked: 'no' | 'asking' | 'queued' = 'no'
 	state: 'waiting' | 'held' | 'over' = 'waiting'
-	/** Its place in the queue at Redis, to come back to; 0: none. */
+	/** Its place in the queue of Redis, which it keeps when it asks again; 0: none. */
 	ticket = 0
 	token = 0
 	waited = 0
 	/** Requests that were waiting ahead of it. */
 	ahead = 0
-	/** Redis knows of it: it can be lost. */
+	/** Whether Redis knows of the permit: then it can be lost. */
 	leased = false
 	lost = false
 	settle!: (error?: unknown) => void
@@ -81,7 +81,7 @@ export class Caller implements FleetPermit, Linked<Caller>, Queued {
 		this.maxWait = maxWait
 	}
 
-	/** What Redis calls its key. */
+	/** The name of its key in Redis. */
 	get account(): string {
 		return this.line.account
 	}
@@ -109,6 +109,6 @@ export class Caller implements FleetPermit, Linked<Caller>, Queued {
 	handleEvent(): void {
 		const { cancel } = this
 		this.cancel = undefined
-		this.#owner.drop(this, cancel?.reason)
+		this.#owner.reject(this, cancel?.reason)
 	}
 }

@@ -1,11 +1,11 @@
 import type { Listening } from './protocol.js'
 
 /*
- * What is needed of a client, and nothing more: written by hand, so that a user of one client needs
- * no types of the other. The two are told apart by their methods.
+ * The parts of the clients that are used. The types are written by hand, so that users of one
+ * client don't need the types of the other. The methods of a client tell which of the two it is.
  */
 
-/** What is needed of a client of `redis` (node-redis): single, Sentinel or Cluster. */
+/** The part that is used of a client of `redis` (node-redis): single, Sentinel or Cluster. */
 export interface NodeRedisClient {
 	evalSha(sha1: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
 	eval(script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
@@ -16,7 +16,7 @@ export interface NodeRedisClient {
 	sUnsubscribe?(channel: string): Promise<unknown>
 }
 
-/** What is needed of a client of `ioredis`: single, Sentinel or Cluster. */
+/** The part that is used of a client of `ioredis`: single, Sentinel or Cluster. */
 export interface IoredisClient {
 	readonly isCluster: boolean
 	evalsha(sha1: string, numkeys: number, ...args: string[]): Promise<unknown>
@@ -30,13 +30,13 @@ export interface IoredisClient {
 
 export type RedisClient = NodeRedisClient | IoredisClient
 
-/** What both have that emits events. */
+/** The events of both clients. */
 export interface Emitter {
 	on(event: string, listener: (...args: never[]) => void): unknown
 	listenerCount?(event: string): number
 }
 
-/** What both have on a connection of their own. */
+/** A second connection of either client. */
 export interface Duplicate extends Emitter {
 	connect?(): Promise<unknown>
 	/** ioredis */
@@ -47,22 +47,22 @@ export interface Duplicate extends Emitter {
 	stream?: { unref?(): unknown }
 }
 
-/** One kind of client, in the words of the limiter. */
+/** An interface that is the same for both clients. */
 export interface Driver {
 	readonly listening: Listening
 	/**
-	 * Where messages come from a connection of our own: it alone says when messages may have been
-	 * missed.
+	 * Whether messages come over a connection of our own: only such a connection shows when messages
+	 * may have been missed.
 	 */
 	readonly ownMessages: boolean
-	/** It throws when a client without a listener for `error` loses its connection. */
+	/** Whether the client throws when it loses its connection and has no listener for `error`. */
 	readonly needsErrorListener: boolean
 	evalsha(sha: string, keys: string[], args: string[]): Promise<unknown>
 	eval(script: string, keys: string[], args: string[]): Promise<unknown>
 	/**
-	 * Gets the connection for messages ready, once.
+	 * Opens the connection for messages, once.
 	 *
-	 * @param tend - is given that of our own before it connects.
+	 * @param tend - is called with a connection of our own before it connects.
 	 */
 	open(tend: (duplicate: Duplicate) => void): Promise<void>
 	listen(channel: string): Promise<unknown>
@@ -75,7 +75,10 @@ export function driverOf(client: RedisClient, onMessage: OnMessage): Driver {
 	return 'evalsha' in client ? ioredis(client, onMessage) : nodeRedis(client, onMessage)
 }
 
-/** ioredis puts the prefix of its keys before channels of a shard, too, and only before those. */
+/**
+ * Whether it subscribes to sharded channels. Not with a key prefix: ioredis puts it before sharded
+ * channels, too, and only before those.
+ */
 function hasShards(client: IoredisClient): boolean {
 	const { options } = client as { options?: { shardedSubscribers?: boolean; keyPrefix?: string } }
 	return options?.shardedSubscribers === true && !options.keyPrefix
@@ -93,7 +96,7 @@ function ioredis(client: IoredisClient, onMessage: OnMessage): Driver {
 		async open(tend) {
 			if (subscriber !== undefined) return
 			const options = { enableOfflineQueue: true, lazyConnect: false, maxRetriesPerRequest: null }
-			// A cluster keeps a connection for messages itself.
+			// The client of a cluster has a connection for messages already.
 			subscriber = client.isCluster
 				? client
 				: (client as IoredisClient & { duplicate(options: object): IoredisClient }).duplicate(options)
@@ -109,11 +112,12 @@ function ioredis(client: IoredisClient, onMessage: OnMessage): Driver {
 }
 
 function nodeRedis(client: NodeRedisClient, onMessage: OnMessage): Driver {
-	// Channels of a shard have no prefix, by which the keys could be of another shard.
+	// Sharded channels get no prefix: with a prefix for keys, channel and keys could be in different
+	// shards.
 	const prefixed = Boolean((client as { _keyPrefix?: unknown })._keyPrefix)
 	const listening: Listening = !('slots' in client) ? 'p' : prefixed ? 'b' : 's'
-	// Only a single client can be told not to keep the process alive; the others keep a connection
-	// for messages themselves.
+	// Only a single client can be set not to keep the process alive. The others have a connection for
+	// messages already.
 	const single = 'unref' in client
 	let subscriber: Promise<NodeRedisClient> | undefined
 	const connected = async (tend: (duplicate: Duplicate) => void): Promise<NodeRedisClient> => {

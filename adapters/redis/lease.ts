@@ -1,6 +1,12 @@
+/*
+ * From a lost lease to the signal of a handler: `check` in membership.ts notices that the lease has
+ * ended, `lapsed` in limiter.ts goes through the permits held, and `lose` in caller.ts aborts the
+ * signal of each. `either` below joins that signal with the one for a client that leaves.
+ */
+
 /**
- * The permit went to others, as its process could not renew its lease in time: it was paused,
- * blocked, or cut off.
+ * The permit was lost: its process was paused, blocked or cut off, and could not renew its lease in
+ * time. Another process may hold the permit now.
  *
  * Recognise it by `code`, not by `instanceof`: one process can hold two copies of this package.
  */
@@ -14,8 +20,8 @@ const reason = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'reason')?
 const { throwIfAborted } = AbortSignal.prototype
 
 /**
- * A signal that calls `check` whenever it is looked at. A timer alone would come too late: after a
- * pause of the process, whatever else was due, or had arrived, may run before it.
+ * A signal that calls `check` at each read of `aborted` or `reason`. A timer alone would be too
+ * late: after a pause of the process, other callbacks that are due may run before it.
  */
 export function watchedSignal(controller: AbortController, check: () => void): AbortSignal {
 	const { signal } = controller
@@ -44,7 +50,10 @@ export function watchedSignal(controller: AbortController, check: () => void): A
 	})
 }
 
-/** A signal that is aborted with the first of two, and looks at the clock when the second does. */
+/**
+ * A signal that is aborted with the first of two, and that checks the lease at each read, as the
+ * second one does.
+ */
 export function either(client: AbortSignal, permit: AbortSignal): AbortSignal {
 	const controller = new AbortController()
 	for (const signal of [client, permit]) {

@@ -39,11 +39,11 @@ import {
 import { acquire, type Held, type Queued, release } from './protocol.js'
 
 /*
- * All that wait in this process for one key stand in one queue, in the order in which they came.
- * While Redis answers, each has asked it for a permit, and gets in when Redis says so. While Redis
- * is away, they get in by the rule of `whenUnavailable`, from the head of the same queue. When it
- * is back, it is told of all that are at work, and those that still wait ask again, with the
- * tickets that Redis once gave them.
+ * All callers of this process that wait for one key are in one queue, in order of arrival. While
+ * Redis answers, each of them has asked it for a permit, and is admitted when Redis grants one.
+ * While Redis is unavailable, they are admitted by the rule of `whenUnavailable`, from the head of
+ * the same queue. When Redis is back, it learns of all permits held, and the callers that still
+ * wait ask again, with the tickets that Redis gave them before.
  */
 
 /**
@@ -53,28 +53,28 @@ import { acquire, type Held, type Queued, release } from './protocol.js'
 export interface RedisLimiterStats extends LimiterStats {
 	/** Whether Redis answers. */
 	available: boolean
-	/** The whole fleet, as Redis last said. */
+	/** The whole fleet, as Redis last reported it. */
 	fleet: { processes: number; active: number; queued: number }
 }
 
-/** How a permit of a fleet is taken. */
+/** Options for taking a permit of a fleet. */
 export interface FleetAcquireOptions extends AcquireOptions {
-	/** Whose limit, of a limiter with the option `key`: any string. There it is required. */
+	/** The key whose limit applies: any string. Required if the limiter has the option `key`. */
 	key?: string | undefined
 }
 
 const ACQUIRE_OPTIONS = ['weight', 'signal', 'maxWait', 'key']
 
 /**
- * How many are asked for at once: each more would only wait in line for its answer, and Redis has a
- * time to answer.
+ * How many callers may await an answer of Redis at once. More would queue in the connection, and
+ * could get no answer within `redisTimeout`.
  */
 const AT_ONCE = 200
 
 /** One object for all listeners. */
 const ONCE = { once: true } as const
 
-/** For Redis, which knows no other infinity. */
+/** Stands for `Infinity` in commands to Redis. */
 const UNBOUNDED = Number.MAX_SAFE_INTEGER
 
 /**
@@ -82,9 +82,9 @@ const UNBOUNDED = Number.MAX_SAFE_INTEGER
  * a `Limiter`: `limit(limiter)`.
  */
 export class RedisLimiter implements Gate {
-	/** What the fleet calls it, in Redis and in figures. */
+	/** The name of the limiter in Redis and in figures. */
 	readonly name: string
-	/** How long a handler may go on holding its permit after its client left, in ms. */
+	/** How long a handler may hold its permit after its client left, in ms. */
 	readonly abandonedTimeout: number
 	/** How long a client may take nothing of what waits for it, in ms. */
 	readonly stallTimeout: number
@@ -92,7 +92,7 @@ export class RedisLimiter implements Gate {
 	readonly statusCode: number
 	/** Whether clients are told how long they waited. */
 	readonly serverTiming: boolean
-	/** What is left of the fleet’s capacity is known to Redis only: clients are not told. */
+	/** Always `false`: only Redis knows what is left of the capacity of the fleet. */
 	readonly rateLimitFields: boolean = false
 	readonly #options: { [Name in 'key' | 'weight' | 'skip']: RedisLimiterOptions[Name] | undefined }
 	readonly #maxQueue: number
@@ -102,20 +102,17 @@ export class RedisLimiter implements Gate {
 	readonly #localCapacity: number | undefined
 	readonly #membership: Membership
 	readonly #figures: Figures
-	/** That of all keys. */
+	/** The pace of all keys. */
 	readonly #pace = new Pace()
-	/** Without `key`, the only one. */
+	/** Without `key`, the only queue. */
 	readonly #only: KeyQueue<Caller>
-	/** With `key`, those of the keys that have a request at work or waiting here. */
+	/** With `key`, the queues of the keys that have a request at work or waiting in this process. */
 	readonly #keys = new Map<string, KeyQueue<Caller>>()
-	/** Those that wait, by what Redis calls them. */
+	/** Callers that wait, by their ids. */
 	readonly #callers = new Map<string, Caller>()
-	/**
-	 * Those of them for which Redis has not been asked in this session, in the order in which they
-	 * came.
-	 */
+	/** Those for which Redis has not been asked in this session, in order of arrival. */
 	readonly #unasked = new Set<Caller>()
-	/** Those for which it is being asked. */
+	/** Those for which Redis is being asked. */
 	#asking = new Set<Caller>()
 	readonly #held = new Map<string, Caller>()
 	#active = 0
@@ -157,7 +154,7 @@ export class RedisLimiter implements Gate {
 			lease: this.#lease,
 			redisTimeout: checkRedisTimeout(redisTimeout, this.#lease),
 		})
-		// A listener that is added after this line, where most are, is in time.
+		// Later, as most programs add the listener after they have made the limiter.
 		process.nextTick(() => {
 			if (link.fragile) warnOf('INFLIGHT_REDIS_CLIENT', fragileClient(this.name))
 		})
@@ -184,7 +181,8 @@ export class RedisLimiter implements Gate {
 	}
 
 	/**
-	 * The figures of this process now, and what Redis last said of the fleet, as a new plain object.
+	 * The figures of this process now, and those of the fleet as Redis last reported them, as a new
+	 * plain object.
 	 */
 	stats(): RedisLimiterStats {
 		const { capacity, processes, active, queued } = this.#membership.fleet
@@ -201,7 +199,7 @@ export class RedisLimiter implements Gate {
 	}
 
 	/**
-	 * Tells an observer of each admission, release, rejection and resize in this process from now on,
+	 * Calls an observer at each admission, release, rejection and resize in this process from now on,
 	 * and when Redis becomes unavailable or is back.
 	 *
 	 * @returns a function that ends it.
@@ -213,11 +211,11 @@ export class RedisLimiter implements Gate {
 	}
 
 	/**
-	 * Changes the capacity of the whole fleet: upwards, those that wait get in at once; downwards,
-	 * those at work finish first.
+	 * Changes the capacity of the whole fleet: upwards, waiting requests are admitted at once;
+	 * downwards, those at work finish first.
 	 *
-	 * @returns a promise that resolves when Redis has been told; while it is unavailable, at once: it
-	 * is told when it is back.
+	 * @returns a promise that resolves when Redis has the new capacity. While Redis is unavailable,
+	 * it resolves at once, and Redis gets the capacity when it is back.
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 1.
 	 */
 	resize(capacity: number): Promise<void> {
@@ -231,8 +229,8 @@ export class RedisLimiter implements Gate {
 	/**
 	 * Takes a permit, after waiting for one if need be.
 	 *
-	 * @returns a promise of the permit. It rejects as that of a semaphore does, and with
-	 * `unavailable` as `whenUnavailable` has it.
+	 * @returns a promise of the permit. It rejects as that of a semaphore does, and with the reason
+	 * `unavailable` as the option `whenUnavailable` says.
 	 */
 	async acquire(options: FleetAcquireOptions = {}): Promise<FleetPermit> {
 		checkOptions(options, ACQUIRE_OPTIONS)
@@ -265,8 +263,8 @@ export class RedisLimiter implements Gate {
 	}
 
 	/**
-	 * Rejects all that wait in this process and all that come, with `closed`. Those at work finish.
-	 * There is no way back.
+	 * Rejects all requests that wait in this process and all that come, with `closed`. Those at work
+	 * finish. It can't be undone.
 	 */
 	close(): void {
 		this.#closed = true
@@ -275,8 +273,8 @@ export class RedisLimiter implements Gate {
 	}
 
 	/**
-	 * Resolves when nothing is at work and nothing waits in this process, and Redis knows of it (if
-	 * it answers).
+	 * Resolves when nothing is at work and nothing waits in this process, and Redis has been informed
+	 * (if it answers).
 	 */
 	async onIdle(): Promise<void> {
 		while (this.#active > 0 || this.#callers.size > 0) {
@@ -335,7 +333,7 @@ export class RedisLimiter implements Gate {
 		}
 	}
 
-	/** A permit that tells the figures when it is given back. */
+	/** A permit that is counted when it is given back. */
 	#counted(caller: Caller): FleetPermit {
 		const { leave } = this.#leaving(caller)
 		caller.release = () => leave('ok')
@@ -383,7 +381,7 @@ export class RedisLimiter implements Gate {
 		}
 	}
 
-	/** What this process has of a key. */
+	/** The queue of a key in this process. */
 	#lineOf(key: string | undefined): KeyQueue<Caller> {
 		if (key === undefined) return this.#only
 		return this.#keys.get(key) ?? new KeyQueue<Caller>(key, this.#pace)
@@ -410,8 +408,8 @@ export class RedisLimiter implements Gate {
 		if (membership.state !== 'in') {
 			membership.use()
 			if (!membership.available && this.#rule() === 'reject') throw this.#rejection('unavailable', line)
-			// Of the queue, too, a process has its share. While nothing is decided yet, some of them will
-			// find room.
+			// While Redis is unavailable, each process also has its share of the queue. Until that is
+			// decided, some of the callers will still be admitted, so more may wait.
 			const bound = membership.available
 				? this.#maxQueue + this.capacity
 				: Math.ceil(this.#maxQueue / membership.fleet.processes)
@@ -426,8 +424,8 @@ export class RedisLimiter implements Gate {
 			}
 		})
 		if (signal !== undefined) {
-			// Many waiters on one signal, that of a shutdown for instance, are no leak: each takes its
-			// listener off again.
+			// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its
+			// listener.
 			if (signal instanceof EventTarget) setMaxListeners(0, signal)
 			signal.addEventListener('abort', caller, ONCE)
 			caller.cancel = signal
@@ -445,8 +443,7 @@ export class RedisLimiter implements Gate {
 	}
 
 	/**
-	 * Asks Redis for those whose turn it is to be asked for. As long as it is not seen to answer, for
-	 * one.
+	 * Asks Redis for permits for the next callers. Until Redis has been seen to answer, for one only.
 	 */
 	#askMore(): void {
 		for (const caller of this.#unasked) {
@@ -470,10 +467,10 @@ export class RedisLimiter implements Gate {
 	async #askOne(caller: Caller): Promise<void> {
 		caller.asked = 'asking'
 		const { line, ticket, maxWait } = caller
-		// One that has been waiting already can't be too many.
+		// A caller that was queued before is not rejected because the queue is full.
 		const maxQueue = ticket > 0 ? UNBOUNDED : maxWait === 0 ? 0 : this.#maxQueue
 		const answer = await this.#membership.ask(acquire(caller, { maxQueue, lease: this.#lease }))
-		// The session is over: it will be asked again, or get in alone.
+		// The session is over: the caller will be asked for again, or be admitted without Redis.
 		if (answer === undefined) return
 		this.#membership.learn(answer.active)
 		if (answer.is === 'full') {
@@ -481,12 +478,12 @@ export class RedisLimiter implements Gate {
 			if (caller.state === 'waiting') {
 				caller.asked = 'no'
 				const reason = maxWait === 0 && this.#maxQueue > 0 ? 'timeout' : 'queue-full'
-				this.drop(caller, this.#rejection(reason, line))
+				this.reject(caller, this.#rejection(reason, line))
 			}
 			return
 		}
 		if (answer.is === 'queued') caller.ticket = answer.ticket
-		// A permit that its message brought before this answer is in use already.
+		// The message with the permit came before this answer: the permit is in use already.
 		if (caller.state === 'held') return
 		if (caller.state === 'over') {
 			this.#release(caller)
@@ -510,7 +507,10 @@ export class RedisLimiter implements Gate {
 	#bound(caller: Caller): void {
 		if (caller.maxWait === Number.POSITIVE_INFINITY || caller.timer !== undefined) return
 		const left = Math.max(0, caller.since + caller.maxWait - performance.now())
-		caller.timer = setTimeout(() => this.drop(caller, this.#rejection('timeout', caller.line)), left).unref()
+		caller.timer = setTimeout(
+			() => this.reject(caller, this.#rejection('timeout', caller.line)),
+			left,
+		).unref()
 	}
 
 	#admit(caller: Caller): void {
@@ -523,7 +523,7 @@ export class RedisLimiter implements Gate {
 		caller.settle()
 	}
 
-	/** Admits one to whom Redis has given a permit. */
+	/** Admits a caller for which Redis has granted a permit. */
 	#grant(caller: Caller, token: number): void {
 		caller.token = token
 		caller.leased = true
@@ -546,7 +546,7 @@ export class RedisLimiter implements Gate {
 		this.#held.delete(caller.id)
 		this.#active -= caller.weight
 		line.active -= caller.weight
-		// In any other state Redis is told of those that are left when it is joined again.
+		// In any other state, Redis learns of the remaining permits when this process joins again.
 		if (this.#serving) this.#release(caller)
 		else this.#admitAlone(line)
 		this.#forget(line)
@@ -559,13 +559,13 @@ export class RedisLimiter implements Gate {
 		return state === 'in' || state === 'trying'
 	}
 
-	/** @internal The end of a wait without a permit. */
-	drop(caller: Caller, error: unknown): void {
+	/** @internal Ends a wait without a permit. */
+	reject(caller: Caller, error: unknown): void {
 		if (caller.state !== 'waiting') return
 		caller.state = 'over'
 		this.#leaveQueue(caller)
-		// One that is still asking is released when the answer has come: its cancel can't arrive before
-		// it.
+		// A caller that still awaits the answer is released when it comes: so the cancel can't arrive
+		// at Redis before the request.
 		if (this.#serving && caller.asked === 'queued') this.#release(caller, caller.ticket)
 		caller.settle(error)
 		this.#admitAlone(caller.line)
@@ -573,31 +573,32 @@ export class RedisLimiter implements Gate {
 		this.#settleIdle()
 	}
 
-	/** @internal Looks at the clock. */
+	/** @internal Checks whether the lease has ended. */
 	check(): void {
 		this.#membership.check()
 	}
 
-	/** What becomes of requests while Redis is unavailable. */
+	/** What happens to requests while Redis is unavailable. */
 	#rule(): 'local' | 'reject' | 'admit' {
-		// A process that Redis has never answered knows of no share: whatever it took could be one too
-		// many.
+		// A process that never got an answer of Redis knows no share: any permit that it gave could
+		// exceed the capacity.
 		const unknown = this.#localCapacity === undefined && !this.#membership.known
 		return this.#whenUnavailable === 'local' && unknown ? 'reject' : this.#whenUnavailable
 	}
 
 	/**
-	 * What this process may hold of a key while Redis is unavailable. Redis keeps for it what it
-	 * held, until its lease ends: with that, and its part of what was free, it can't be one too many.
-	 * If it is Redis that is away, that remains so. If it is this process that is, others get what it
-	 * held: so it then keeps to its part of the capacity.
+	 * The permits of a key that this process may hold while Redis is unavailable. Until its lease
+	 * ends, Redis keeps what the process held: with those permits and its part of the free ones, the
+	 * capacity is not exceeded. After that, this depends on what is away. If it is Redis, it remains
+	 * true. If only this process is cut off, others get what it held: so it then takes at most its
+	 * part of the capacity.
 	 */
 	#share(line: KeyQueue<Caller>): number {
 		if (this.#localCapacity !== undefined) return this.#localCapacity
 		const { capacity, active, processes, rank } = this.#membership.fleet
 		const place = (rank + line.offset) % processes
 		const partOf = (all: number): number => Math.floor(all / processes) + (place < all % processes ? 1 : 0)
-		// What is free of one key among many is not known.
+		// How many permits of one key were free is not known.
 		const free = line.key === undefined ? Math.max(0, capacity - active) : 0
 		const known = line.kept + partOf(free)
 		if (!this.#membership.check()) return known
@@ -606,16 +607,17 @@ export class RedisLimiter implements Gate {
 
 	#roomAlone(line: KeyQueue<Caller>, weight: number): boolean {
 		const { state, available } = this.#membership
-		// While Redis is told what is held, that must not grow.
+		// While Redis is being told what is held, no permit must be added.
 		if ((state !== 'joining' && state !== 'out') || available) return false
 		const rule = this.#rule()
 		if (rule !== 'local') return rule === 'admit'
 		const share = this.#share(line)
-		// One that is too heavy for the share goes alone, if there is any.
+		// A caller that is too heavy for the share is admitted alone, once the lease has ended, if
+		// there is a share.
 		return line.active + weight <= share || (line.active === 0 && share > 0 && this.#membership.check())
 	}
 
-	/** Admits those of one key that it may while Redis is unavailable. */
+	/** Admits the callers of one key for which there is room while Redis is unavailable. */
 	#admitAlone(line: KeyQueue<Caller>): void {
 		for (let head = line.waiting.head; head !== undefined; head = line.waiting.head) {
 			if (!this.#roomAlone(line, head.weight)) return
@@ -628,7 +630,7 @@ export class RedisLimiter implements Gate {
 	}
 
 	#rejectAll(reason: RejectionReason): void {
-		for (const caller of this.#callers.values()) this.drop(caller, this.#rejection(reason, caller.line))
+		for (const caller of this.#callers.values()) this.reject(caller, this.#rejection(reason, caller.line))
 	}
 
 	#owner(): MembershipOwner {
@@ -660,9 +662,9 @@ export class RedisLimiter implements Gate {
 				this.#asking = new Set()
 				for (const caller of this.#callers.values()) {
 					caller.asked = 'no'
-					// An answer to what was asked may never come.
+					// The answer may never come, so the wait is bounded here.
 					this.#bound(caller)
-					// In the order in which they came.
+					// Moves it to the end: so all are in order of arrival.
 					this.#unasked.delete(caller)
 					this.#unasked.add(caller)
 				}
@@ -690,7 +692,10 @@ export class RedisLimiter implements Gate {
 		}
 	}
 
-	/** The oldest of each key: with many keys, those of other keys with each call. */
+	/**
+	 * Callers that wait in Redis: the oldest of each key. With many keys, each call returns other
+	 * keys.
+	 */
 	#queuedInRedis(most: number): Queued[] {
 		const found: Queued[] = []
 		const each = this.#options.key === undefined ? most : 1
@@ -702,7 +707,7 @@ export class RedisLimiter implements Gate {
 				left--
 			}
 			if (left < each && line.key !== undefined) {
-				// To the end of the map.
+				// Moves the key to the end of the map.
 				this.#keys.delete(line.key)
 				this.#keys.set(line.key, line)
 			}
@@ -727,7 +732,7 @@ export class RedisLimiter implements Gate {
 		const meant = {
 			local: 'a local share of it is used',
 			reject: 'requests are rejected',
-			admit: 'all are let in',
+			admit: 'all are admitted',
 		}[rule]
 		const why = rule === this.#whenUnavailable ? '' : ', as no share is known before it has answered once'
 		return `Redis is unavailable to the limiter ${this.name} (${said}): ${meant}${why}`

@@ -2,21 +2,21 @@ import { type Driver, type Duplicate, driverOf, type Emitter, type RedisClient }
 import { type Listening, SHA } from './protocol.js'
 import { SCRIPT } from './script.js'
 
-/** Its users are those of one channel each. */
+/** A user of a link, with one channel. */
 export interface LinkUser {
 	/** A message on its channel. */
 	message(text: string): void
-	/** The connection of its commands was lost, or is another one. */
+	/** The connection for commands was lost or replaced. */
 	reset(): void
-	/** Messages may have been missed, or will be. */
+	/** Messages may be missed, before or after this. */
 	gap(): void
-	/** Messages come again. */
+	/** Messages arrive again. */
 	resubscribed(): void
 }
 
 /**
- * After each of these nobody knows what became of the commands under way, nor whether it is the
- * same Redis.
+ * Events after which it is not known what became of the commands under way, nor whether it is still
+ * the same Redis.
  */
 const RESETS = [
 	'close',
@@ -30,27 +30,27 @@ const RESETS = [
 	'topology-change',
 ]
 
-/** After each of these on the connection for messages some may be missing. */
+/** Events of the connection for messages after which messages may be missing. */
 const GAPS = ['error', 'close', 'end', 'reconnecting', 'ready']
 
 const PROBE = 'return 1'
 
-/** How often, and after how long each, in ms, it is tried again to leave a channel. */
+/** How often it tries to unsubscribe from a channel, and the pause between two attempts, in ms. */
 const ATTEMPTS = 10
 const PAUSE = 1_000
 
-/** The events on which a script is told, by `call`, of what it can't see. */
+/** Calls `call` at each of the events. */
 function onAny(emitter: Emitter, events: readonly string[], call: () => void): void {
 	for (const event of events) emitter.on(event, call)
 }
 
 /**
- * A client, with one connection more for messages: shared by all limiters that were given this
+ * A client and its additional connection for messages, shared by all limiters that were given this
  * client.
  */
 export class RedisLink {
 	readonly listening: Listening
-	/** Whether it is known when messages may have been missed. */
+	/** Whether the link notices when messages may have been missed. */
 	readonly gapless: boolean
 	readonly #client: RedisClient
 	readonly #driver: Driver
@@ -66,7 +66,9 @@ export class RedisLink {
 		})
 	}
 
-	/** Whether the client ends its process when its connection is lost. */
+	/**
+	 * Whether a lost connection of the client ends the process: nothing listens to its `error` event.
+	 */
 	get fragile(): boolean {
 		return (
 			this.#driver.needsErrorListener && (this.#client as unknown as Emitter).listenerCount?.('error') === 0
@@ -77,12 +79,12 @@ export class RedisLink {
 		return this.#driver.evalsha(SHA, keys, args)
 	}
 
-	/** The same, on a Redis that may not know the script. */
+	/** The same as {@link run}, for a Redis that may not have the script yet. */
 	load(keys: string[], args: string[]): Promise<unknown> {
 		return this.#driver.eval(SCRIPT, keys, args)
 	}
 
-	/** Is answered when Redis answers. */
+	/** Resolves when Redis answers. */
 	probe(key: string): Promise<unknown> {
 		return this.#driver.eval(PROBE, [key], [])
 	}
@@ -95,8 +97,8 @@ export class RedisLink {
 	}
 
 	/**
-	 * Subscribes again, if it is still wanted: Redis does not see that the client listens to a
-	 * channel of a shard. Never rejects.
+	 * Subscribes again if the channel is still used, when Redis does not see that the client is
+	 * subscribed to a sharded channel. Never rejects.
 	 */
 	async resubscribe(channel: string): Promise<void> {
 		try {
@@ -104,7 +106,7 @@ export class RedisLink {
 			if (this.#users.has(channel)) await this.#driver.listen(channel)
 			if (!this.#users.has(channel)) this.#insistOnLeaving(channel)
 		} catch {
-			// Its user asks again.
+			// Its user calls this again.
 		}
 	}
 
@@ -116,7 +118,7 @@ export class RedisLink {
 		return new Set(this.#users.values())
 	}
 
-	/** A channel that is left behind would be subscribed to again with each new connection. */
+	/** Tries again: the client would subscribe to the channel again with each new connection. */
 	async #insistOnLeaving(channel: string): Promise<void> {
 		for (let i = 0; i < ATTEMPTS; i++) {
 			try {
@@ -143,14 +145,14 @@ export class RedisLink {
 				if (duplicate.disconnect !== undefined) duplicate.disconnect()
 				else duplicate.destroy?.()
 			} catch {
-				// It was closed already.
+				// It is closed already.
 			}
 		})
 	}
 
 	/**
-	 * Both clients subscribe again by themselves; ioredis does not say when that is done, so it is
-	 * asked once more.
+	 * Both clients subscribe again by themselves. But ioredis does not report when that is done, so
+	 * it is told to subscribe once more.
 	 */
 	async #resubscribed(): Promise<void> {
 		const channels = [...this.#users.keys()]
@@ -167,7 +169,7 @@ export class RedisLink {
 
 const links = new WeakMap<RedisClient, RedisLink>()
 
-/** The link that goes with a client. */
+/** The link of a client. */
 export function linkOf(client: RedisClient): RedisLink {
 	let link = links.get(client)
 	if (link === undefined) {

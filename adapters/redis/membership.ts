@@ -18,54 +18,62 @@ import {
 } from './protocol.js'
 
 /*
- * A process's membership in a fleet: its session and its lease, and whether Redis answers. See
- * protocol.ts for what it says.
+ * The membership of a process in a fleet: its session, its lease, and whether Redis answers.
+ * protocol.ts describes the messages.
  */
 
-/** Where a membership stands. */
+/** The state of a membership. */
 export type MembershipState =
-	/** Nothing is held and nobody waits; Redis knows nothing of the process. */
+	/** Nothing is held and nothing waits. Redis does not know the process. */
 	| 'out'
-	/** It has no session that counts, and is after one. */
+	/** It has no valid session, and tries to get one. */
 	| 'joining'
-	/** The same, and Redis is being told what is held: that must not grow until it has answered. */
+	/**
+	 * The same, and Redis is being told what is held: no permit must be added until it has answered.
+	 */
 	| 'telling'
-	/** Redis has let it join, and is asked for one thing, to see whether it does that, too. */
+	/** It has joined, and sends one command to see whether Redis executes it. */
 	| 'trying'
 	/**
-	 * Commands go to Redis. One without an answer within `redisTimeout`, or with a wrong one, ends
+	 * Commands go to Redis. A command that gets no answer within `redisTimeout`, or a wrong one, ends
 	 * the session.
 	 */
 	| 'in'
 
-/** What the owner of a membership is told, and asked. */
+/** What a membership asks and tells its owner, the limiter. */
 export interface MembershipOwner {
 	/** The permits that it holds. */
 	held(): Held[]
-	/** Some of those that wait in Redis, as it has confirmed: the oldest of each key. */
+	/** Some of the callers that are queued in Redis: the oldest of each key. */
 	waiting(most: number): Queued[]
-	/** Nothing is held and nobody waits. */
+	/** Nothing is held and nothing waits. */
 	readonly idle: boolean
 	/**
-	 * Redis knows of the permits in `held`, and of nothing else. @returns whether it was asked for
-	 * something.
+	 * Redis knows of the permits in `held`, and of nothing else of this process. Returns whether a
+	 * command was sent.
 	 */
 	joined(held: Held[]): boolean
 	/** From now on commands go to Redis. */
 	opened(): void
-	/** What Redis had of it no longer counts, nor what it was asked and has not answered. */
+	/**
+	 * The session has ended: what Redis knew no longer counts, nor do commands that it has not
+	 * answered.
+	 */
 	lost(): void
 	/** Redis is unavailable, or back. */
 	availability(available: boolean, reason: unknown): void
-	/** An attempt to join failed, or the share has grown: whoever there is room for can go on. */
+	/**
+	 * An attempt to join failed, or the share has grown: callers for which there is room can be
+	 * admitted.
+	 */
 	resume(): void
-	/** One that waited has been given a permit. */
+	/** A waiter has been granted a permit. */
 	granted(id: string, token: number): void
-	/** The fleet has another capacity. */
+	/** The capacity of the fleet has changed. */
 	resized(capacity: number): void
-	/** The lease has ended: what was held under it may be held by others. */
+	/** The lease has ended: other processes may hold what was held under it. */
 	lapsed(): void
-	/** Redis may evict the keys, by this maxmemory-policy. */
+	/** Redis may evict the keys: its `maxmemory-policy` allows it. */
 	evictable(policy: string): void
 }
 
@@ -77,50 +85,53 @@ export interface MembershipOptions {
 	redisTimeout: number
 }
 
-/** A pause between two attempts to join, in ms: it doubles with each that fails. */
+/** The pause between two attempts to join, in ms. It doubles with each failure. */
 const SHORTEST_PAUSE = 100
 const LONGEST_PAUSE = 1_000
 
-/** A session that lasted for so long, in ms, was no failed attempt. */
+/** A session that lasted at least this long, in ms, does not count as a failed attempt. */
 const LASTING = 1_000
 
-/** Between two looks at what a message says that there is, in ms. */
+/** The shortest time between two renewals that messages cause, in ms. */
 const BETWEEN_LOOKS = 100
 
-/** After how many attempts in vain the client is told to subscribe again. */
+/** After how many attempts to join without being heard the client subscribes again. */
 const UNHEARD = 3
 
-/** How many of those that wait are asked after with a renewal. */
+/** For how many waiters a renewal asks whether their permits were granted. */
 const ASKED = 100
 
 /**
- * In which all clients have noticed that Redis is back, in ms: their longest pause between two
- * attempts is 2 s.
+ * The time within which all clients notice that Redis is back, in ms: their longest pause between
+ * two attempts is 2 s.
  */
 const RECONNECTED = 3_000
 
 /**
- * To connect and to join, in ms: for a client that has just lost its connection; and when a renewal
- * is due.
+ * The time to connect and to join, in ms: after a client has just lost its connection, and when a
+ * renewal is due.
  */
 const CONNECTED = 1_000
 const ON_TIME = 400
 
 /**
- * After so many leases without Redis nobody is taken to be still at work under one that has ended.
+ * After this many leases without Redis, no work is assumed to go on under a lease that has ended.
  */
 const LONG_AWAY = 10
 
 const ENDED: unique symbol = Symbol('ended')
 
-/** The books that a process was in when it left, and what it has heard since. */
+/**
+ * The books that a process was in when it left, and what it has learned from messages since then
+ * (see "witness" in protocol.ts).
+ */
 interface Witness {
 	readonly generation: string
 	readonly secret: string
 	closed: boolean
-	/** The generation that was opened after that. */
+	/** The first generation that was opened after that. */
 	opened: string | undefined
-	/** The one that this process has opened. */
+	/** The generation that this process has opened. */
 	own: string | undefined
 }
 
@@ -137,29 +148,29 @@ export class Membership implements LinkUser {
 	readonly #configured: number
 	readonly #lease: number
 	/**
-	 * How long Redis keeps what is not renewed: shorter than the lease, so that with the time to
-	 * notice it is at most that.
+	 * How long Redis keeps what is not renewed, in ms. It is shorter than the lease, so that the
+	 * permits are free within the lease, including the time to notice.
 	 */
 	readonly #ttl: number
 	readonly #redisTimeout: number
 	readonly #keys: string[]
 	readonly #speaker: { readonly process: string; session: number }
 	readonly #channel: string
-	/** Of the books, which all listen to that can tell when they have missed something. */
+	/** The channel of the books, for processes that notice when they have missed a message. */
 	readonly #booksChannel: string
 	#generation = ''
 	#secret = ''
 	#witness: Witness | undefined = undefined
-	/** A capacity that Redis has not been told of yet. */
+	/** A capacity that Redis does not know yet. */
 	#resizing: number | undefined = undefined
-	/** When the last renewal was sent that was answered: the lease counts from there. */
+	/** When the last renewal that got an answer was sent, in ms: the lease begins at that time. */
 	#renewed = Number.NEGATIVE_INFINITY
 	#lapsed = true
-	/** When the session began to serve. */
+	/** When the session came into the state `in`, in ms. */
 	#openedAt = 0
 	/** Attempts to join, and sessions, that failed in a row. */
 	#failures = 0
-	/** How often in a row Redis has said that it does not see it listen. */
+	/** How often in a row Redis has answered that it does not see this process listen. */
 	#unheard = 0
 	#mending = false
 	#policySeen = false
@@ -167,7 +178,7 @@ export class Membership implements LinkUser {
 	#lookedAt = Number.NEGATIVE_INFINITY
 	#looping = false
 	#reason: unknown = undefined
-	/** The commands under way, oldest first, with the time at which they were sent. */
+	/** The commands under way, oldest first, with the time at which each was sent. */
 	readonly #pending = new Map<object, number>()
 	#onQuiet: (() => void)[] = []
 	#patience: NodeJS.Timeout | undefined = undefined
@@ -185,7 +196,7 @@ export class Membership implements LinkUser {
 		this.#ttl = Math.floor(lease * 0.9)
 		this.#redisTimeout = redisTimeout
 		this.#keys = keysOf(name)
-		// Braces would end the tag, and a colon could make one name the beginning of another's key.
+		// The id has no braces and no colon: they have a meaning in the keys.
 		this.#speaker = { process: link.listening + randomBytes(9).toString('base64url'), session: 0 }
 		this.#channel = `${this.#keys[0]}:${this.#speaker.process}`
 		this.#booksChannel = `${this.#keys[0]}:books`
@@ -195,12 +206,12 @@ export class Membership implements LinkUser {
 		return this.#state
 	}
 
-	/** Whether Redis answers. While nothing is known yet, it is taken to. */
+	/** Whether Redis answers. `true` until the contrary is known. */
 	get available(): boolean {
 		return this.#available
 	}
 
-	/** Of the whole fleet, as last known. */
+	/** The state of the whole fleet, as last known. */
 	get fleet(): Readonly<FleetState> {
 		return this.#fleet
 	}
@@ -211,15 +222,15 @@ export class Membership implements LinkUser {
 	}
 
 	/**
-	 * Whether nobody is taken to be at work any more under a lease from before Redis went away, if it
-	 * is Redis that is away. A lease by itself says little: the work under one that has ended goes
-	 * on, where it doesn't look at its signal.
+	 * Whether Redis has been away for so long that no work is assumed to go on under an older lease.
+	 * This holds if Redis is away, and not only this process. The end of a lease alone does not show
+	 * this: work that doesn't check its signal goes on.
 	 */
 	get longAway(): boolean {
 		return performance.now() > this.#renewed + LONG_AWAY * this.#lease
 	}
 
-	/** Must be called before anything is asked of Redis. */
+	/** Must be called before any command. */
 	use(): void {
 		this.#usedAt = performance.now()
 		if (this.#state !== 'out') return
@@ -229,10 +240,10 @@ export class Membership implements LinkUser {
 	}
 
 	/**
-	 * Asks Redis, in the present session.
+	 * Sends a command to Redis in the present session.
 	 *
-	 * @returns `undefined` if the session ended meanwhile: what became of it is not known, and
-	 * doesn't count.
+	 * @returns the answer; `undefined` if the session ended meanwhile: then it is not known whether
+	 * the command was executed, and it doesn't count.
 	 */
 	async ask<Answer>(request: Request<Answer>): Promise<Answer | undefined> {
 		const { session } = this.#speaker
@@ -242,7 +253,8 @@ export class Membership implements LinkUser {
 		try {
 			const answer = decode(request, await this.#link.run(this.#keys, encode(request, this.#speaker)))
 			if (!this.#speaks(session)) return undefined
-			// After a pause, what had arrived before it is read now: it is from a session that has ended.
+			// After a pause of the process, an answer that came before it is read only now: its session
+			// has ended.
 			if (this.check() || answer === undefined) {
 				this.#lose(new Error('Redis does not know the session'))
 				return undefined
@@ -258,17 +270,17 @@ export class Membership implements LinkUser {
 		}
 	}
 
-	/** What an answer to a command says of the fleet. */
+	/** Takes over the permits held in the fleet from an answer. */
 	learn(active: number): void {
 		this.#fleet.active = active
 	}
 
-	/** The highest token is what a generation to come begins with. */
+	/** Notes the highest token: the next generation of the books begins with it. */
 	see(token: number): void {
 		if (token > this.#token) this.#token = token
 	}
 
-	/** Resolves when nothing is under way to Redis. */
+	/** Resolves when no command is under way. */
 	quiet(): Promise<void> {
 		if (this.#pending.size === 0) return Promise.resolve()
 		return new Promise((resolve) => {
@@ -277,8 +289,7 @@ export class Membership implements LinkUser {
 	}
 
 	/**
-	 * @returns whether the lease has ended, by a clock that nobody sets. Its session is then over,
-	 * too.
+	 * @returns whether the lease has ended, by the monotonic clock. Then the session has ended, too.
 	 */
 	check(): boolean {
 		if (!this.#lapsed && performance.now() > this.#renewed + this.#ttl) {
@@ -320,7 +331,7 @@ export class Membership implements LinkUser {
 				return
 			case 'opened':
 				this.#witnessOpening(message.generation)
-				// Its own books are gone.
+				// The books of this process are gone.
 				if (this.#state === 'in' && message.generation !== this.#generation) this.#lookSoon()
 				return
 			case 'closed':
@@ -343,8 +354,8 @@ export class Membership implements LinkUser {
 	}
 
 	/**
-	 * The oldest command has been under way for as long as it may, if this process was not late
-	 * itself.
+	 * Called when the oldest command has been under way for `redisTimeout`. It counts only if this
+	 * process was not blocked itself.
 	 */
 	losePatience(): void {
 		this.#patience = undefined
@@ -354,12 +365,12 @@ export class Membership implements LinkUser {
 		if (now < due) {
 			this.#patience = setTimeout(losePatience, due - now, this).unref()
 		} else if (now - due > this.#redisTimeout / 4) {
-			// The process was blocked. The answers may be here, and may not even have been asked for: the
-			// time begins again.
+			// The process was blocked: answers may be unread, or commands not even sent. The time begins
+			// again.
 			for (const place of this.#pending.keys()) this.#pending.set(place, now)
 			this.#patience = setTimeout(losePatience, this.#redisTimeout, this).unref()
 		} else {
-			// Sockets are read between timers and immediates: what has arrived counts.
+			// Node reads sockets between timers and immediates: answers that have arrived count.
 			setImmediate(() => {
 				const left = this.#oldest()
 				if (left === oldest) this.#lose(new Error(`no answer within ${this.#redisTimeout} ms`), true)
@@ -424,7 +435,7 @@ export class Membership implements LinkUser {
 		this.#settle()
 	}
 
-	/** The session has ended: nobody knows what Redis has of it. */
+	/** Ends the session: it is not known what Redis has of it. */
 	#lose(reason: unknown, waited = false): void {
 		const { state } = this
 		if (state !== 'in' && state !== 'trying') return
@@ -435,8 +446,8 @@ export class Membership implements LinkUser {
 		this.#pending.clear()
 		this.#settle()
 		this.#reason = reason
-		// One in which no command succeeded was no session, but a failed attempt: Redis stays as
-		// available as it was.
+		// A session in which no command succeeded is a failed attempt to join: it does not change
+		// whether Redis is available.
 		if (state === 'trying' || performance.now() - this.#openedAt < LASTING) this.#failures++
 		else this.#failures = 0
 		this.#owner.lost()
@@ -446,7 +457,7 @@ export class Membership implements LinkUser {
 	}
 
 	/**
-	 * Redis has `redisTimeout` to answer before it is unavailable; in which this process must not be
+	 * Makes Redis unavailable if it does not answer within `redisTimeout`, unless this process was
 	 * blocked itself.
 	 */
 	#decide(): void {
@@ -464,7 +475,7 @@ export class Membership implements LinkUser {
 		this.#owner.availability(false, this.#reason)
 	}
 
-	/** Joins, again and again if need be. */
+	/** Joins, and tries again until it succeeds. */
 	async #join(): Promise<void> {
 		if (this.#looping) return
 		this.#looping = true
@@ -473,7 +484,7 @@ export class Membership implements LinkUser {
 			try {
 				await this.#link.subscribe(this.#channel, this)
 				if (this.#link.gapless) await this.#link.subscribe(this.#booksChannel, this)
-				// While Redis does not answer, this is what waits for it: nothing is held up by it.
+				// While Redis does not answer, only this probe waits for it, and no caller.
 				if (!this.#available) await this.#link.probe(this.#keys[0] as string)
 				if (this.#state === 'joining') await this.#joinOnce()
 			} catch (error) {
@@ -482,7 +493,7 @@ export class Membership implements LinkUser {
 			}
 		}
 		this.#looping = false
-		// It may have been lost again while this loop was still taken to run.
+		// The session may have been lost again while `#looping` was still set.
 		if (this.state === 'joining') this.#join()
 	}
 
@@ -510,7 +521,7 @@ export class Membership implements LinkUser {
 		try {
 			const loaded = this.#link.load(this.#keys, encode(request, speaker))
 			const answer = decode(request, await within(this.#redisTimeout, loaded))
-			// It has left meanwhile.
+			// The process has left meanwhile.
 			if (this.state === 'out') this.#forget(speaker)
 			if (answer?.is === 'unheard') {
 				this.#reason = new Error('Redis does not see that its channel is subscribed to')
@@ -541,7 +552,7 @@ export class Membership implements LinkUser {
 		}
 	}
 
-	/** Redis does what it is asked: the session serves. */
+	/** Redis has executed a command: the session is valid. */
 	#open(): void {
 		if (this.#state !== 'trying') return
 		this.#state = 'in'
@@ -556,8 +567,8 @@ export class Membership implements LinkUser {
 	}
 
 	/**
-	 * Books were opened. Only if they are the first since those closed that it was in is nothing
-	 * missing from them.
+	 * Books were opened. They miss nothing only if they are the first since the closing of the books
+	 * that this process was in.
 	 */
 	#witnessOpening(generation: string): void {
 		const witness = this.#witness
@@ -581,8 +592,8 @@ export class Membership implements LinkUser {
 	}
 
 	/**
-	 * A client follows its channels to another shard by itself, but may fail to, and then does not
-	 * try again.
+	 * Subscribes again: a client follows its channels to another shard by itself, but if that fails
+	 * it does not try again.
 	 */
 	async #mend(): Promise<void> {
 		if (this.#unheard % UNHEARD > 0 || this.#mending) return
@@ -591,7 +602,7 @@ export class Membership implements LinkUser {
 		this.#mending = false
 	}
 
-	/** Renews soon, at most so often, whoever sends how many messages. */
+	/** Renews soon, but not more often than each `BETWEEN_LOOKS`, however many messages come. */
 	#lookSoon(): void {
 		const now = performance.now()
 		this.#look ??= setTimeout(
@@ -609,13 +620,13 @@ export class Membership implements LinkUser {
 		if (this.#state !== 'in' && this.#state !== 'trying') return
 		const sentAt = performance.now()
 		if (!this.#owner.idle) this.#usedAt = sentAt
-		// One that could not tell later whether others came and went meanwhile stays, so that the books
-		// do.
+		// A process that could not notice later whether others came and left stays, so that the books
+		// are kept.
 		else if (sentAt - this.#usedAt >= this.#lease && this.#link.gapless) {
 			this.#leave()
 			return
 		}
-		// Should it be lost, this one does not count on its answer to go on.
+		// Set before the answer: if that is lost, the next renewal still comes.
 		this.#renewal = setTimeout(() => this.#renew(), this.#lease / 4).unref()
 		const { session } = this.#speaker
 		const answer = await this.ask(renew(this.#lease, this.#ttl, this.#owner.waiting(ASKED)))
@@ -625,7 +636,7 @@ export class Membership implements LinkUser {
 		if (answer.given.length === ASKED) this.#renew()
 	}
 
-	/** Takes in what an answer says of the fleet, and begins a lease. */
+	/** Takes over the state of the fleet from an answer, and begins a lease. */
 	#renewedAt(sentAt: number, fleet: FleetState): void {
 		const { capacity } = this.#fleet
 		this.#known = true
@@ -636,7 +647,8 @@ export class Membership implements LinkUser {
 		this.#lapsed = false
 		clearTimeout(this.#lapse)
 		this.#lapse = setTimeout(() => this.check(), sentAt + this.#ttl - performance.now() + 1).unref()
-		// A little later than the others' end, or this would find that it has not come yet.
+		// A little later than the end of the next lease of another process: it must have ended when
+		// Redis looks.
 		const next = Math.min(this.#lease / 4, (fleet.soon ?? this.#lease) + 2)
 		clearTimeout(this.#renewal)
 		this.#renewal = setTimeout(() => this.#renew(), next).unref()

@@ -2,13 +2,13 @@ import { checkInteger, outOfRange, wrongType } from '../../src/checks.js'
 import type { RedisClient } from './drivers.js'
 
 /**
- * Who may enter a limiter that a whole fleet shares. In Express the functions are given `req`, in
- * Koa `ctx`.
+ * Which requests a limiter of a whole fleet admits, and how. In Express the functions are given
+ * `req`, in Koa `ctx`.
  */
 export interface RedisLimiterOptions<Request = object> {
 	/**
-	 * A client of `redis` or `ioredis`, 7 or newer of Redis behind it, or Valkey: single, Sentinel or
-	 * Cluster.
+	 * A client of `redis` or `ioredis` (single, Sentinel or Cluster), with Redis 7 or newer, or
+	 * Valkey.
 	 */
 	client: RedisClient
 	/**
@@ -25,8 +25,8 @@ export interface RedisLimiterOptions<Request = object> {
 	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `10_000`. */
 	maxWait?: number | undefined
 	/**
-	 * A limit of its own for each key (user, tenant, model) in the whole fleet. `undefined` or `null`: not
-	 * limited. Default: none.
+	 * A limit of its own for each key (user, tenant, model) in the whole fleet. `undefined` or
+	 * `null`: not limited. Default: none.
 	 */
 	key?(request: Request): string | number | bigint | null | undefined
 	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
@@ -49,8 +49,8 @@ export interface RedisLimiterOptions<Request = object> {
 	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
 	serverTiming?: boolean | undefined
 	/**
-	 * Within this time a process that died gives back what it held, in ms, from 500 to 3_600_000. The
-	 * same in the whole fleet. Default: `10_000`.
+	 * Within this time the permits of a process that died come back, in ms, from 500 to 3_600_000. It
+	 * must be the same in the whole fleet. Default: `10_000`.
 	 */
 	lease?: number | undefined
 	/**
@@ -59,16 +59,17 @@ export interface RedisLimiterOptions<Request = object> {
 	 */
 	redisTimeout?: number | undefined
 	/**
-	 * What becomes of requests while Redis is unavailable: `'local'` admits as many as this process’s
-	 * share (none, as with `'reject'`, before Redis has ever answered it, unless there is a
-	 * `localCapacity`), `'reject'` rejects them with `unavailable`, `'admit'` lets all in. Default:
-	 * `'local'`.
+	 * What happens to requests while Redis is unavailable. `'local'`: the process admits as many as
+	 * its share; before Redis has first answered, the share is not known, and without `localCapacity`
+	 * requests are rejected. `'reject'`: they are rejected with `unavailable`. `'admit'`: all are
+	 * admitted. Default: `'local'`.
 	 */
 	whenUnavailable?: 'local' | 'reject' | 'admit' | undefined
 	/**
 	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. With
-	 * `key`: of each key. Its share is what it held and its part of what was free; when its lease has
-	 * ended, no more than its part of the capacity; after ten leases, that part. Default: the share.
+	 * `key`: of each key. The share is what the process held, plus its part of what was free. When
+	 * its lease has ended, the share is at most its part of the capacity; after ten leases, it is
+	 * that part. Default: the share.
 	 */
 	localCapacity?: number | undefined
 }
@@ -121,8 +122,8 @@ export function checkLease(value: unknown): number {
 }
 
 /**
- * With more than a quarter of the lease, a renewal that got no answer could not be repeated in
- * time.
+ * With more than a quarter of the lease, there would be no time to repeat a renewal that got no
+ * answer.
  */
 export function checkRedisTimeout(value: unknown, lease: number): number {
 	return checkMilliseconds('redisTimeout', value, 10, Math.floor(lease / 4))

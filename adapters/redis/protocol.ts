@@ -2,12 +2,12 @@ import { createHash } from 'node:crypto'
 import { SCRIPT } from './script.js'
 
 /*
- * The protocol between the processes of a fleet and Redis: what is asked, as arguments of one
- * script, and what is answered, decoded by type. The script is in lua/: each operation is atomic,
- * and one command.
+ * The protocol between the processes of a fleet and Redis: encodes commands as arguments of one
+ * script, and decodes and checks the answers. The script is in lua/: each operation is atomic, and
+ * one command.
  *
  * What Redis keeps of a limiter, all in one hash slot by the tag {name}, all with an expiry that
- * renewals push on:
+ * renewals extend:
  *
  *   inflight:{name}            the books, a hash: all that the bound rests on, so that it is lost
  *                              together or not at all
@@ -19,67 +19,68 @@ import { SCRIPT } from './script.js'
  *                              see `Listening`
  *   inflight:{name}:books      a channel: `opened:<generation>`, `closed:<generation>:<secret>`
  *
- * A lease is a process's, not a permit's. It renews it each quarter of a lease; the same command
- * takes back what belongs to processes whose leases have ended. It is also how a process learns of
+ * A lease is a process's, not a permit's. The process renews it each quarter of a lease. The same
+ * command takes back the permits and places of processes whose leases have ended, and reports
  * permits whose message was lost.
  *
- * What can cross, or go wrong, and what then holds:
+ * What can happen at the same time, or go wrong, and how it is handled:
  *
- * - An answer and the end of patience. A process that got no answer in time does not know what
- *   became of its commands. It ends its *session*: it joins again with the next number, and with
- *   the permits that it holds. That drops whatever Redis had of it; commands of an older session
- *   that arrive late are answered `rejoin` and change nothing.
- * - An answer that is none of the script's, or an error. The same: the session ends. One that ends
- *   before any command of it has succeeded is a failed attempt to join.
- * - A cancel and a grant. To cancel is to release: it frees the permit if there is one, else takes
- *   the waiter out of the queue. It is sent only once the acquire was answered, so that no redirect
- *   can let it arrive first.
- * - A command that the client sends twice, after a reconnection. Each is known by process, session
- *   and id, and done once.
- * - A message and a lost subscription. The script sees that nobody listens, and passes over that
- *   waiter (in a cluster only with channels of its shard; else that can't be seen there). One that
- *   lives finds out when it subscribes again, or renews, and returns with its old ticket.
- * - A message that somebody else published. A grant names its waiter by an id that cannot be
- *   guessed, and that only Redis and its process know until then. `look` has the process ask Redis,
- *   at most ten times a second. Anything else is left aside.
- * - A dead holder, or one that was paused. Its lease ends, its permits go to others, and its
- *   session is gone: its late release changes nothing.
- * - A script that is denied a command. It asks for its rights before its first write. Whatever else
- *   can fail after that, Redis looks at before the first write only (memory, replicas, the disk).
- * - Books that are gone, incomplete, of another type, or an old copy, by whatever cause: FLUSHALL,
- *   DEL, an eviction, a restart, a failover. Then a new *generation* of the books begins, and
- *   processes join again with what they hold. For a while, in which some may be missing, room
- *   counts as taken: permits only pass from one that releases to one that waits (`grace`), and all
- *   of the capacity is said to be taken: a share of what only seems free would be one too many,
- *   should Redis go away again. That while is a lease if anything says that there was something. If
- *   nothing does, it is the time within which each that holds something meets Redis, and learns
- *   that it is gone: a quarter of a lease, and the time to connect.
- * - Nothing there, as nobody was there. That is known to a *witness*: to a process that has
- *   listened without a gap since it was in books that the last member closed, and heard that no
- *   others were opened before its own. It vouches for that, and nobody waits. A message of before
- *   its own opening cannot be missing when it hears its own: they come in order.
- * - A Redis that was away, with all its memory. Nobody could renew, so nobody is taken for dead:
- *   the clock of leases stood still.
+ * - An answer comes after `redisTimeout`. A process that got no answer in time does not know
+ *   whether its commands were executed. It ends its *session*: it joins again with the next session
+ *   number, and with the permits that it holds. Redis then forgets what it had of the old session.
+ *   Commands of an old session that arrive late change nothing, and are answered with `rejoin`.
+ * - An error, or an answer that the script never gives. The session ends, too. A session that ends
+ *   before any of its commands has succeeded is a failed attempt to join.
+ * - A cancel and a grant cross. The cancel is a release: it frees the permit if there is one, and
+ *   otherwise removes the waiter from the queue. It is sent only after the answer to the acquire,
+ *   so that no redirect can make it arrive first.
+ * - The client sends a command twice, after a reconnection. Process, session and id identify the
+ *   command, and it is executed once.
+ * - A message is sent while the subscription is lost. The script sees that nothing listens to the
+ *   channel, and passes over that waiter (in a cluster, this can only be seen with sharded
+ *   channels). A living process finds out when it subscribes again or renews, and its waiter
+ *   returns with its old ticket.
+ * - Another user of Redis publishes a message. A grant has the id of its waiter, which cannot be
+ *   guessed, and which only Redis and its process know until then. `look` makes the process ask
+ *   Redis, at most ten times a second. Anything else is ignored.
+ * - A process dies or is paused. Its lease ends, its permits go to others, and its session is gone:
+ *   its late release changes nothing.
+ * - Redis denies a command to the script. So the script checks its rights before its first write.
+ *   Redis checks all other conditions (memory, replicas, the disk) only before the first write.
+ * - The books are gone, incomplete, of another type, or an old copy, for any reason: FLUSHALL, DEL,
+ *   an eviction, a restart, a failover. Then a new *generation* of the books begins, and processes
+ *   join again with what they hold. During a period of *grace*, some of them may be missing, so
+ *   free room counts as taken: permits only pass from a holder that releases to a waiter. Processes
+ *   are told that the whole capacity is taken, so that none takes a share of room that only seems
+ *   free, if Redis goes away again. The grace is a lease if there is any sign of earlier books. If
+ *   there is none, it is the time within which each holder contacts Redis and learns that its
+ *   permits are unknown: a quarter of a lease, plus the time to connect.
+ * - There are no books, because no process was in the fleet. A *witness* knows this: a process that
+ *   was in the last books, has received all messages since the last member closed them, and has
+ *   seen no others opened before its own. It vouches for that, and there is no grace. Messages come
+ *   in order: a process that has received its own opening has missed none before it.
+ * - Redis was away, and has kept its memory. No process could renew, so none counts as dead: the
+ *   clock of leases stood still.
  */
 
 /**
- * How a client listens to its channels, and whether Redis can see that it does: `p`: to channels,
- * which a single Redis sees; `s`: to channels of their shard in a cluster, which that shard sees;
- * `b`: to channels in a cluster, which can't be seen.
+ * How a client listens to its channels, and whether Redis can see it. `p`: to plain channels of a
+ * single Redis, which sees it. `s`: to sharded channels in a cluster; their shard sees it. `b`: to
+ * plain channels in a cluster, where it can't be seen.
  */
 export type Listening = 'p' | 's' | 'b'
 
 export const SHA: string = createHash('sha1').update(SCRIPT).digest('hex')
 
-/** The keys of a limiter, in the order in which the script knows them. */
+/** The keys of a limiter, in the order that the script expects. */
 export function keysOf(name: string): string[] {
 	const key = `inflight:{${encodeURIComponent(name)}}`
 	return [key, `${key}:queue`, `${key}:leases`]
 }
 
 /**
- * What a key of a limiter is called in Redis, whatever users put into it; of a limiter without
- * keys: ''.
+ * The name of a key in Redis: a hash, as users may put anything into a key; '' for a limiter
+ * without keys.
  */
 export function accountOf(key: string | undefined): string {
 	return key === undefined ? '' : `=${createHash('sha256').update(key).digest('base64url')}`
@@ -93,7 +94,7 @@ export interface Held {
 	readonly account: string
 }
 
-/** One that waits in Redis. */
+/** A waiter in the queue of Redis. */
 export interface Queued extends Held {
 	readonly ticket: number
 }
@@ -110,16 +111,16 @@ function fieldOf({ process, session }: Speaker, id: string): string {
 	return `${process}:${session}:${id}`
 }
 
-/** As it stands in the queue. */
+/** The member of the sorted set for a waiter. */
 function placeOf(speaker: Speaker, { account, ticket, id, weight }: Queued): string {
 	return `${account}:${String(ticket).padStart(16, '0')}:${fieldOf(speaker, id)}:${weight}`
 }
 
-/** What is asked, and what the answers to it can be. */
+/** A command, and how to decode its answers. */
 export interface Request<Answer> {
 	readonly operation: string
 	readonly args: (speaker: Speaker) => Args
-	/** @throws Error - it is no answer to this. */
+	/** @throws Error - it is no valid answer to this command. */
 	readonly decode: (answer: Reader) => Answer
 }
 
@@ -134,9 +135,12 @@ export interface FleetState {
 	active: number
 	queued: number
 	processes: number
-	/** How many processes stand before this one, in an order that all see alike. */
+	/** How many processes come before this one, in an order that is the same for all. */
 	rank: number
-	/** In how many ms there is something to do; `undefined`: it is not known of any. */
+	/**
+	 * The time until the next lease of another process, or the grace, ends, in ms; `undefined`: none
+	 * is known.
+	 */
 	soon: number | undefined
 }
 
@@ -181,7 +185,10 @@ function decodeAcquired(answer: Reader): Acquired {
 	}
 }
 
-/** Ends a permit, or the wait of one with a ticket. @returns what is then held in the fleet. */
+/**
+ * Ends a permit, or a wait (`ticket` above 0). The answer is the number of permits then held in the
+ * fleet.
+ */
 export function release({ id, account, weight }: Held, ticket: number): Request<number> {
 	return {
 		operation: 'release',
@@ -198,14 +205,14 @@ function decodeReleased(answer: Reader): number {
 export interface Joining {
 	lease: number
 	ttl: number
-	/** Within this time each that holds something meets Redis, in ms. */
+	/** The time within which each holder contacts Redis, in ms. */
 	absence: number
-	/** How long after its start a server may be one that lost its memory, in ms. */
+	/** How long after its start a server may be one that has lost its memory, in ms. */
 	youth: number
 	/** The generation of its last session; '': none. */
 	generation: string
 	configured: number
-	/** The capacity to be from now on. */
+	/** The new capacity; `undefined`: it does not change. */
 	resizing: number | undefined
 	token: number
 	/** As last known. */
@@ -317,7 +324,7 @@ export function encode(request: Request<unknown>, speaker: Speaker): string[] {
  * The answer to a request.
  *
  * @returns `undefined`: Redis does not know the session.
- * @throws Error - it is none of the answers that the script gives to it.
+ * @throws Error - the script never gives this answer to the request.
  */
 export function decode<Answer>(request: Request<Answer>, answer: unknown): Answer | undefined {
 	const reader = new Reader(answer)
@@ -327,7 +334,7 @@ export function decode<Answer>(request: Request<Answer>, answer: unknown): Answe
 	return decoded
 }
 
-/** Takes an answer apart, value by value, and throws when one is not what it must be. */
+/** Reads an answer, value by value, and throws if one is not valid. */
 class Reader {
 	readonly #values: readonly unknown[]
 	#at = 0
@@ -382,14 +389,14 @@ function show(value: unknown): string {
 	}
 }
 
-/** What a message on a channel says; anything else is left aside. */
+/** A message on a channel. Other messages are ignored. */
 export type Message =
 	| { is: 'grant'; session: number; id: string; token: number }
 	| { is: 'look' }
 	| { is: 'opened'; generation: string }
 	| { is: 'closed'; generation: string; secret: string }
 
-/** More than any message of the script has, in characters. */
+/** Longer than any message of the script, in characters. */
 const LONGEST_MESSAGE = 100
 
 export function decodeMessage(text: unknown): Message | undefined {

@@ -6,7 +6,7 @@ const MOST_CONNECTIONS = 8000
 
 /**
  * Like a proxy in front of the server: an idle connection is used again, the last one first, and when there is none a new
- * one is opened; who gives up closes it. Bare sockets, as what the load costs must not be what is measured.
+ * one is opened; a client that gives up closes it. Bare sockets, as what the load costs must not be what is measured.
  *
  * @param {number} port @param {boolean} kept whether connections are used again
  */

@@ -12,7 +12,7 @@
 /** @type {import('./simulation.js').Entrance} */
 const REJECTED = { tag: 'rejected' }
 
-/** How many may wait where nobody said: the limiter's own rule. @param {number} capacity */
+/** How many may wait unless given: the limiter's own rule. @param {number} capacity */
 const quarter = (capacity) => Math.ceil(capacity / 4)
 
 /**

@@ -3,11 +3,11 @@ import { Downstream, peakOf } from './downstream.js'
 import { randomFrom } from './random.js'
 
 /**
- * What decides who is served: our limiter, or a model of another package.
+ * What decides which requests are served: our limiter, or a model of another package.
  *
  * @typedef {object} Policy
  * @property {(request: Request, signal: Signal) => Entrance | Promise<Entrance> | Waiting} enter what becomes of a request: only its tag `admitted` has a stay
- * @property {() => boolean} waiting whether anyone waits in it
+ * @property {() => boolean} waiting whether a request waits in it
  * @property {() => number} [capacity]
  *
  * @typedef {{ tag: string, leave: (outcome: 'ok' | 'client-error' | 'server-error' | 'abandoned') => void }} Stay
@@ -59,7 +59,7 @@ export class Signal {
 
 const LEFT = new Error('the client left')
 
-/** A client that is refused, or that gave up, waits this long before it tries again, twice as long the next time. */
+/** A client that is rejected, or that gave up, waits this long before it tries again, twice as long the next time. */
 const BACKOFF = 100
 
 /**

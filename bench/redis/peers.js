@@ -39,8 +39,9 @@ function byIoredis(client) {
 }
 
 /**
- * @param {import('inflight-limit/redis').RedisClient & { quit(): Promise<unknown> }} client @param
- * {FleetOptions} options @returns {Pick<Fleet, 'acquire' | 'close'>}
+ * @param {import('inflight-limit/redis').RedisClient & { quit(): Promise<unknown> }} client
+ * @param {FleetOptions} options
+ * @returns {Pick<Fleet, 'acquire' | 'close'>}
  */
 function ours(client, { name, capacity, lease = LEASE }) {
 	const limiter = redisLimiter({ client, name, capacity, lease, maxQueue: 5_000, maxWait: PATIENCE })

@@ -57,7 +57,7 @@ async function loop({ workers, hold, ms }) {
 		})().catch(() => {})
 	}
 	await sleep(ms)
-	// Who waits still has waited for so long already.
+	// A waiter that is still queued has waited for this long already.
 	process.send?.({ waits: [...waits, ...[...waiting.values()].map((since) => now() - since)] })
 }
 

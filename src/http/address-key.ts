@@ -4,13 +4,13 @@ import { checkOptions, checkPrefix } from '../checks.js'
 export interface AddressKeyOptions {
 	/**
 	 * How many bits of an IPv6 address tell clients apart: an integer from 1 to 128. A provider gives
-	 * each customer a subnet of 64 bits, or a larger one, and the customer is free in the rest.
-	 * Default: `64`.
+	 * each customer a /64 subnet or a larger one, in which the customer can use any address. Default:
+	 * `64`.
 	 */
 	ipv6Subnet?: number | undefined
 }
 
-/** What is needed of a request: of Express, of Koa (its context), or of `node:http`. */
+/** The part that is used of a request of Express or `node:http`, or of the context of Koa. */
 export interface AddressedRequest {
 	readonly ip?: string | undefined
 	readonly socket?: { readonly remoteAddress?: string | undefined } | undefined
@@ -19,8 +19,8 @@ export interface AddressedRequest {
 const OPTIONS = ['ipv6Subnet']
 
 /**
- * The key of all requests whose address is not known: they share one limit, rather than having
- * none.
+ * The key of all requests whose address is not known: they share one limit, so that none is without
+ * a limit.
  */
 const UNKNOWN = 'unknown'
 
@@ -36,9 +36,9 @@ const UNKNOWN = 'unknown'
  * Behind a proxy, all requests come from the address of the proxy, and would share one limit. Tell
  * the framework which proxies to trust, so that it reads the address of the client from
  * `X-Forwarded-For`: in Express `app.set('trust proxy', 1)`, with the number of proxies in front of
- * the server; in Koa `app.proxy = true` and `app.maxIpsCount = 1`. Do not trust more than there are
- * (no `true` in Express): what a client writes into the field itself would count as its address,
- * and each request could have another one.
+ * the server; in Koa `app.proxy = true` and `app.maxIpsCount = 1`. Do not trust more proxies than
+ * there are (no `true` in Express): otherwise a client can write any address into the field, and
+ * another one for each request.
  *
  * Requests whose address is not known (a Unix socket, a proxy that adds a port to the address)
  * share one key.

@@ -7,10 +7,10 @@ import { StallWatch } from './stall.js'
 /*
  * Where a client's leaving is noticed, and which of its requests has the connection.
  *
- * A connection is the socket in HTTP/1, and the stream in HTTP/2. Its `close` is the one event that
- * always comes. In HTTP/1, a client may pipeline requests: Node calls their handlers at once, but
- * their responses own the connection one after the other. Here, a pipelined request waits for its
- * turn. So a connection has one exchange at a time, and a client can't take several permits, or
+ * A connection is the socket in HTTP/1, and the stream in HTTP/2. Its `close` event is the only one
+ * that always comes. In HTTP/1, a client may pipeline requests: Node calls their handlers at once,
+ * but their responses own the connection one after the other. Here, a pipelined request waits for
+ * its turn. So a connection has one exchange at a time, and a client can't take several permits, or
  * several places in a queue, by one connection.
  */
 
@@ -50,8 +50,8 @@ export class Connection {
 				this.stalled = true
 			},
 		)
-		// Before all other listeners: a handler that ends its response because of this event must find
-		// us prepared.
+		// Before all other listeners: one of them may end the response because of this event, and the
+		// exchange must know by then that the client has left.
 		carrier.prependListener('close', () => this.#close())
 		carrier.prependListener('timeout', () => {
 			this.#timedOut = true
@@ -69,7 +69,7 @@ export class Connection {
 
 	occupy(occupant: Occupant): void {
 		this.#occupant = occupant
-		// What timed out was an earlier exchange.
+		// A timeout until now was that of an earlier exchange.
 		this.#timedOut = false
 	}
 
@@ -109,20 +109,20 @@ export class Connection {
 	}
 
 	/**
-	 * A handler may have destroyed the connection, as Express does with an error that reaches it
-	 * after the headers were sent. Node doesn't say so. It is concluded where nothing that a client
-	 * can bring about has happened: the end of its side, an error, a timeout, malformed bytes,
-	 * another request behind this one.
+	 * Decides why the connection has closed. A handler may have destroyed it, as Express does with an
+	 * error that comes after the headers were sent. Node doesn't report this, so it is concluded by
+	 * exclusion: there was no end of the client's side, no error, no timeout, no malformed bytes, and
+	 * no other request behind this one.
 	 */
 	#departureOf({ req }: Occupant): Departure {
 		if (this.stalled) return 'stalled'
 		const carrier: Carrier & { parser?: { incoming?: unknown } | null } = this.#carrier
 		if (this.#timedOut || carrier.errored || carrier.readableEnded) return 'client'
-		// The handler of a request that is pipelined behind this one may have failed: Node's parser
-		// knows of it.
+		// The parser has read another request behind this one, whose handler may have destroyed the
+		// connection.
 		if (carrier.parser?.incoming !== req) return 'client'
-		// Before `clientError`, whose listeners close the connection too, Node takes this listener of
-		// its own off.
+		// Node removes this listener of its own before it emits `clientError`, whose listeners close
+		// the connection too.
 		return carrier.listeners('error').some(({ name }) => name === 'socketOnError') ? 'handler' : 'client'
 	}
 }
@@ -140,20 +140,22 @@ function connectionBy(carrier: Carrier & { [KEY]?: Connection }): Connection {
 
 export function connectionOf(req: IncomingMessage, res: ServerResponse): Connection {
 	const { stream } = res as { stream?: ServerHttp2Stream }
-	// A request that was made by hand may have no socket that tells when a client leaves: its
-	// response is all there is.
+	// A request that was made by hand may have no socket that emits `close`. Then its response stands
+	// for the connection.
 	const socket = typeof req.socket?.prependListener === 'function' ? req.socket : res
 	const connection = connectionBy(stream ?? (socket as Carrier))
-	// Only exchanges that were made by hand can share an open connection, as the parts of a batch do.
+	// Only requests that were made by hand can share an open connection, as the parts of a batch do.
+	// Each of them counts as a connection of its own.
 	return connection.occupied && !connection.closed ? connectionBy(res as unknown as Carrier) : connection
 }
 
 /**
- * The turn of a response that is pipelined behind another one, which owns the connection;
- * `undefined`: it need not wait.
+ * A promise that resolves when it is the turn of a response that is pipelined behind another one;
+ * `undefined` if it need not wait.
  *
  * A response that was made by hand, as for a WebSocket or for a part of a batch, never gets a
- * socket. Those that Node's server makes have a listener of its own.
+ * socket. A response that Node's server made has a listener of Node's own, by which it is told
+ * apart.
  */
 export function turnOf(req: IncomingMessage, res: ServerResponse): Promise<undefined> | undefined {
 	if (res.socket !== null) return undefined

@@ -1,9 +1,10 @@
 import type { IncomingHttpHeaders } from 'node:http'
 
 /*
- * Readers for the option `deadline`. A header is whatever its sender wants it to be, unless a proxy
- * of yours sets it: what can't be true is treated as not there. Nothing can be won by it, as a
- * deadline never lets anyone go first; who lies is refused sooner, or waits until `maxWait`.
+ * Readers for the option `deadline`. A client can write anything into a header, unless your proxy
+ * sets it: a value that can't be true is ignored. A false deadline gains nothing, as a deadline
+ * never moves a request forward: one that is too early gets the request rejected sooner, and one
+ * that is too late leaves it waiting until `maxWait`.
  */
 
 type Headed =
@@ -15,12 +16,15 @@ function header(request: Headed, name: string): string {
 	return typeof value === 'string' ? value.trim() : ''
 }
 
-/** Proxies and clocks that are further behind than this, in ms, are wrong. */
+/** A start that is older than this, in ms, is ignored: the clock of the proxy must be wrong. */
 const OLDEST = 3_600_000
 
 const STARTS = ['x-request-start', 'x-queue-start']
 
-/** A time since 1970 in s, ms, µs or ns, which its size tells apart until the year 5138; to ms. */
+/**
+ * Converts a time since 1970 to ms. Its size tells whether it is in s, ms, µs or ns, until the year
+ * 5138.
+ */
 function milliseconds(time: number): number {
 	if (time < 1e11) return time * 1e3
 	if (time < 1e14) return time
@@ -29,7 +33,7 @@ function milliseconds(time: number): number {
 
 /**
  * When the first proxy received a request, in ms since 1970, from its header `X-Request-Start` or
- * `X-Queue-Start`. It tells of the time that was lost before Node read the request. The forms are
+ * `X-Queue-Start`. So it includes the time that passed before Node read the request. The forms are
  * those of nginx (`t=1700000000.123`), Apache (`t=1700000000123456`), Heroku (`1700000000123`) and
  * their like.
  *
@@ -38,8 +42,8 @@ function milliseconds(time: number): number {
  * ```
  *
  * @param request - Express's `req`, Koa's `ctx`, or a request of `node:http`.
- * @returns now, if none of the two is there, or each tells of the future, of more than an hour ago,
- * or of no time.
+ * @returns the present time, if neither header has a time that is in the past and at most an hour
+ * ago.
  */
 export function requestStart(request: Headed): number {
 	const now = Date.now()
@@ -54,8 +58,8 @@ export function requestStart(request: Headed): number {
 const GRPC_UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 }
 
 /**
- * How long the sender of a request waits for its answer, in ms, by each of the headers that may say
- * so.
+ * The headers that may say how long the sender of a request waits for its answer, with a function
+ * that reads each, in ms.
  */
 const TIMEOUTS: Record<string, (value: string) => number> = {
 	/** https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md */

@@ -10,17 +10,17 @@ import { type Admission, Ticket } from './ticket.js'
  * What ends an exchange:
  *
  *   open ── the response has finished ──► over: its permits come back
- *     └──── the client has left ────────► left: its permits come back when the handler is done, or when `abandonedTimeout`
- *                                         has passed, as the work that the client left behind goes on
+ *     └──── the client has left ────────► left: its permits come back when the handler is done, or
+ *                                         after `abandonedTimeout`: its work goes on
  *
  * Only an open exchange can enter a gate, and be admitted after it has waited. Whether it is open
- * is a question about states (is the connection closed, is the response ended), which are looked
- * at, and not about events, which may not come.
+ * is decided by states (is the connection closed, is the response ended) and not by events, which
+ * may not come.
  */
 
 /**
- * The request is over: its client has left, or it was answered. Its handler must not run, and
- * nobody waits for an answer.
+ * The request is over: its client has left, or it was answered. Its handler must not run, and no
+ * client waits for an answer.
  */
 interface Ended {
 	readonly tag: 'ended'
@@ -31,8 +31,8 @@ interface Waiting {
 	readonly tag: 'waiting'
 	readonly ready: Promise<Stay | Rejected | undefined>
 	/**
-	 * To be called with what `ready` resolves to, at once: it says what has become of the request by
-	 * now.
+	 * Must be called with what `ready` resolves to, at once. Returns what has become of the request
+	 * by then.
 	 */
 	enter(ready: Stay | Rejected | undefined): Entry
 }
@@ -61,9 +61,9 @@ class Exchange implements Occupant {
 	#state: 'open' | 'left' | 'over' = 'open'
 	/** It has the connection, and listens to the response. */
 	#attached = false
-	/** Somebody has answered the request while it waited. */
+	/** The request was answered while it waited. */
 	#answered = false
-	/** The handler has destroyed a response of HTTP/2, which doesn't show that. */
+	/** The handler has destroyed a response of HTTP/2. Its own state does not show that. */
 	#destroyed = false
 	#aborter: AbortController | undefined = undefined
 	readonly #onFinish = (): void => {
@@ -94,7 +94,7 @@ class Exchange implements Occupant {
 		return this.#aborter.signal
 	}
 
-	/** The shortest of the gates whose permits it holds. */
+	/** The shortest timeout of the gates whose permits it holds. */
 	get stallTimeout(): number {
 		let shortest = Number.POSITIVE_INFINITY
 		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) {
@@ -115,7 +115,7 @@ class Exchange implements Occupant {
 		return this.#begin(ticket, stay)
 	}
 
-	/** Begins to wait in the queue of a gate. An answer, by whomever, takes the request out of it. */
+	/** Begins to wait in the queue of a gate. Any answer takes the request out of the queue. */
 	queue(ticket: Ticket): void {
 		this.#add(ticket)
 		this.#onAnswer ??= () => {
@@ -126,7 +126,7 @@ class Exchange implements Occupant {
 		this.res.on('pipe', this.#onAnswer)
 	}
 
-	/** Ends the wait. The gate has decided some time before: the request can be over by now. */
+	/** Ends the wait. The gate decided some time ago: the request can be over by now. */
 	dequeue(ticket: Ticket, outcome: Stay | Rejected): Entry {
 		if (this.#onAnswer !== undefined) {
 			finisherOf(this.res).removeListener('prefinish', this.#onAnswer)
@@ -177,8 +177,8 @@ class Exchange implements Occupant {
 				this.#destroyed = true
 			})
 		} else if (res.socket == null) {
-			// A response that was made by hand never gets a socket, and so it doesn't finish: it is over
-			// when it was ended.
+			// A response that was made by hand never gets a socket, so it emits no `finish`: its end
+			// counts instead.
 			onHandlerEnd(res, () => this.#finish())
 		}
 	}
@@ -219,7 +219,7 @@ class Exchange implements Occupant {
 	#handlerDone(why: Departure): boolean {
 		const { req, res } = this
 		for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) {
-			// It still waits for another gate, and so it will never run.
+			// It still waits for another gate, so the handler will never run.
 			if (!ticket.admitted) return true
 		}
 		// A WebSocket has no response: its end is that of its connection.
@@ -227,8 +227,8 @@ class Exchange implements Occupant {
 		// Node marks a response of HTTP/1 as destroyed only after this, unless the handler has
 		// destroyed it.
 		if (isAnswered(res) || res.destroyed || this.#destroyed) return true
-		// With the headers sent: `server.closeAllConnections()` must not pass for the handlers of all
-		// that have not answered.
+		// Only with the headers sent: otherwise `server.closeAllConnections()` would count as the end
+		// of all handlers that have not answered yet.
 		return why === 'handler' && res.headersSent
 	}
 }
@@ -238,15 +238,16 @@ function streamOf(res: ServerResponse): (ServerHttp2Stream & { _final?: unknown 
 }
 
 /**
- * What emits `finish`. The response of HTTP/2 does so only when its stream closes, which an unread
- * upload puts off.
+ * What emits `finish`. A response of HTTP/2 does so only when its stream closes, which an unread
+ * upload delays.
  */
 function finisherOf(res: ServerResponse): Pick<ServerResponse, 'on' | 'removeListener'> {
 	return (streamOf(res) as unknown as ServerResponse | undefined) ?? res
 }
 
 /**
- * Somebody has ended the response. Node itself ends a stream of HTTP/2 that the client has reset.
+ * Whether the response was ended. A stream of HTTP/2 that the client has reset does not count: Node
+ * itself ends it.
  */
 function isAnswered(res: ServerResponse): boolean {
 	const stream = streamOf(res)
@@ -255,13 +256,13 @@ function isAnswered(res: ServerResponse): boolean {
 }
 
 /**
- * A response that emits `finish` has been sent, but for a stream that the client has reset, or one
- * that sends a file.
+ * Whether a response that emits `finish` has been sent. Not if it is a stream that the client has
+ * reset, or one that still sends a file.
  */
 function isSent(res: ServerResponse): boolean {
 	const stream = streamOf(res)
-	// Node sends the file of `respondWithFile` by itself, after it has ended the stream: that then
-	// closes.
+	// With `respondWithFile`, Node ends the stream first and then sends the file: here the exchange
+	// ends when the stream closes.
 	return stream === undefined || (!stream.aborted && stream._final !== null)
 }
 
@@ -308,7 +309,7 @@ export function enterGate(
 }
 
 /**
- * Gives back all permits that a request holds, as it is no work of the server's.
+ * Gives back all permits that a request holds, for a request that is not work to be limited.
  *
  * @returns the gate that it met last; `undefined` if it has met none.
  */

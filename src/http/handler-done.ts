@@ -2,9 +2,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 
 /*
- * When a handler is done with its response, in the cases in which Node says nothing of it: the
- * response never gets a socket, or the client has left. In all other cases the response's own
- * events say it, and its methods stay as they are.
+ * Detects when a handler is done, in the two cases in which the response emits no event for it: the
+ * response never gets a socket, or the client has left. In all other cases the events of the
+ * response are enough, and its methods are not replaced.
  */
 
 type Endable = Pick<ServerResponse, 'end' | 'destroy'>
@@ -36,13 +36,13 @@ export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse,
 	const { stream } = res as { stream?: ServerHttp2Stream }
 	for (const target of stream === undefined ? [res] : [res, stream]) {
 		onHandlerEnd(target as Endable, listener)
-		// A file or a pipeline that is piped into the response stops there, or has stopped: nobody will
+		// A file or a pipeline that is piped into the response stops now, or has stopped: nothing will
 		// end the response.
 		target.once('pipe', listener)
 		target.once('unpipe', listener)
 	}
-	// Express tells nobody that a file is not there once the client has left. Nothing but a file is
-	// to come, so the handler is done.
+	// Once the client has left, Express does not report that a file is missing. The handler has
+	// nothing to send but this file, so it is done.
 	const { sendFile } = res as { sendFile?: (...args: unknown[]) => unknown }
 	if (sendFile !== undefined) {
 		Object.assign(res, {
@@ -54,8 +54,8 @@ export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse,
 	}
 	if (res.headersSent && req.socket !== null) {
 		// An error that reaches Express's last handler after the headers were sent ends in
-		// `req.socket.destroy()`, and in nothing else. The socket may be that of other requests too:
-		// only this request's view of it listens.
+		// `req.socket.destroy()`, and in nothing else. Other requests may share the socket, so only
+		// this request gets an object with another `destroy`.
 		const { socket } = req
 		const destroy = (error?: Error): unknown => {
 			listener()

@@ -4,11 +4,11 @@ import type { Gate } from '../limiter/gate.js'
 import type { Ticket } from './ticket.js'
 
 /*
- * What a response tells its client of the limiter, in fields that are off by default: how busy a
- * server is, is its own business. RateLimit and RateLimit-Policy are those of
+ * The fields in which a response tells its client about the limiter. They are off by default, as
+ * they show how busy the server is. RateLimit and RateLimit-Policy follow
  * draft-ietf-httpapi-ratelimit-headers-11 (23 May 2026), with its quota unit `concurrent-requests`.
- * Quota policies are named as their limiters. No window and no partition key: permits come back
- * when requests end, and a key is the server's way to tell clients apart, not the client's.
+ * The quota policy has the name of the limiter. There is no window, as permits come back when
+ * requests end; and no partition key, as the key is internal to the server.
  */
 
 /** The largest integer of a structured field: RFC 9651, section 3.3.1. */
@@ -24,7 +24,7 @@ export function announce({ gate, waited, capacity, available }: Ticket, res: Ser
 	for (const [name, value] of Object.entries(fields)) res.setHeader(name, joined(res, name, value))
 }
 
-/** The fields of a rejection. Nothing is left, for as long as the client is told to stay away. */
+/** The fields of a rejection. No permits are left until the client may try again. */
 export function rejectionFields(
 	gate: Gate,
 	{ capacity, retryAfter }: RejectedError,
@@ -36,7 +36,7 @@ export function rejectionFields(
 }
 
 function rateLimitFields({ name }: Gate, capacity: number, state: string): Record<string, string> {
-	// Without a bound there is no quota to tell of.
+	// Without a bound there is no quota.
 	if (capacity === Number.POSITIVE_INFINITY) return {}
 	const policy = `"${name.replace(/["\\]/g, '\\$&')}"`
 	const quota = Math.min(capacity, LARGEST)
@@ -46,7 +46,7 @@ function rateLimitFields({ name }: Gate, capacity: number, state: string): Recor
 	}
 }
 
-/** All of them are lists: those of a limiter met before, or of another middleware, stay in it. */
+/** Each of these fields is a list: values that another limiter or middleware has set stay in it. */
 function joined(res: ServerResponse, name: string, value: string): string {
 	const before = res.getHeader(name)
 	return before === undefined ? value : `${Array.isArray(before) ? before.join(', ') : before}, ${value}`

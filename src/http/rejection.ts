@@ -4,8 +4,8 @@ import type { Gate } from '../limiter/gate.js'
 import { rejectionFields } from './headers.js'
 
 /**
- * Why a request is rejected, and how to say so. Its `status` and `headers` are those that its
- * limiter was told to answer with.
+ * Why a request is rejected, and with what to answer. `status` and `headers` follow the options of
+ * its limiter.
  */
 export type Rejection = RejectedError
 
@@ -41,12 +41,12 @@ interface Content {
 }
 
 /**
- * One for each status in use, reason, and second from 1 to 60. Under load, most rejections share
- * one.
+ * The answers made so far, by status, reason and `Retry-After` (1 to 60 s). Under load, most
+ * rejections share one.
  */
 const CONTENTS = new Map<string, Content>()
 
-/** The default answer: an RFC 9457 problem, without figures of the limiter. */
+/** The default answer: an RFC 9457 problem, without any figures of the limiter. */
 export function answerTo(rejection: Rejection): Content {
 	const { headers, body } = contentOf(rejection)
 	return { headers: { ...rejection.headers, ...headers }, body }

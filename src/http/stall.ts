@@ -2,16 +2,16 @@ import { constants, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 
 /*
- * Which client is cut off because it takes nothing of what waits for it. Without this, a client
- * that stops reading its response, or stops sending its upload, would keep a permit for ever.
+ * Cuts off clients that take nothing of what waits for them. Without this, a client that stops
+ * reading its response, or stops sending its upload, would keep a permit for ever.
  *
- * A client has stalled when something waited for it during the whole period, and not one byte of
- * that was taken. What the handler writes meanwhile does not count.
+ * A client has stalled when data waited for it during the whole period, and it took not one byte.
+ * What the handler writes meanwhile does not count.
  */
 
 /**
- * How often a connection is looked at in one period: a stall is noticed late by at most this part
- * of the period.
+ * How often a connection is checked in one period. So a stall is noticed at most a quarter of the
+ * period too late.
  */
 const LOOKS = 4
 
@@ -21,7 +21,7 @@ const LOOKS = 4
  */
 type Meter = () => number | undefined
 
-/** Looks at a connection from time to time, for as long as a permit is held for it. */
+/** Checks a connection at intervals while a permit is held for it. */
 export class StallWatch {
 	readonly #connection: Socket | ServerHttp2Stream
 	readonly #timeout: () => number
@@ -35,15 +35,15 @@ export class StallWatch {
 	#stalledFor = 0
 
 	/**
-	 * @param timeout - how long the client may stall now, in ms; `Infinity`: no permit is held, or it
-	 * is not bounded.
+	 * @param timeout - returns how long the client may stall now, in ms; `Infinity` if no permit is
+	 * held, or there is no bound.
 	 * @param onStall - is called before the connection is closed.
 	 */
 	constructor(connection: Socket | ServerHttp2Stream, timeout: () => number, onStall: () => void) {
 		this.#connection = connection
 		this.#timeout = timeout
 		this.#onStall = onStall
-		// Before the handler writes to the stream.
+		// It must be there before the handler writes to the stream.
 		this.#meter = 'pushStream' in connection ? streamMeter(connection) : undefined
 	}
 
@@ -95,32 +95,28 @@ function look(watch: StallWatch): void {
 /** Closes a connection in a way that the client can tell from the end of a response. */
 function cutOff(connection: Socket | ServerHttp2Stream): void {
 	if ('pushStream' in connection) {
-		// Most clients take a reset with the code CANCEL for an end.
+		// Most clients take a reset with the code CANCEL for the end of the response.
 		connection.close(constants.NGHTTP2_ENHANCE_YOUR_CALM)
-		// Where the whole connection is stuck, the reset can't be sent, and the stream would not close
-		// before that.
+		// If the whole connection is stuck, the reset can't be sent, and without this the stream would
+		// stay open until it is.
 		setImmediate(() => connection.destroy())
 	} else if (
 		handleOf(connection)?._parent === undefined &&
 		typeof connection.resetAndDestroy === 'function'
 	) {
-		// A response without a length, as in HTTP/1.0, ends with its connection: a mere FIN would be
-		// its end.
+		// A response without a length, as in HTTP/1.0, ends with its connection: with a FIN, the client
+		// would take it for complete.
 		connection.resetAndDestroy()
 	} else {
 		connection.destroy()
 	}
 }
 
-/**
- * The part of a socket's handle that is looked at: Node's own socket timeout looks at the same
- * figures.
- */
+/** The part of a socket's handle that is read. Node's own socket timeout reads the same figures. */
 interface Handle {
 	readonly bytesWritten: number
 	/**
-	 * Bytes that the kernel has not taken yet, as its buffer is full of what the client has not
-	 * taken.
+	 * Bytes that the kernel has not taken yet: its buffer is full until the client takes some of it.
 	 */
 	readonly writeQueueSize: number
 	/** The handle below that of TLS, which counts what is encrypted. */
@@ -152,9 +148,9 @@ const FRAME = 16_384
 
 /**
  * A stream of HTTP/2 must be measured by itself: a client could stall it while it lets other
- * streams, or pings, go on. Of a stream Node only says when a whole chunk was taken. So chunks are
- * cut into pieces of the size of a frame, and written one by one: the next piece is passed on when
- * the one before it was taken.
+ * streams, or pings, go on. Node only reports when a whole chunk was taken. So chunks are cut into
+ * pieces of the size of a frame: the stream passes on the next piece when the one before it was
+ * taken.
  */
 function streamMeter(stream: ServerHttp2Stream): Meter {
 	const inner = stream as unknown as Internals
@@ -185,8 +181,8 @@ function streamMeter(stream: ServerHttp2Stream): Meter {
 	}
 	return () => {
 		if (stream.closed) return undefined
-		// Node sends the file of `respondWithFile` by itself, and ends the stream before: what its
-		// whole connection takes is all that can be seen of it.
+		// With `respondWithFile`, Node ends the stream and then sends the file by itself: only the
+		// bytes of the whole connection can be counted.
 		if (inner._final === null) return moved + takenBy(stream.session?.socket as Socket).taken
 		const uploads = stream.readableFlowing === true && stream.readableLength === 0 && !stream.readableEnded
 		const downloads = stream.writableLength > 0 && stream.writableCorked === 0

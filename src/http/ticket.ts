@@ -9,13 +9,13 @@ export interface Admission {
 	/** Requests that were queued ahead of it when it arrived; 0 when there was room. */
 	readonly queued: number
 	/**
-	 * Is aborted when the client leaves, or the permit is lost. Hand it to `fetch`, a database, or
-	 * whatever else can stop early.
+	 * Is aborted when the client leaves, or the permit is lost. Pass it to `fetch`, to a database, or
+	 * to other work that can stop early.
 	 */
 	readonly signal: AbortSignal
 	/**
 	 * Gives the permit back early: for a long poll, or the tail of a stream. Only the first call
-	 * counts. From then on the client may stall as long as it likes.
+	 * counts. From then on a client that stalls is not cut off.
 	 */
 	release(): void
 }
@@ -36,8 +36,8 @@ interface Host {
  * that takes the request out of the queue.
  *
  * Whether the handler is done depends on the framework. Koa's middleware sees it, and says so with
- * `handlerBegins` and `handlerDone`. In Express nobody sees it: the end of the response stands for
- * it.
+ * `handlerBegins` and `handlerDone`. Express does not show it, so the end of the response counts
+ * instead.
  */
 export class Ticket implements Admission, AbortSignalLike {
 	/** The ticket of the gate that the request met before this one. */
@@ -120,8 +120,8 @@ export class Ticket implements Admission, AbortSignalLike {
 	/**
 	 * The client has left.
 	 *
-	 * @param ended - nothing more can come of the handler, as far as the response shows.
-	 * @param stalled - the client was cut off.
+	 * @param ended - whether the response shows that the handler is done.
+	 * @param stalled - whether the client was cut off because it stalled.
 	 * @returns whether the handler is still at work, and only the end of its response can say when it
 	 * is done.
 	 */

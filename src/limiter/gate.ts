@@ -3,8 +3,8 @@ import type { AbortSignalLike } from '../semaphore/semaphore.js'
 import type { Outcome } from '../stats/observer.js'
 
 /**
- * Where HTTP enters a gate. It also tells a gate from an object of options, whichever copy of this
- * package made it.
+ * The method by which a request enters a gate. An object that has it is a gate and not options,
+ * whichever copy of this package made it.
  *
  * @internal
  */
@@ -35,7 +35,7 @@ export interface Stay {
 	leave(outcome: Outcome): void
 }
 
-/** A request that is rejected. With the reason `aborted` nobody is left to be answered. */
+/** A request that is rejected. With the reason `aborted`, no client waits for an answer. */
 export interface Rejected {
 	readonly tag: 'rejected'
 	readonly error: RejectedError
@@ -52,10 +52,7 @@ export type Entrance = Skipped | Stay | Queued | Rejected
 
 export const SKIPPED: Skipped = { tag: 'skipped' }
 
-/**
- * What `limit()` puts before a handler: a limit of this process, or one that several processes
- * share.
- */
+/** The limit before a handler: one of this process, or one that several processes share. */
 export interface Gate {
 	/** What it is called in figures, headers and messages. */
 	readonly name: string
@@ -74,8 +71,8 @@ export interface Gate {
 	/**
 	 * @internal
 	 * @param request - what the gate's own functions are given.
-	 * @param signal - is aborted once the request is over. It is looked at first: a request that is
-	 * over is rejected with `aborted`, and none of the user's functions is asked about it.
+	 * @param signal - is aborted once the request is over. It is checked first: a request that is
+	 * over is rejected with `aborted`, and no function of the options is called for it.
 	 * @throws what the user's functions throw, or a `TypeError` or `RangeError` for what they
 	 * returned.
 	 */

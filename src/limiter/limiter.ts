@@ -32,8 +32,8 @@ import { type Common, Partition } from './partition.js'
 export interface LimiterStats extends Counts {
 	name: string
 	/**
-	 * `null`: no bound. With `key`: for each key; that of a new one when each finds its own, `null`
-	 * when a function says it.
+	 * `null`: no bound. With `key`: for each key; with a controller, that of a new key; with a
+	 * function, `null`.
 	 */
 	capacity: number | null
 	/** Permits held now. */
@@ -42,11 +42,11 @@ export interface LimiterStats extends Counts {
 	queued: number
 	/** Keys with a request at work or waiting now; 0 without `key`. */
 	keys: number
-	/** The event loop, if requests are rejected while it is late: only with the option `eventLoop`. */
+	/** The state of the event loop; only with the option `eventLoop`. */
 	eventLoop?: EventLoopStats
 }
 
-/** A task that takes part in a limit without being a request. */
+/** Options of a task that takes part in a limit without being a request. */
 export interface TaskOptions {
 	/** Ends the wait when it is aborted. Default: none. */
 	signal?: AbortSignalLike | undefined
@@ -54,7 +54,7 @@ export interface TaskOptions {
 
 const TASK_OPTIONS = ['signal']
 
-/** @internal Stands for the signal of a task that has none. */
+/** @internal The signal of a task that was given none. */
 export const NEVER_ABORTED: AbortSignalLike = {
 	aborted: false,
 	addEventListener() {},
@@ -86,13 +86,13 @@ export class Limiter implements Gate {
 	readonly #factory: ControllerFactory | undefined
 	/** The capacity of each key, if each has its own. */
 	readonly #capacityOf: ((key: string) => number) | undefined
-	/** By which requests are rejected while the event loop is late. */
+	/** Tells whether the event loop is late; `undefined` without the option `eventLoop`. */
 	readonly #loop: EventLoopMonitor | undefined
 	/** Without `key`, the only partition. */
 	readonly #partition: Partition
 	/** With `key`, the partitions in which a request is at work or waits. */
 	readonly #partitions: Map<string, Partition> = new Map()
-	/** What was given, or what a controller begins with. */
+	/** The capacity that was given, or the one that a controller begins with. */
 	#capacity: number
 	#closed = false
 
@@ -104,7 +104,8 @@ export class Limiter implements Gate {
 	constructor(options: number | ControllerFactory | LimiterOptions) {
 		const alone = typeof options !== 'object' || (options !== null && 'newController' in options)
 		const given = readOptions(alone ? { capacity: options } : options, LIMITER_OPTIONS)
-		// Its readable members would pass for options; its `key` and what else it hides would be lost.
+		// A limiter must not be taken for options: its public properties would be used, and its `key`
+		// and other private options would be lost.
 		if (typeof options === 'object' && enter in options)
 			throw wrongType('options', 'a capacity or an object of options', options, 'share it by limit(limiter)')
 		const { maxQueue = 1000, maxWait = 10_000, abandonedTimeout = 30_000, stallTimeout = 60_000 } = given
@@ -148,8 +149,8 @@ export class Limiter implements Gate {
 	}
 
 	/**
-	 * Requests at work at once. With `key`: for each key; that of a new one when each finds its own,
-	 * `Infinity` when a function says it.
+	 * Requests at work at once. With `key`: for each key; with a controller, that of a new key; with
+	 * a function, `Infinity`.
 	 */
 	get capacity(): number {
 		return this.#options.key === undefined ? this.#partition.capacity : this.#capacity
@@ -170,9 +171,9 @@ export class Limiter implements Gate {
 	}
 
 	/**
-	 * Whether a request was rejected in the last second as the event loop was late, by any limiter of
-	 * this process: for the route that tells a load balancer whether to send more. Always `false`
-	 * without the option `eventLoop`.
+	 * Whether any limiter of this process rejected a request in the last second because the event
+	 * loop was late. Use it in the route that tells a load balancer whether to send more requests.
+	 * Always `false` without the option `eventLoop`.
 	 */
 	get overloaded(): boolean {
 		return this.#loop?.overloaded === true
@@ -245,8 +246,8 @@ export class Limiter implements Gate {
 	 * as a request of this context: by its key, weight, priority, flow and deadline.
 	 *
 	 * @param context - what the functions of the options are given.
-	 * @returns a promise of the permit; of one that counts nothing, if `skip` or `key` exempt the
-	 * context. It rejects with a `RejectedError`, with the reason of `signal`, or with what the
+	 * @returns a promise of the permit. If `skip` or `key` exempts the context, the permit is not
+	 * counted. It rejects with a `RejectedError`, with the reason of `signal`, or with what the
 	 * functions of the options throw.
 	 */
 	async acquire(context: object = {}, options: TaskOptions = {}): Promise<Permit> {
@@ -347,7 +348,7 @@ function needsKey(capacity: unknown): Error {
 	return wrongType('capacity', 'an integer from 1, Infinity, or a controller', capacity, remedy)
 }
 
-/** The permit of a task: its stay, as one that holds a permit sees it. */
+/** The permit of a task: an interface to its stay. */
 class TaskPermit implements Permit {
 	readonly #stay: Stay | undefined
 

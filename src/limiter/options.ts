@@ -38,9 +38,9 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	 */
 	deadline?(request: Request): number | undefined
 	/**
-	 * Reject what comes while the event loop is late, whatever room there is (`overloaded`): when
-	 * handlers compute more than they wait, requests queue in the kernel, where a capacity doesn't
-	 * bound them. Default: `false`; `true` with `adaptive()`.
+	 * Reject requests that come while the event loop is late (`overloaded`), even if there is room.
+	 * When handlers compute more than they wait, requests queue in the kernel, where a capacity
+	 * doesn't bound them. Default: `false`; `true` with `adaptive()`.
 	 */
 	eventLoop?: boolean | undefined
 	/**

@@ -18,10 +18,13 @@ export interface Common {
 	readonly maxWait: number
 	/** `undefined`: first come, first served. */
 	readonly scheduling: Scheduling | undefined
-	/** Whether `maxQueue` was left to the controller's capacity. */
+	/**
+	 * Whether the queue is bounded by the capacity that the controller finds: `maxQueue` was not
+	 * given.
+	 */
 	readonly shortQueue: boolean
 	readonly figures: Figures
-	/** The pace of all partitions: better than nothing for one that has measured none. */
+	/** The pace of all partitions, for a partition that has measured none yet. */
 	readonly pace: Pace
 	/** Is called when nothing is at work and nothing waits in a partition that has a key. */
 	forget(partition: Partition): void
@@ -40,15 +43,15 @@ export class Partition {
 	readonly key: string | undefined
 	readonly #common: Common
 	readonly #permits: Permits<Waiter>
-	/** The queue, where requests rank in it. */
+	/** The queue, if requests have ranks in it; `undefined`: first come, first served. */
 	readonly #queue: ScheduledQueue<RankedWaiter> | undefined
 	/**
-	 * Each partition has its own: one client's slow requests must not get those of others rejected.
+	 * Each partition has its own: slow requests of one client must not cause rejections of others.
 	 */
 	readonly #pace: Pace
 	readonly #controller: Controller | undefined
 
-	/** @param capacity - a number, or what finds it. */
+	/** @param capacity - a number, or the controller that finds it. */
 	constructor(common: Common, key: string | undefined, capacity: number | Controller) {
 		this.#common = common
 		this.key = key
@@ -79,8 +82,7 @@ export class Partition {
 	}
 
 	/**
-	 * A weight above a capacity that was found is no mistake of its sender: it takes all permits
-	 * there are.
+	 * A weight above a capacity that a controller found is no error: the request takes all permits.
 	 */
 	checkWeight(weight: number): number {
 		const controller = this.#controller
@@ -91,7 +93,7 @@ export class Partition {
 	/**
 	 * Admits a request, queues it, or rejects it.
 	 *
-	 * @param rank - where it stands in the queue, if that asks for it.
+	 * @param rank - determines its turn; `undefined`: first come, first served.
 	 * @param left - the time until its deadline, in ms.
 	 */
 	enter(
@@ -152,18 +154,18 @@ export class Partition {
 		// Rejected requests count as demand, so that the pace goes on being measured.
 		permits.noteFull(time)
 		if (left !== Number.POSITIVE_INFINITY && left <= this.#forecast(weight, rank, time)) return 'timeout'
-		// A request that takes the place of another makes the queue no longer. So it may do that also
-		// where the queue has become too long, as the capacity shrank.
+		// A request that takes the place of another does not lengthen the queue. So it may wait even if
+		// the queue is above its bound, because the capacity shrank.
 		const makesRoom = rank !== undefined && this.#makeRoom(rank, time)
 		if (!makesRoom && permits.queued >= this.#maxQueue) return 'queue-full'
 		return this.#common.maxWait === 0 ? 'timeout' : undefined
 	}
 
-	/** How long it takes, in ms, until a newcomer is done; 0 when nothing was measured. */
+	/** An estimate of the time until a newcomer is done, in ms; 0 if nothing was measured. */
 	#forecast(weight: number, rank: Rank | undefined, time: number): number {
 		this.#pace.update(time)
 		const ahead = rank === undefined ? this.#permits.wanted : (this.#queue?.ahead(rank) ?? 0)
-		// As many permits as are held come back while the newcomer is at work itself.
+		// While the newcomer is at work itself, as many permits come back as are held.
 		return this.#pace.timeFor(ahead + weight + this.#permits.active)
 	}
 
@@ -188,13 +190,13 @@ export class Partition {
 	}
 
 	/**
-	 * How many may wait. Under a capacity that was found, the queue need only fill the gaps between
-	 * arrivals: a longer one would add to each wait, and nothing to what is served.
+	 * How many may wait. With a controller, the queue must only bridge the gaps between arrivals: a
+	 * longer queue would make each wait longer, and no more requests would be served.
 	 */
 	get #maxQueue(): number {
 		const { maxQueue, shortQueue } = this.#common
 		if (!shortQueue) return maxQueue
-		// To choose which one is next, there must be some to choose from.
+		// To choose the next one by rank, there must be several to choose from.
 		const short = this.#queue === undefined ? Math.ceil(this.capacity / 4) : Math.max(20, this.capacity)
 		return Math.min(maxQueue, short)
 	}
@@ -241,7 +243,7 @@ export class Partition {
 	}
 
 	#giveBack(permit: Permit, rank: Rank | undefined): void {
-		// First, as it decides which one is next.
+		// Before the permit is handed on, as it decides which one is next.
 		if (rank !== undefined) this.#queue?.release(rank)
 		permit.release()
 		this.#forgetIfIdle()
@@ -252,8 +254,8 @@ export class Partition {
 	}
 
 	/**
-	 * Tells the controller of a request that is over, before its permit is handed on, and does what
-	 * it says.
+	 * Reports a request that is over to the controller, before its permit is handed on, and sets the
+	 * capacity that it returns.
 	 */
 	#adapt(controller: Controller, held: number, outcome: Outcome, time: number): void {
 		const { active, queued } = this
@@ -263,7 +265,7 @@ export class Partition {
 			this.#permits.resize(checkFound(capacity, controller))
 			this.#common.figures.resized(capacity, this.key)
 		} catch (error) {
-			// It must not cost the permit.
+			// The permit must come back all the same.
 			if (!warned.has(this.#common)) {
 				process.emitWarning(`The controller of a limiter failed: ${inWords(error)}`, WARNING)
 			}

@@ -18,8 +18,8 @@ class Flow<T extends Ranked<T>> {
 
 /**
  * Flows that share the capacity max-min fairly. The flow that holds the fewest permits is next; of
- * several such flows, the one for which this has been so the longest. So a flow that wants less
- * than an equal share gets all that it wants, and the others divide the rest equally, however many
+ * several such flows, the one that has held that number the longest. So a flow that wants less than
+ * an equal share gets all that it wants, and the others divide the rest equally, however many
  * requests each sends and however long they take.
  *
  * A flow is forgotten when it has nothing waiting and nothing at work.
@@ -78,8 +78,8 @@ export class Flows<T extends Ranked<T>> implements Group<T> {
 	}
 
 	/**
-	 * The last waiter of the longest flow, unless the newcomer's own flow would then be as long as
-	 * that one. In that case, a waiter of the newcomer's own flow.
+	 * The last waiter of the longest flow, if that flow is longer than the newcomer's own flow will
+	 * be. Otherwise the order within the newcomer's own flow decides (line.ts).
 	 */
 	lessEntitled(rank: Rank, now: number): T | undefined {
 		const longest = this.#byLength.highest
@@ -95,8 +95,8 @@ export class Flows<T extends Ranked<T>> implements Group<T> {
 
 	ahead(rank: Rank): number {
 		const flow = this.#flows.get(rank.flow)
-		// Flows that hold no more permits are served once before the newcomer. All flows are served
-		// once for each request of its own flow that waits already.
+		// Flows that hold at most as many permits as the newcomer's are served once before it. All
+		// flows are served once for each request that already waits in its own flow.
 		const before = this.#byHeld.upTo(flow?.held ?? 0) + (flow?.line.ahead() ?? 0) * this.#byHeld.size
 		return Math.min(this.wanted, before)
 	}

@@ -48,7 +48,7 @@ export interface Group<T> {
 	remove(member: T): void
 	/** The waiter to evict from a full queue for a newcomer of this rank; `undefined`: none. */
 	lessEntitled(rank: Rank, now: number): T | undefined
-	/** A waiter that must leave as it has waited too long, when a newcomer of this rank comes. */
+	/** A waiter that has waited too long, and must leave when a newcomer of this rank comes. */
 	overstayed(rank: Rank, now: number): T | undefined
 	/** An estimate of the permits wanted by the waiters before a newcomer of this rank. */
 	ahead(rank: Rank): number

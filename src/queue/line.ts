@@ -7,16 +7,16 @@ import type { Group, Rank, Ranked } from './group.js'
  *
  * - `fifo`: first in, first out.
  * - `lifo`: last in, first out.
- * - `adaptive`: first in, first out, while the queue becomes empty now and then. Once it stands,
- *   last in, first out; and each newcomer makes those leave that have waited longer than a short
- *   time.
+ * - `adaptive`: first in, first out, while the queue becomes empty now and then. Once it has a
+ *   standing queue, last in, first out; and at each arrival, waiters that have waited longer than a
+ *   short target leave.
  */
 export type Order = 'fifo' | 'lifo' | 'adaptive'
 
 /*
  * The constants of CoDel (RFC 8289), applied to request queues by Ben Maurer, "Fail at Scale", ACM
- * Queue 13 (8), 2015: a queue that has not been empty for 100 ms stands; waits must then be shorter
- * than 5 ms. The target is in ms, and INTERVALS is 100 ms divided by it.
+ * Queue 13 (8), 2015: a queue that has not been empty for 100 ms is a standing queue; waits must
+ * then be shorter than 5 ms. TARGET is those 5 ms, and INTERVALS is 100 ms divided by it.
  */
 const TARGET = 5
 const INTERVALS = 20
@@ -24,9 +24,9 @@ const INTERVALS = 20
 /**
  * Waiters that differ only in the time at which they came.
  *
- * `adaptive` needs no timer and reads no clock: everything is decided when a newcomer comes, which
- * brings the time. The last waiter is never rejected, as RFC 8289 never drops the last packet:
- * otherwise a permit that comes back would find no waiter.
+ * `adaptive` needs no timer and reads no clock: it decides only when a newcomer comes, whose
+ * arrival time is known. The only waiter left never has to leave, as RFC 8289 never drops the last
+ * packet: otherwise a permit that comes back would find no waiter.
  */
 export class Line<T extends Ranked<T>> implements Group<T> {
 	wanted = 0
@@ -75,7 +75,9 @@ export class Line<T extends Ranked<T>> implements Group<T> {
 		this.wanted -= member.rank.weight
 	}
 
-	/** Last in, first out: the oldest waiter goes last, and so a newcomer takes its place. */
+	/**
+	 * With last in, first out, the oldest waiter would be served last: a newcomer takes its place.
+	 */
 	lessEntitled(_rank: Rank, now: number): T | undefined {
 		return this.#isNewestFirst(now) ? this.#waiters.head : undefined
 	}
@@ -95,8 +97,8 @@ export class Line<T extends Ranked<T>> implements Group<T> {
 	release(): void {}
 
 	/**
-	 * Not shorter than the time in which one permit comes back, as CoDel's is not shorter than that
-	 * of one packet.
+	 * The longest wait in a standing queue, in ms. It is at least the time in which one permit comes
+	 * back, as CoDel's target is at least the time to send one packet.
 	 */
 	get #target(): number {
 		return Math.max(TARGET, this.#pace.timeFor(1))

@@ -5,21 +5,21 @@ export interface QueueOptions<Request = object> {
 	/**
 	 * The order of requests with the same rights. `'fifo'`: first in, first out. `'lifo'`: last in,
 	 * first out. `'adaptive'`: first in, first out while the queue becomes empty now and then; when
-	 * it has not been empty for 100 ms, last in, first out, and each newcomer makes those leave that
-	 * have waited longer than 5 ms (`timeout`). Where permits come back more slowly than one in 5 ms,
-	 * both times grow in proportion. While the last goes first, a full queue evicts the oldest
-	 * (`evicted`). Default: `'fifo'`.
+	 * it has not been empty for 100 ms, last in, first out, and at each arrival, requests that have
+	 * waited longer than 5 ms are rejected (`timeout`). If permits come back more slowly than one in
+	 * 5 ms, both times grow in proportion. While the order is last in, first out, a full queue evicts
+	 * the oldest request (`evicted`). Default: `'fifo'`.
 	 */
 	order?: Order | undefined
 	/**
-	 * Any number but `NaN`: requests of a higher priority go first. For one of them, a full queue
-	 * evicts the last of the lowest priority. Default: none.
+	 * Any number but `NaN`: requests of a higher priority go first. A full queue evicts the last
+	 * request of the lowest priority for one of a higher priority. Default: none.
 	 */
 	priority?(request: Request): number
 	/**
-	 * With `priority`: the share of the turns, from 0 to 0.5, that lower priorities get, one after
-	 * the other, while higher ones wait; and their share of the places in a full queue. 0: they may
-	 * never get one. Default: `0`.
+	 * With `priority`: the share of the turns that lower priorities get, one after the other, while
+	 * higher ones wait; and their share of the places in a full queue. From 0 (they may never get a
+	 * turn) to 0.5. Default: `0`.
 	 */
 	lowerShare?: number | undefined
 	/**

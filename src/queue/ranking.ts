@@ -28,8 +28,8 @@ class Bucket<T> {
  * Owners sorted by a count that changes in small steps.
  *
  * It is a sorted list of buckets, one for each count that occurs. An owner whose count changes by
- * one moves to a neighbouring bucket, so that costs the same with 100,000 owners as with ten. If
- * all counts add up to n, there are at most √(2n) buckets, and no search takes more steps.
+ * one moves to a neighbouring bucket: the cost does not depend on the number of owners. If all
+ * counts add up to n, there are at most √(2n) buckets, and no search takes more steps.
  */
 export class Ranking<T> {
 	size = 0

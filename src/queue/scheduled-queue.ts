@@ -11,10 +11,9 @@ const WHOLE = 1 - 1e-9
 /**
  * A queue sorted by priority first, then by fair shares (with `fairBy`), then by order.
  *
- * Its head changes when a waiter of a higher priority comes, or one of a flow that holds fewer
- * permits than the flow of the head, or a newer one if the order is last in, first out. Every
- * operation is O(1) in the number of waiters. The priorities in use are a sorted list, and should
- * be few.
+ * A new waiter becomes the head if its priority is higher, if its flow holds fewer permits than the
+ * flow of the head, or if the order is last in, first out. Every operation is O(1) in the number of
+ * waiters. The priorities in use are a sorted list, and should be few.
  */
 export class ScheduledQueue<T extends Ranked<T>> {
 	size = 0
@@ -26,16 +25,16 @@ export class ScheduledQueue<T extends Ranked<T>> {
 	/** The levels in which a request waits, sorted, the highest at the end. */
 	readonly #waiting: Level<T>[] = []
 	/**
-	 * The turns that the lower levels have earned, and the priority of the lower level that had the
-	 * last turn.
+	 * Turns that are due to the lower levels, and the priority of the lower level that had the last
+	 * one.
 	 */
 	#owed = 0
 	#lastLower = Number.NEGATIVE_INFINITY
 
 	/**
-	 * @param shared - whether the groups must be told of the permits held.
-	 * @param lowerShare - the share of the turns, from 0 to 0.5, that the lower levels get, each in
-	 * turn.
+	 * @param shared - whether the groups must know how many permits are held (with `fairBy`).
+	 * @param lowerShare - the share of the turns, from 0 to 0.5, that the lower levels get, one after
+	 * the other.
 	 */
 	constructor(newGroup: () => Group<T>, shared: boolean, lowerShare: number) {
 		this.#newGroup = newGroup
@@ -79,8 +78,9 @@ export class ScheduledQueue<T extends Ranked<T>> {
 	 * The waiter to evict from a full queue for a newcomer of this rank; `undefined`: none has less
 	 * right to wait.
 	 *
-	 * It is the last waiter of the level that must give up a place, if there is one. Otherwise the
-	 * newcomer's own level decides.
+	 * It is the last waiter of the level that must give up a place (`#levelToShrink`), if there is
+	 * one. Otherwise the newcomer's own level decides: by flow (`lessEntitled` in flows.ts), then by
+	 * order (in line.ts).
 	 */
 	lessEntitled(rank: Rank, now: number): T | undefined {
 		const { priority } = rank
@@ -92,8 +92,9 @@ export class ScheduledQueue<T extends Ranked<T>> {
 	 * The level that must give up a place of the full queue to a newcomer of this priority.
 	 *
 	 * Without `lowerShare`, it is the lowest level, if that is below the newcomer's. With
-	 * `lowerShare`, the lower levels (all but the highest) also have that share of the places, or
-	 * else they could not use their share of the turns. It is divided equally between them.
+	 * `lowerShare`, the lower levels (all but the highest) also keep that share of the places:
+	 * without waiters they could not use their share of the turns. It is divided equally between
+	 * them.
 	 *
 	 * | the newcomer's level    | if                                          | the place comes from    |
 	 * | ----------------------- | ------------------------------------------- | ----------------------- |
@@ -128,7 +129,7 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		return lowest !== undefined && lowest.priority < priority ? lowest.group : undefined
 	}
 
-	/** A waiter that must leave as it has waited too long, when a newcomer of this rank comes. */
+	/** A waiter that has waited too long, and must leave when a newcomer of this rank comes. */
 	overstayed(rank: Rank, now: number): T | undefined {
 		return this.#levels.get(rank.priority)?.group.overstayed(rank, now)
 	}

@@ -18,7 +18,7 @@ export class Scheduling {
 		this.#options = { priority: checkFunction('priority', priority), fairBy: checkFunction('fairBy', fairBy) }
 	}
 
-	/** Whether it is first come, first served only, for which a plain queue is enough. */
+	/** Whether the order is plain first come, first served, for which a simple queue is enough. */
 	get plain(): boolean {
 		const { priority, fairBy } = this.#options
 		return this.#order === 'fifo' && priority === undefined && fairBy === undefined

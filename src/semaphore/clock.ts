@@ -4,18 +4,18 @@ import { setImmediate } from 'node:timers'
 const ownNow = own.now.bind(own)
 
 /**
- * Calls back in the next turn of the event loop, also where the global `setImmediate` is replaced
- * or missing.
+ * Calls back in the next turn of the event loop, even if the global `setImmediate` is replaced or
+ * missing.
  */
 export const onNextTurn: (callback: () => void) => unknown = setImmediate
 
 /*
- * The clock by which waits are measured: the platform's, or a fake one while a test fakes the
- * timers. The two can be hours apart, so their times must not be compared. When one replaces the
- * other, this clock goes on from the time that it had.
+ * The clock that measures waits: the platform's, or a fake one while a test fakes the timers. The
+ * two can be hours apart, so their times must not be compared. When one replaces the other, this
+ * clock goes on from the time that it had.
  *
- * A change is detected by `setTimeout`, as looking up `performance` would take as long as reading
- * the clock.
+ * A change is detected by comparing `setTimeout`: looking up `performance` each time would take as
+ * long as reading the clock.
  */
 let timers: unknown = setTimeout
 let clock: { now(): number } = performance
@@ -42,7 +42,7 @@ function replaced(): void {
 	if (replacement === clock) return
 	const last = read() + offset
 	read = reader(replacement)
-	// Whole milliseconds: a fake clock counts whole ones, and should go on doing so.
+	// In whole milliseconds, as a fake clock counts in whole ones.
 	offset = Math.ceil(last - read())
 	clock = replacement
 }

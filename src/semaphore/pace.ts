@@ -22,19 +22,19 @@ export class Pace implements Meter {
 	/** The time of the last measurement, in ms. */
 	#at = 0
 	/**
-	 * While there is no room: since when, or since the last measurement, in ms; and the permits that
-	 * came back.
+	 * While there is no room: the time since which it is measured, in ms, and the permits that came
+	 * back since then.
 	 */
 	#since: number | undefined = undefined
 	#returned = 0
 	readonly #all: Pace | undefined
 	readonly #begun: number = now()
-	/** Those that were told to come back; `undefined` until one was. */
+	/** The rejected clients that are expected back; `undefined` before the first. */
 	#returns: Returns | undefined = undefined
 
 	/**
-	 * @param all - a pace that gets all measurements of several ones, and is used by those that have
-	 * none yet.
+	 * @param all - a pace that gets the measurements of several paces, and stands in for those that
+	 * have none yet.
 	 */
 	constructor(all?: Pace) {
 		this.#all = all
@@ -86,8 +86,9 @@ export class Pace implements Meter {
 	}
 
 	/**
-	 * The time after which to come back, for one that is rejected now, in s: an integer from 1 to 60;
-	 * 1 if nothing was measured. It is expected then: the next one is told a later time.
+	 * The time after which a caller that is rejected now should come back, in s: an integer from 1 to
+	 * 60; 1 if nothing was measured. It is then expected at that time, so the next one is told a
+	 * later time.
 	 *
 	 * @param weight - the permits that it wants.
 	 * @param wanted - the permits that the waiters want.

@@ -54,26 +54,26 @@ export interface Meter {
 	/** The time until `permits` more have come back, in s: an integer from 1. */
 	secondsFor(permits: number): number
 	/**
-	 * In how many seconds one that wants `weight` permits should come back: an integer from 1. It is
-	 * expected then. `wanted` are the permits that the waiters want, `taken` those that were ever
-	 * taken.
+	 * The time after which a caller that wants `weight` permits should come back, in s: an integer
+	 * from 1. It is expected at that time. `wanted` is the number of permits that the waiters want,
+	 * `taken` the number of permits ever taken.
 	 */
 	promise(weight: number, wanted: number, taken: number, time: number): number
 }
 
 /**
  * The longest time for which permits are handed on within one turn of the event loop, in ms.
- * Otherwise waiters that release at once would follow each other until the queue is empty, and
- * meanwhile no socket or timer would be served.
+ * Without this bound, waiters that release at once would be admitted one after the other until the
+ * queue is empty, and no socket or timer would be served meanwhile.
  */
 const LONGEST_DRAIN = 10
 
-/** The options of all listeners: one object, to allocate none for each waiter. */
+/** The options of all listeners: one shared object, so that no waiter needs one of its own. */
 const ONCE = { once: true } as const
 
 /*
- * The fields of the two classes are set only in their constructors: an object whose fields also
- * have initial values takes longer to create, and there may be a million of them.
+ * The fields of the two classes below are set only in their constructors: initial values in the
+ * class body make an object slower to create, and there may be a million of them.
  */
 
 class HeldPermit implements Permit {
@@ -180,15 +180,18 @@ export class Permits<W extends Waiter> {
 	#taken = 0
 	#closed = false
 	/**
-	 * Whether there has been no room since a caller found none. Otherwise, a release only changes the
-	 * count.
+	 * Whether the semaphore is full: a caller found no room, and there has been none since. Otherwise
+	 * a release only changes the count.
 	 */
 	#full = false
-	/** The time, in ms, at which the noted turn of the event loop began to hand on permits. */
+	/** The time, in ms, at which a turn of the event loop began to hand on permits, as last noted. */
 	#drainingSince = Number.NEGATIVE_INFINITY
-	/** Whether that turn goes on. */
+	/** Whether that turn still runs. */
 	#sameTurn = false
-	/** Permits that came back late in a long turn. They count as held until the next turn. */
+	/**
+	 * Permits that came back after `LONGEST_DRAIN` in one turn. They count as held until the next
+	 * turn.
+	 */
 	#deferred = 0
 	#idle: Deferred | undefined = undefined
 
@@ -235,7 +238,10 @@ export class Permits<W extends Waiter> {
 		return new HeldPermit(this, weight, 0)
 	}
 
-	/** A caller that found no room waits or is rejected. From now on the pace is measured. */
+	/**
+	 * To be called when a caller finds no room, whether it waits or is rejected: the pace is measured
+	 * from then on.
+	 */
 	noteFull(time: number): void {
 		if (this.#full) return
 		this.#full = true
@@ -260,7 +266,7 @@ export class Permits<W extends Waiter> {
 		this.queue.push(waiter)
 		this.#wanted += waiter.weight
 		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY) this.#bind(waiter, maxWait, signal)
-		// If it goes before a waiter that is too heavy, there may be room for it.
+		// If it goes before a waiter that was too heavy, there may be room for it now.
 		if (this.queue.head === waiter) this.#admit(since)
 		return promise as Promise<Permit>
 	}
@@ -315,7 +321,8 @@ export class Permits<W extends Waiter> {
 	}
 
 	/**
-	 * Hands them on one by one: the code that gets the first one may use up the time for the next.
+	 * Hands on deferred permits one by one: the code that gets the first one may use up the time for
+	 * the next.
 	 */
 	#handOnDeferred(): void {
 		if (this.#deferred === 0 || now() - this.#drainingSince > LONGEST_DRAIN) return
@@ -355,7 +362,8 @@ export class Permits<W extends Waiter> {
 	/** The error for a caller that wants `weight` permits and is rejected now. */
 	rejection(reason: RejectionReason, weight: number): RejectedError {
 		const time = now()
-		// The former has left, the latter should come back to another process: neither is expected.
+		// A caller that was aborted has left. After `closed`, it should go to another process. Neither
+		// is expected back.
 		const expected = reason !== 'aborted' && reason !== 'closed'
 		if (!expected) this.#meter.update(time)
 		const seconds = expected
@@ -380,7 +388,8 @@ export class Permits<W extends Waiter> {
 				this.#active + waiter.weight <= this.#capacity || (this.#active === 0 && this.#capacity > 0)
 			if (!fits || this.#closed) return
 			time ??= now()
-			// Its timer may be late: it can't fire while the event loop is busy.
+			// Its bound may have passed without its timer: a timer can't fire while the event loop is
+			// busy.
 			if (waiter.bounds !== undefined && waiter.bounds.until < time) {
 				this.#leave(waiter, this.rejection('timeout', waiter.weight))
 				continue
@@ -444,7 +453,7 @@ function unbind(waiter: Waiter, { signal, timer }: Bounds): void {
 		if (timer !== undefined) clearTimeout(timer)
 		signal?.removeEventListener('abort', waiter)
 	} catch {
-		// Both may be replaced by the user's own. A timer or listener that they leave behind finds no
+		// Both functions may be the user's own. A timer or listener that they leave behind finds no
 		// bounds, and does nothing.
 	}
 }

@@ -1,58 +1,61 @@
-/** Nobody is told to come back later than this, in ms. */
+/** The longest time that a client is told to wait before it comes back, in ms. */
 const LATEST = 60_000
 
-/** Once the minute is given out, its second half is given out again, from here, in ms. */
+/**
+ * Once the whole minute is promised, its second half is promised again, from this time on, in ms.
+ */
 const AGAIN = 30_000
 
-/** The least part of the pace that is given out, however many newcomers come. */
+/** The least part of the pace that is promised, however many newcomers come. */
 const LEAST = 0.1
 
 /**
- * A time without rejections tells how many newcomers come if it was at least this long, in ms, and so many permits could
- * come back in it. Shorter ones are gaps in a crowd.
+ * A period without rejections shows how many newcomers come, if it lasts at least TELLING ms, and
+ * at least MANY permits could come back in it. Shorter periods are gaps within a burst.
  */
 const TELLING = 1_000
 const MANY = 10
 
-/** What was seen this long ago, in ms, counts half. */
+/** A measurement of this age, in ms, counts half. */
 const HALF_LIFE = 15_000
 
 /**
- * Those that are told whole seconds come back at the part of a second at which they came. So each part of a second, one of
- * so many, has a schedule of its own.
+ * The number of parts of a second, each with a schedule of its own. Clients are told whole seconds,
+ * so they come back in the same part of a second in which they came.
  */
 const PARTS = 16
 
-/** So many can come at once at least. */
+/** At least this many clients may come back at once. */
 const FEW = 4
 
 /**
- * When those are expected back that were rejected. Each is told a time, and takes its share of the pace then; so the next
- * one is told a later time. What is kept is only until when the pace is given out.
+ * The times at which rejected clients are expected back. Each is told a time, and takes its share
+ * of the pace at that time: so the next one is told a later time. Only the time until which the
+ * pace is promised is kept.
  */
 export class Returns {
-	/** Until when the pace is given out, in ms: for each part of a second. */
+	/** The time until which the pace is promised, in ms, for each part of a second. */
 	readonly #until = new Float64Array(PARTS)
-	/** Permits a ms that were given out last. */
+	/** Permits per ms that were promised last. */
 	#rate = 0
-	/** Permits that newcomers take in a ms, as it was while none was rejected. */
+	/** Permits per ms that newcomers take, measured while no request was rejected. */
 	#newcomers: number | undefined
 	/** The time of the last promise, in ms, and the permits that had been taken then. */
 	#at: number
 	#takenThen = 0
 
-	/** @param since - when permits were taken first, in ms. */
+	/** @param since - the time at which the first permits were taken, in ms. */
 	constructor(since: number) {
 		this.#at = since
 	}
 
 	/**
-	 * Promises room to one that is rejected now.
+	 * Promises room to a client that is rejected now.
 	 *
 	 * @param weight - the permits that it wants.
-	 * @param wanted - the permits that those want that wait.
+	 * @param wanted - the permits that the waiters want.
 	 * @param taken - the permits that were ever taken.
-	 * @param each - in which one permit comes back, in ms.
+	 * @param each - the time in which one permit comes back, in ms.
 	 * @param now - in ms.
 	 * @returns in how many seconds to come back: an integer from 1 to 60.
 	 */
@@ -61,7 +64,8 @@ export class Returns {
 		const until = this.#until
 		const rate = Math.max(LEAST / each, 1 / each - (this.#newcomers ?? 0))
 		this.#rate = rate
-		// As many as half of the queue takes may come at once: there is room for them in so many parts of a second.
+		// Up to half of the queue may come back at once. So as many parts of a second share one
+		// schedule as take that many clients.
 		const bunch = Math.max(FEW, wanted / 2)
 		let parts = 1
 		while (parts < PARTS && (2000 * rate * parts) / PARTS <= bunch) parts *= 2
@@ -78,7 +82,7 @@ export class Returns {
 		return Math.min(LATEST / 1000, Math.max(1, Math.ceil(Math.round(sum / parts - now) / 1000)))
 	}
 
-	/** What was taken since the last promise, and was not promised, newcomers took. */
+	/** Permits that were taken since the last promise, but not promised, were taken by newcomers. */
 	#note(taken: number, each: number, now: number): void {
 		const from = this.#at
 		const time = now - from

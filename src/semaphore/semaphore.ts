@@ -164,7 +164,7 @@ export class Semaphore {
 		return this.#permits.onIdle()
 	}
 
-	/** Checks the options. @returns the weight. */
+	/** Checks the options, and returns the weight. */
 	#checked(options: AcquireOptions): number {
 		checkOptions(options, ACQUIRE_OPTIONS)
 		checkSignal(options.signal)

@@ -21,7 +21,7 @@ export interface DurationStats {
  * The distribution of a time, in bounded memory: Node's own histogram, in µs with two significant
  * figures.
  *
- * Most waits are exactly 0, and the histogram begins at 1. So zeros are only counted, which is also
+ * Most waits are exactly 0, but the histogram begins at 1. So zeros are only counted, which is also
  * faster.
  */
 export class Durations {
@@ -39,7 +39,7 @@ export class Durations {
 		this.#histogram.record(Math.min(microseconds, LONGEST))
 	}
 
-	/** Forgets all of them. */
+	/** Forgets all that was recorded. */
 	reset(): void {
 		this.#histogram.reset()
 		this.#count = 0

@@ -15,14 +15,16 @@ import { install, node, scratch } from '../support/packed.js'
 const root = join(import.meta.dirname, '../..')
 
 /**
- * The partner: `/slow` sends its body when the test says so, `/chunks/N/MS` sends N chunks, one each MS; `/break` fails
- * after its first chunk. A response is open from the arrival of its request until its body has gone or its client has.
+ * The partner: `/slow` sends its body when the test says so, `/chunks/N/MS` sends N chunks, one
+ * each MS; `/break` fails after its first chunk. A response is open from the arrival of its request
+ * until its body has gone or its client has.
  */
 let open = 0
 let highest = 0
 /**
- * The same, two turns of the event loop after each arrival. Of connections that close, the server may hear a little later
- * than of a request on another one, though they were closed before it was sent.
+ * The same, two turns of the event loop after each arrival. Of connections that close, the server
+ * may hear a little later than of a request on another one, though they were closed before it was
+ * sent.
  */
 let highestKnown = 0
 let requests: string[] = []
@@ -51,7 +53,8 @@ const server = http.createServer((req: IncomingMessage, res: ServerResponse) => 
 		if (!over) open--
 		over = true
 	}
-	// A client that has closed its connection has no response open, while this server may still be writing.
+	// A client that has closed its connection has no response open, while this server may still be
+	// writing.
 	req.socket.once('end', end).once('error', end)
 	res.once('close', () => {
 		req.socket.off('end', end).off('error', end)

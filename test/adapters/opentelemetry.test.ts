@@ -44,7 +44,10 @@ afterEach(async () => {
 	await meterProvider.shutdown()
 })
 
-/** What the instruments say now: `name{attributes} unit` with the value, or with the count of a histogram. */
+/**
+ * What the instruments say now: `name{attributes} unit` with the value, or with the count of a
+ * histogram.
+ */
 async function exported(): Promise<Record<string, unknown>> {
 	exporter.reset()
 	await meterProvider.forceFlush()

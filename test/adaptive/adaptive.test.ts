@@ -248,7 +248,7 @@ test('an overloaded downstream goes on at nine tenths of its best or more, and a
 test.each([
 	['not retried', 0],
 	['retried twice', 2],
-])('what is refused and %s leaves as much for the others', async (_name, retries) => {
+])('what is rejected and %s leaves as much for the others', async (_name, retries) => {
 	const { goodput } = await run('sharp', { load: 5, retries })
 	expect(goodput / 1500).toBeGreaterThan(0.9)
 })

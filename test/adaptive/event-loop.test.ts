@@ -16,7 +16,10 @@ function loop(active = 60_000) {
 	const monitor = new EventLoopMonitor({ times: () => ({ ...times }), nextTurn: (run) => next.push(run) })
 	return {
 		monitor,
-		/** Arrivals on connections of their own, or on those given, each after so many ms of work and of waiting. */
+		/**
+		 * Arrivals on connections of their own, or on those given, each after so many ms of work and of
+		 * waiting.
+		 */
 		arrivals(count: number, work: number, wait = 0, sockets: object[] = []): boolean[] {
 			return Array.from({ length: count }, (_, i) => {
 				times.active += work
@@ -32,7 +35,10 @@ function loop(active = 60_000) {
 				for (const run of due) run()
 			}
 		},
-		/** How many of those that come back to back, each with 10 ms of work, are let in before one is rejected. */
+		/**
+		 * How many of those that come back to back, each with 10 ms of work, are let in before one is
+		 * rejected.
+		 */
 		letIn(): number {
 			let count = 0
 			while (!this.arrivals(1, 10)[0]) count++
@@ -136,7 +142,8 @@ describe('by the loop’s own times', () => {
 			watched.arrivals(standing - 1, 0.1)
 			watched.turns(5)
 		}
-		// 100 ms of 10 each, and the longest: twice as long each time, to 1.6 s, as long as less than 100 ms of work stood.
+		// 100 ms of 10 each, and the longest: twice as long each time, to 1.6 s, as long as less than
+		// 100 ms of work stood.
 		expect(allowed).toEqual([11, 22, 42, 82, 162, 162, 162, 82, 12])
 	})
 })
@@ -168,7 +175,8 @@ test.each([
 			// The loop waits for a timer, whatever it did before.
 			await new Promise((resolve) => setTimeout(resolve, 20))
 			const statuses = await Promise.all(Array.from({ length: 20 }, ask))
-			// 100 ms of 20 each are let in, and the longest piece beside; less what the clients take of this loop.
+			// 100 ms of 20 each are let in, and the longest piece beside; less what the clients take of
+			// this loop.
 			expect(statuses.filter((status) => status === '200').length).toBeGreaterThanOrEqual(3)
 			expect(statuses).toContain('503')
 			const { limiter } = middleware

@@ -37,7 +37,8 @@ test.each([
 	expect(model).toEqual(limiter)
 })
 
-// One of each kind that the search before this one never served: small, slow, hard. The others are a command.
+// One of each kind that the search before this one never served: small, slow, hard. The others are
+// a command.
 test.each([2, 5, 10])(
 	'on downstream %d of the family it serves nearly as much as is possible',
 	async (seed) => {

@@ -2,7 +2,9 @@ import { expect, test } from 'vitest'
 import type { Sample } from '../../src/adaptive/index.js'
 import { type Measurement, Meter } from '../../src/adaptive/meter.js'
 
-/** What a meter says of requests that end one after the other, each so many ms after the one before. */
+/**
+ * What a meter says of requests that end one after the other, each so many ms after the one before.
+ */
 function measured(meter: Meter, from: number, ends: (i: number) => { after: number } & Partial<Sample>) {
 	let now = from
 	for (let i = 0; i < 10_000; i++) {

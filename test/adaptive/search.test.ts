@@ -3,7 +3,9 @@ import { expect, test } from 'vitest'
 import { adaptive, aimd, type Sample } from '../../src/adaptive/index.js'
 import { Search } from '../../src/adaptive/search.js'
 
-/** A search, and the requests that end under it: at the full limit, unless something else is said. */
+/**
+ * A search, and the requests that end under it: at the full limit, unless something else is said.
+ */
 function probed(min: number, max: number, initial: number) {
 	const search = new Search(min, max, initial)
 	let capacity = initial
@@ -18,7 +20,10 @@ function probed(min: number, max: number, initial: number) {
 	return { end, seconds: () => now / 1000, capacity: () => capacity, decision: () => search.decision }
 }
 
-/** So many samples alike, one after the other: what is at work is said in parts of the capacity there is. */
+/**
+ * So many samples alike, one after the other: what is at work is said in parts of the capacity
+ * there is.
+ */
 const stretch = fc.record({
 	count: fc.oneof(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 400 })),
 	pause: fc.oneof(fc.constantFrom(0, 0.01, 1, 30, 1001, 1e9), fc.double({ min: 0, max: 2000, noNaN: true })),
@@ -74,7 +79,10 @@ test('requests that take no time that can be measured leave it a number', () => 
 	expect(end(0, { held: 0, queued: 0 })).toBeGreaterThanOrEqual(1)
 })
 
-/** What ends at a downstream that answers one in so many ms, when as many are at work as the limit allows. */
+/**
+ * What ends at a downstream that answers one in so many ms, when as many are at work as the limit
+ * allows.
+ */
 function answers({ end, seconds }: ReturnType<typeof probed>, between: (limit: number) => number) {
 	return {
 		/** Lets it go on for so many seconds. @returns the limits there were */
@@ -169,7 +177,8 @@ test('after answers have become fewer, and more again, it finds the knee again',
 
 test('it learns from requests of which fewer than one ends in a second', () => {
 	const { end, seconds } = probed(1, 1000, 40)
-	// Too much for a downstream that answers one in 1.5 s: the fewer are at work, the more it answers.
+	// Too much for a downstream that answers one in 1.5 s: the fewer are at work, the more it
+	// answers.
 	let capacity = 40
 	while (capacity > 30 && seconds() < 3600) {
 		const between = 1500 * (capacity / 40)

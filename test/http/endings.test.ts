@@ -27,8 +27,8 @@ import {
 } from '../support/transports.js'
 
 /*
- * The ends of an exchange that go past the handler: an answer by somebody else, a client that left before, a response that is
- * none of a server's, a connection that belongs to another response.
+ * The ends of an exchange that go past the handler: an answer by somebody else, a client that left
+ * before, a response that is none of a server's, a connection that belongs to another response.
  */
 
 let accidents: () => unknown[]
@@ -281,7 +281,10 @@ describe.each(places)('$framework over $transport', (place) => {
 		await expectNothingLost(running, work)
 	})
 
-	/** What a handler does that learns nothing of its client's leaving. Its promise settles when all is begun. */
+	/**
+	 * What a handler does that learns nothing of its client's leaving. Its promise settles when all
+	 * is begun.
+	 */
 	const pipes: Record<string, Handler> = {
 		pipe: (_req, res) => void Readable.from(['a', 'b']).pipe(res),
 		'pipe of an endless stream': (_req, res) => {
@@ -307,8 +310,8 @@ describe.each(places)('$framework over $transport', (place) => {
 			throw new Error('thrown')
 		},
 	}
-	// Node never settles this promise for a response of HTTP/2 whose stream has closed. In Koa the handler is then not done,
-	// and `abandonedTimeout` bounds it.
+	// Node never settles this promise for a response of HTTP/2 whose stream has closed. In Koa the
+	// handler is then not done, and `abandonedTimeout` bounds it.
 	if (h2 && place.framework.startsWith('Koa')) delete pipes['pipeline of stream/promises']
 	test.each(Object.entries(pipes))(
 		'%s after the client has left: the permit comes back then',
@@ -559,7 +562,10 @@ describe.each(frameworks)('$name, with a response of no server', ({ name }) => {
 		})
 	}
 
-	/** As serverless-http and @codegenie/serverless-express do: `finish` comes while `writableEnded` is still false. */
+	/**
+	 * As serverless-http and @codegenie/serverless-express do: `finish` comes while `writableEnded`
+	 * is still false.
+	 */
 	function serverlessResponse(req: IncomingMessage): ServerResponse {
 		const res = new http.ServerResponse(req)
 		res.useChunkedEncodingByDefault = false
@@ -583,7 +589,9 @@ describe.each(frameworks)('$name, with a response of no server', ({ name }) => {
 		return res
 	}
 
-	/** As test tools do: a response that is no `ServerResponse` beneath, and lives by its own events. */
+	/**
+	 * As test tools do: a response that is no `ServerResponse` beneath, and lives by its own events.
+	 */
 	function detachedResponse(req: IncomingMessage): ServerResponse {
 		const res = new http.ServerResponse(req)
 		res.end = function end(this: ServerResponse) {

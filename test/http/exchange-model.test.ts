@@ -4,7 +4,8 @@ import { type Program, print, programs } from '../support/exchange-model.js'
 import { openBench } from '../support/exchange-run.js'
 
 /*
- * A run can be repeated, and be longer: EXCHANGES_SEED=… EXCHANGES_RUNS=100000 npx vitest run test/http/exchange-model.test.ts
+ * A run can be repeated, and be longer: EXCHANGES_SEED=… EXCHANGES_RUNS=100000 npx vitest run
+ * test/http/exchange-model.test.ts
  */
 const SEED = Number(process.env.EXCHANGES_SEED ?? 9)
 const RUNS = Number(process.env.EXCHANGES_RUNS ?? 2000)

@@ -387,7 +387,8 @@ describe.each(frameworks)('$name', (framework) => {
 		await until(() => work.begun.length === 1)
 		const second = await rawClient(running.port, get('/second'))
 		await until(() => running.limiter.queued === 1)
-		// The server's sides of both, destroyed in one turn: the closing of the first hands its permit to the second.
+		// The server's sides of both, destroyed in one turn: the closing of the first hands its permit
+		// to the second.
 		work.finish()
 		for (const socket of sockets) socket.destroy()
 		await Promise.all([first.closed, second.closed])

@@ -11,8 +11,8 @@ import { RejectedError } from '../../src/errors.js'
 import { Semaphore } from '../../src/semaphore/semaphore.js'
 
 /*
- * A rejection that is handed to the framework's own error handling, in production. How busy the server is, is not the
- * client's to know; when to come back is.
+ * A rejection that is handed to the framework's own error handling, in production. How busy the
+ * server is, is not the client's to know; when to come back is.
  */
 
 const FULL = 'Rejected (queue-full): try again in 1 s'

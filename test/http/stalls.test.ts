@@ -6,8 +6,8 @@ import type { Handler } from '../support/frameworks.js'
 import { eventually, type Place, places, sleep, start, watchAccidents } from '../support/transports.js'
 
 /*
- * Clients that take nothing, and clients that take little. What counts is what they take of the bytes that wait for them, by
- * whichever way these were written.
+ * Clients that take nothing, and clients that take little. What counts is what they take of the
+ * bytes that wait for them, by whichever way these were written.
  */
 
 let accidents: () => unknown[]

@@ -14,8 +14,10 @@ try {
 	const run = (/** @type {string} */ command, /** @type {string[]} */ ...args) =>
 		execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
 	/**
-	 * @param {string} what @param {string[]} model @param {string[]} compiler @param {string[]}
-	 * search
+	 * @param {string} what
+	 * @param {string[]} model
+	 * @param {string[]} compiler
+	 * @param {string[]} search
 	 */
 	const check = (what, model, compiler, search) => {
 		run('spin', ...model, '-a', MODEL)
@@ -31,7 +33,7 @@ try {
 	const sizes = [`-DSESSIONS=${sessions}`, `-DWAITS=${waits}`]
 	check('never more than the capacity, no free permit beside a waiter', sizes, ['-DSAFETY'], [])
 	const few = ['-DLIVE', '-DSESSIONS=1', '-DWAITS=1']
-	check('whoever is given a permit learns of it', few, ['-DNFAIR=3'], ['-a', '-f', '-N', 'learns'])
+	check('a process that is given a permit learns of it', few, ['-DNFAIR=3'], ['-a', '-f', '-N', 'learns'])
 } finally {
 	rmSync(folder, { recursive: true })
 }

@@ -182,7 +182,7 @@ proctype Serve(byte p) {
 	od
 }
 
-/* Time, and whoever else can write to Redis. */
+/* Time, and other programs that can write to Redis. */
 active proctype World() {
 	byte i, head, limit;
 	do

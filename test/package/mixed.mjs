@@ -1,4 +1,5 @@
-// Both builds in one process: a limiter of the one, on the way of each request twice, through the middleware of both.
+// Both builds in one process: a limiter of the one, on the way of each request twice, through the
+// middleware of both.
 import http from 'node:http'
 import { createRequire } from 'node:module'
 import express from 'express'
@@ -15,7 +16,12 @@ const cjsExpress = require('inflight-limit/express')
 /** @type {typeof esmKoa} */
 const cjsKoa = require('inflight-limit/koa')
 
-/** What a handler sees, asked through either build. @param {object} request @param {esm.Limiter} limiter */
+/**
+ * What a handler sees, asked through either build.
+ *
+ * @param {object} request
+ * @param {esm.Limiter} limiter
+ */
 function seen(request, limiter) {
 	const [one, other] = [esm.admission(request), cjs.admission(request)]
 	return { active: limiter.active, queued: one?.queued, same: one !== undefined && one === other }
@@ -35,7 +41,8 @@ async function ask(listener) {
 
 const results = []
 for (const { Limiter } of [esm, cjs]) {
-	// One permit, and nobody may wait: a build that took two for one request, or missed one taken, would reject.
+	// One permit, and nobody may wait: a build that took two for one request, or missed one taken,
+	// would reject.
 	const limiter = new Limiter({ capacity: 1, maxQueue: 0 })
 	const inExpress = express().use(esmExpress.limit(limiter), cjsExpress.limit(limiter), (req, res) => {
 		res.json(seen(req, limiter))

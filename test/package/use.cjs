@@ -1,7 +1,8 @@
 const http = require('node:http')
 
 /**
- * Uses the whole package as a user would: the semaphore, `limit(2)` in an app of each framework, and an adaptive capacity.
+ * Uses the whole package as a user would: the semaphore, `limit(2)` in an app of each framework,
+ * and an adaptive capacity.
  *
  * @param {any} entries - the four entries of the package, and the two frameworks.
  * @returns what each entry exports, and what came of it.
@@ -39,7 +40,8 @@ exports.use = async function use({ root, forExpress, forKoa, adaptive, express, 
 /**
  * Sends five requests at once to an app.
  *
- * @param {(work: () => Promise<void>) => http.RequestListener} create - makes the app, with what its handler does.
+ * @param {(work: () => Promise<void>) => http.RequestListener} create - makes the app, with what
+ * its handler does.
  * @returns how many were at work at most, and how they were answered.
  */
 async function five(create) {

@@ -36,7 +36,10 @@ interface Flow {
 	newestFirst: boolean
 }
 
-/** The same rules, as plainly as they can be said: one list in the order of arrival, sorted anew for each question. */
+/**
+ * The same rules, as plainly as they can be said: one list in the order of arrival, sorted anew for
+ * each question.
+ */
 class Model {
 	active: Caller[] = []
 	queue: Caller[] = []
@@ -196,7 +199,7 @@ class Model {
 		return this.#longerThanOwn(caller)
 	}
 
-	/** Who would be missed least in a priority: the last one of the flow that has most waiting. */
+	/** The one to evict in a priority: the last one of the flow that has most waiting. */
 	#lastOf(priority: number): Caller | undefined {
 		const [longest] = this.#flowsIn(priority).sort(
 			(a, b) => this.#lineIn(b).length - this.#lineIn(a).length || a.lengthSince - b.lengthSince,
@@ -211,8 +214,8 @@ class Model {
 	}
 
 	/**
-	 * The same within the caller's own priority, if that makes its flows more equal; else the oldest of its own flow, if the
-	 * caller goes before it.
+	 * The same within the caller's own priority, if that makes its flows more equal; else the oldest
+	 * of its own flow, if the caller goes before it.
 	 */
 	#longerThanOwn(caller: Caller): Caller | undefined {
 		const last = this.#lastOf(caller.priority)
@@ -365,7 +368,7 @@ test('any history, under any rules, agrees with the plain model, and leaves noth
 					limiter.close()
 				}
 				for (let i = 0; i < 8; i++) await null
-				// Who was admitted in the same step may hear of it in another order.
+				// Requests that were admitted in the same step may learn it in another order.
 				expect(admitted.splice(0).sort()).toEqual(model.admitted.splice(0).sort())
 				expect(rejected).toEqual(model.rejected)
 				expect(limiter.active).toBe(model.held)

@@ -15,7 +15,7 @@ interface Request {
 
 const present = new AbortController().signal
 
-/** A limiter, whom it admitted in which order, and why it rejected others. */
+/** A limiter, which requests it admitted, in which order, and why it rejected others. */
 function setup(options: Partial<LimiterOptions<Request>>) {
 	const limiter = new Limiter({ capacity: 1, ...options } as LimiterOptions)
 	const admitted: string[] = []
@@ -42,7 +42,7 @@ function setup(options: Partial<LimiterOptions<Request>>) {
 		await settled()
 	}
 
-	/** Ends whoever was admitted last, until nobody is at work. */
+	/** Ends the request that was admitted last, until none is at work. */
 	async function drain(): Promise<void> {
 		for (let id = stays.keys().next().value; id !== undefined; id = stays.keys().next().value) await leave(id)
 	}
@@ -396,7 +396,8 @@ describe('fairBy', () => {
 	}
 
 	/**
-	 * Ten flows at a limit of 10 for 10 s, `rates` their requests in each ms; each takes `hold` ms on average.
+	 * Ten flows at a limit of 10 for 10 s, `rates` their requests in each ms; each takes `hold` ms on
+	 * average.
 	 *
 	 * @returns how much each was served, in ms of work, and how many requests of each were rejected.
 	 */
@@ -588,7 +589,7 @@ describe('deadline', () => {
 		expect(limiter.queued).toBe(2)
 	})
 
-	test('a pace that was slow once is not held against those who come when it is fast again', async () => {
+	test('a pace that was slow once does not count against requests that come when it is fast again', async () => {
 		const { come, leave, rejected } = await paced()
 		await come('slow')
 		await vi.advanceTimersByTimeAsync(60_000)
@@ -653,7 +654,7 @@ describe('deadline', () => {
 		expect(rejected).toEqual({ c: 'timeout', a: 'timeout' })
 	})
 
-	test('nobody goes before it in a queue of newest first', async () => {
+	test('no request goes before it in a queue of newest first', async () => {
 		const { come, rejected } = await paced({ order: 'lifo' })
 		for (let i = 0; i < 5; i++) await come(`a ${i}`)
 		await come('b', { deadline: Date.now() + 210 })

@@ -25,7 +25,10 @@ async function turn(): Promise<void> {
 	await new Promise((resolve) => setImmediate(resolve))
 }
 
-/** A semaphore in the middle of a drain: `left` waiters, and permits that wait for the next turn of the event loop. */
+/**
+ * A semaphore in the middle of a drain: `left` waiters, and permits that wait for the next turn of
+ * the event loop.
+ */
 async function midDrain(
 	capacity: number,
 	left: number,

@@ -8,7 +8,10 @@ afterEach(() => {
 	vi.useRealTimers()
 })
 
-/** What so many are told that are rejected at times from 0 to `time` ms, while a permit comes back each `each` ms. */
+/**
+ * What so many are told that are rejected at times from 0 to `time` ms, while a permit comes back
+ * each `each` ms.
+ */
 function crowd(count: number, time: number, each: number, wanted = 0, returns = new Returns(0)): number[] {
 	return Array.from({ length: count }, (_, i) => returns.promise(1, wanted, 0, each, (i * time) / count))
 }
@@ -39,7 +42,8 @@ test('of a crowd, no more are told to come back in a second than can be done in 
 })
 
 test('nor more at once than half of the queue takes, or a few', () => {
-	// 200 permits a second come back, and 20 can wait: so up to 13 at a time, in each sixteenth of a second.
+	// 200 permits a second come back, and 20 can wait: so up to 13 at a time, in each sixteenth of a
+	// second.
 	const told = crowd(600, 1000, 5, 20)
 	const [first = 0] = perSecond(told.slice(0, 37), 1000).slice(1)
 	expect(first).toBeGreaterThanOrEqual(12)
@@ -89,7 +93,7 @@ test('whatever it is told, it says a whole number from 1 to 60', () => {
 	}
 })
 
-test('who has left is not expected, nor is anybody by what is closed', async () => {
+test('a caller that has left is not expected back, nor one that a closed semaphore rejected', async () => {
 	vi.useFakeTimers()
 	const limiter = new Limiter({ capacity: 1, maxQueue: 0 })
 	const semaphore = new Semaphore(1, { maxQueue: 0 })

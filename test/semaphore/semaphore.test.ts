@@ -143,7 +143,7 @@ describe('order', () => {
 		expect(log).toEqual(['waiter'])
 	})
 
-	test('a heavy caller at the head waits for its whole weight, and nobody passes it', async () => {
+	test('a heavy caller at the head waits for its whole weight, and no caller passes it', async () => {
 		const semaphore = new Semaphore(3)
 		const holders = [await semaphore.acquire(), await semaphore.acquire(), await semaphore.acquire()]
 		const { log, add } = watch()
@@ -192,7 +192,7 @@ describe('order', () => {
 		expect(semaphore.active).toBe(0)
 	})
 
-	test('a waiter goes on in its own async context, not in that of the one who released', async () => {
+	test('a waiter goes on in its own async context, not in that of the one that released', async () => {
 		const storage = new AsyncLocalStorage<string>()
 		const semaphore = new Semaphore(1)
 		const first = await semaphore.acquire()
@@ -204,7 +204,7 @@ describe('order', () => {
 		expect(await seen[0]).toBe('waiter')
 	})
 
-	test('what a waiter throws does not reach the one who released', async () => {
+	test('what a waiter throws does not reach the one that released', async () => {
 		const semaphore = new Semaphore(1)
 		const first = await semaphore.acquire()
 		const failing = semaphore.acquire().then(() => {
@@ -588,7 +588,7 @@ describe('close and onIdle', () => {
 		await new Semaphore(1).onIdle()
 	})
 
-	test('onIdle resolves for all who ask, when the last permit is back, and not before', async () => {
+	test('onIdle resolves for all that ask, when the last permit is back, and not before', async () => {
 		const semaphore = new Semaphore(1)
 		const held = await semaphore.acquire()
 		const waiting = semaphore.acquire()
@@ -656,7 +656,8 @@ describe('retryAfter', () => {
 		}
 		// Nine wait, and one more at one a second.
 		await expect(semaphore.acquire()).rejects.toMatchObject({ reason: 'queue-full', retryAfter: 10 })
-		// Nothing came back for as long again, and what came before weighs a little less: the pace falls by more than half.
+		// Nothing came back for as long again, and what came before weighs a little less: the pace
+		// falls by more than half.
 		await vi.advanceTimersByTimeAsync(4000)
 		await expect(semaphore.acquire()).rejects.toMatchObject({ retryAfter: 23 })
 		await vi.advanceTimersByTimeAsync(3_600_000)

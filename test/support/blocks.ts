@@ -3,7 +3,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 /*
- * The programs of the README and the docs: what stands there in a block of `js` or `ts` runs when it is pasted alone.
+ * The programs of the README and the docs: what stands there in a block of `js` or `ts` runs when
+ * it is pasted alone.
  */
 
 const root = join(import.meta.dirname, '../..')

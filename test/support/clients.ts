@@ -73,12 +73,15 @@ export function get(path = '/', headers = ''): string {
 	return `GET ${path} HTTP/1.1\r\nHost: localhost\r\n${headers}\r\n`
 }
 
-/** Waits until something is so. Only as long as it may take on a busy machine, so that a failure says what was missing. */
+/**
+ * Waits until something is so. Only as long as it may take on a busy machine, so that a failure
+ * says what was missing.
+ */
 export async function until(what: () => boolean): Promise<void> {
 	await vi.waitFor(() => expect(what()).toBe(true), { timeout: 10_000, interval: 2 })
 }
 
-/** A handler that counts who is at work, and is told by the test when to go on. */
+/** A handler that counts the requests at work, and is told by the test when to go on. */
 export interface Work {
 	handler: Handler
 	/** Paths of the requests whose handler has begun. */
@@ -151,8 +154,8 @@ export async function serve(framework: Framework, options: Options, handler: Han
 }
 
 /**
- * What must hold after whatever has happened: nothing is held, nobody waits, and `capacity` fresh requests are all at
- * work at the same time. `work` must be that of the server.
+ * What must hold after whatever has happened: nothing is held, nobody waits, and `capacity` fresh
+ * requests are all at work at the same time. `work` must be that of the server.
  */
 export async function expectNothingLost({ port, limiter }: Running, work: Work): Promise<void> {
 	await until(() => limiter.active === 0 && limiter.queued === 0)

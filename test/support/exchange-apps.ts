@@ -12,8 +12,9 @@ import type { LimiterOptions } from '../../src/limiter/options.js'
 import type { Action, Program, Send } from './exchange-model.js'
 
 /*
- * Apps for the test of exchanges: a middleware that can hold a request back and answer it, the limiter, and a handler
- * that does what its program says. They keep to the rule of sane apps: nobody answers what has been answered.
+ * Apps for the test of exchanges: a middleware that can hold a request back and answer it, the
+ * limiter, and a handler that does what its program says. They keep to the rule of sane apps:
+ * nobody answers what has been answered.
  */
 
 /** What ends every body, so that half of one is known as such. */
@@ -62,7 +63,7 @@ export interface Exchange {
 
 type Carrier = NonNullable<IncomingMessage['socket']> | ServerHttp2Stream
 
-/** Stops whoever comes, until it is opened for one, or for good. */
+/** Stops the requests that come, until it is opened for one, or for good. */
 export class Gate {
 	#open: boolean
 	readonly #waiting: (() => void)[] = []
@@ -272,7 +273,8 @@ export function answerByOther(
 	res.writeHead(504, { 'X-Id': id })
 	if (how === 'stream') {
 		res.write('other')
-		// In one turn: a response that has only begun may be that of a middleware which keeps the connection alive meanwhile.
+		// In one turn: a response that has only begun may be that of a middleware which keeps the
+		// connection alive meanwhile.
 		res.end(END)
 	} else if (how === 'pipe') {
 		exchange.piped = true

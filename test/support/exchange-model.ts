@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 
 /*
- * What the test of exchanges generates: the limiter's options and a sequence of what a connection, a client, a handler and
- * other middleware can do. A program is plain data: it can be run again, shrunk, and printed.
+ * What the test of exchanges generates: the limiter's options and a sequence of what a connection,
+ * a client, a handler and other middleware can do. A program is plain data: it can be run again,
+ * shrunk, and printed.
  */
 
 /** What a handler does, one after the other. At `wait` it stops, until a step `go`. */

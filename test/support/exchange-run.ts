@@ -18,8 +18,9 @@ import type { Exit, Program, Send, Step } from './exchange-model.js'
 import { answersIn, type WireAnswer } from './http1-answers.js'
 
 /*
- * Runs a program against a server, over sockets, and checks the laws: at each handler's start, whenever the server is at
- * rest, and at the end, when all handlers have gone on and all clients that stayed must have their answers.
+ * Runs a program against a server, over sockets, and checks the laws: at each handler's start,
+ * whenever the server is at rest, and at the end, when all handlers have gone on and all clients
+ * that stayed must have their answers.
  */
 
 /** A law does not hold. */
@@ -30,7 +31,10 @@ const laterReal = globalThis.setTimeout
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 const pause = (ms: number): Promise<void> => new Promise((resolve) => laterReal(resolve, ms))
 
-/** What does not come to be in so many turns and ms does not come to be: all of it happens in this process. */
+/**
+ * What does not come to be in so many turns and ms does not come to be: all of it happens in this
+ * process.
+ */
 const PATIENCE = { turns: 300, ms: 250 }
 
 async function waitFor(what: () => boolean, message: () => string): Promise<void> {
@@ -49,7 +53,10 @@ interface Client {
 	/** It sends nothing more. */
 	mute: boolean
 	closed: boolean
-	/** The server has closed while there was more to read, by which what it had sent may be lost on the way. */
+	/**
+	 * The server has closed while there was more to read, by which what it had sent may be lost on
+	 * the way.
+	 */
 	reset: boolean
 	/** What it was answered, in the order of its requests; `undefined`: nothing yet. */
 	answers(): (WireAnswer | undefined)[]
@@ -113,8 +120,8 @@ export async function openBench(): Promise<Bench> {
 			} finally {
 				run.letAllGo()
 				for (const client of run.clients) client.destroy()
-				// Node keeps a connection open whose client has ended its side before it was answered, where
-				// half-open connections are allowed.
+				// Node keeps a connection open whose client has ended its side before it was answered,
+				// where half-open connections are allowed.
 				if (program.halfOpen) for (const socket of sockets.values()) socket.destroy()
 				for (let turns = 0; sockets.size > 0 && turns < 1000; turns++) await turn()
 				timers.restore()
@@ -167,7 +174,10 @@ function watchAccidents(): { seen: unknown[]; restore(): void } {
 	}
 }
 
-/** Sockets that have emitted `close`: Node says that they are closed up to a turn of the event loop before. */
+/**
+ * Sockets that have emitted `close`: Node says that they are closed up to a turn of the event loop
+ * before.
+ */
 const closed = new WeakSet<object>()
 
 function isClosed(carrier: Exchange['carrier']): boolean {
@@ -256,7 +266,10 @@ class Run implements Watch {
 		this.#broken ??= law
 	}
 
-	/** "When an exchange is over", read in favour of the limiter: this one has no right to be at work without a permit. */
+	/**
+	 * "When an exchange is over", read in favour of the limiter: this one has no right to be at work
+	 * without a permit.
+	 */
 	#atWork(each: Exchange): boolean {
 		return each.limited && each.begun && !each.done && !each.released && !each.finished && !this.#over(each)
 	}
@@ -341,12 +354,12 @@ class Run implements Watch {
 		const race = new Promise<void>((resolve) => {
 			winRace = resolve
 		})
-		// Only `abandonedTimeout` bounds a handler that leaves its response open.
-		// To a server that allows half-open connections, a client that left is one that has only ended its side.
+		// Only `abandonedTimeout` bounds a handler that leaves its response open. To a server that
+		// allows half-open connections, a client that left is one that has only ended its side.
 		const { halfOpen } = this.#program
 		const mayReturn = abandonedTimeout === 0 && !halfOpen
-		// An error after the headers makes Express destroy the socket. When another request is behind, this can't be told from
-		// a client that left, and `abandonedTimeout` is what bounds it.
+		// An error after the headers makes Express destroy the socket. When another request is behind,
+		// this can't be told from a client that left, and `abandonedTimeout` is what bounds it.
 		const mayCut = (this.#program.framework !== 'Express 5' || abandonedTimeout === 0) && !halfOpen
 		const written = send.handler.indexOf('write')
 		const handler = send.handler.map((each, i) => {
@@ -492,7 +505,8 @@ class Run implements Watch {
 		if (hangs) {
 			client.left = true
 			client.destroy()
-			// Node sees nothing more of a client that has ended its side, where half-open connections are allowed.
+			// Node sees nothing more of a client that has ended its side, where half-open connections are
+			// allowed.
 			client.serverSocket()?.destroy()
 		}
 		if (client.left || client.closed) return true
@@ -505,7 +519,10 @@ class Run implements Watch {
 		return true
 	}
 
-	/** Each has exactly one answer, complete, its own; but for those behind an end of the connection that is in order. */
+	/**
+	 * Each has exactly one answer, complete, its own; but for those behind an end of the connection
+	 * that is in order.
+	 */
 	#checkAnswers(client: Client): void {
 		if (client.left || this.#isCut(client)) return
 		const answers = client.answers()
@@ -513,7 +530,8 @@ class Run implements Watch {
 			throw new Violation(`${answers.length} answers to ${client.sent.length} requests`)
 		for (const [i, exchange] of client.sent.entries()) {
 			const answer = answers[i]
-			// The server has closed with a part of an upload unread: what it had sent before can be lost too.
+			// The server has closed with a part of an upload unread: what it had sent before can be lost
+			// too.
 			const mayClose = client.sent.slice(i).some(({ send }) => send.closes || send.version !== '1.1')
 			if (client.reset && !answer?.complete && mayClose) return
 			if (exchange.cut || answer === undefined) {
@@ -567,7 +585,10 @@ class Run implements Watch {
 		await this.end()
 	}
 
-	/** The limiter leaves no more than one listener for each event on a connection, however many requests it carried. */
+	/**
+	 * The limiter leaves no more than one listener for each event on a connection, however many
+	 * requests it carried.
+	 */
 	async checkListeners(baseline: Map<string, Record<string, number>>): Promise<void> {
 		const idle = this.clients.filter(({ left, mute, closed }) => !left && !mute && !closed)
 		const socket = (client: Client): Socket | undefined => {
@@ -663,7 +684,8 @@ function connectHttp1(port: number, sockets: Map<number, Socket>): Promise<Clien
 			closed: false,
 			reset: false,
 			answers() {
-				// Also after a reset, by which a server says that it has closed with a part of an upload unread.
+				// Also after a reset, by which a server says that it has closed with a part of an upload
+				// unread.
 				const ended = client.closed
 				if (known?.length !== text.length || known.ended !== ended) {
 					known = { length: text.length, ended, answers: answersIn(text, ended) }
@@ -784,7 +806,8 @@ function connectHttp2(port: number, sockets: Map<number, Socket>): Promise<Clien
 				}
 			},
 			serverSocket: () => sockets.get(localPort),
-			// Not the session, the end of which makes Node 20 loop without end where some streams have been reset.
+			// Not the session, the end of which makes Node 20 loop without end where some streams have
+			// been reset.
 			destroy: () => socket.destroy(),
 		}
 		session.once('connect', () => {

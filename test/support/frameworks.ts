@@ -9,7 +9,9 @@ import * as forExpress from '../../adapters/express.js'
 import * as forKoa from '../../adapters/koa.js'
 import type { LimiterOptions } from '../../src/limiter/options.js'
 
-/** What stands behind the limiter: ends the response itself, and is done when its promise settles. */
+/**
+ * What stands behind the limiter: ends the response itself, and is done when its promise settles.
+ */
 export type Handler = (req: IncomingMessage, res: ServerResponse) => unknown
 
 /** The limiter's options that mean the same in every framework. */

@@ -3,14 +3,18 @@ export interface WireAnswer {
 	status: number
 	headers: Record<string, string>
 	body: string
-	/** All of it is there, by its own framing: its length, its last chunk, or the end of the connection. */
+	/**
+	 * All of it is there, by its own framing: its length, its last chunk, or the end of the
+	 * connection.
+	 */
 	complete: boolean
 	/** Nothing comes behind it on its connection. */
 	last: boolean
 }
 
 /**
- * The answers in what a client of HTTP/1 was sent, in latin1; an unfinished head is none yet. No answer to `HEAD`, and no 1xx.
+ * The answers in what a client of HTTP/1 was sent, in latin1; an unfinished head is none yet. No
+ * answer to `HEAD`, and no 1xx.
  *
  * @param ended - the connection has ended, which completes a body without a length.
  * @throws Error - the bytes are no answers.

@@ -28,8 +28,8 @@ export function scratch(): { folder: string; remove: () => void } {
 }
 
 /**
- * Packs the package as it would be published, from a copy of the sources: what somebody has in `dist` neither counts
- * nor changes.
+ * Packs the package as it would be published, from a copy of the sources: what somebody has in
+ * `dist` neither counts nor changes.
  *
  * @returns the path of the tarball, in `folder`.
  */

@@ -2,8 +2,8 @@ import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 
 /**
- * Finds a program that some tests need, and that not everybody has. Where it is not installed, what needs it is left
- * out, loudly; but with `CI=true` nothing may be left out.
+ * Finds a program that some tests need, and that not everybody has. Where it is not installed, what
+ * needs it is left out, loudly; but with `CI=true` nothing may be left out.
  */
 export function programOrSkip(names: string[], debianPackage: string): string | undefined {
 	const folders = (process.env.PATH ?? '').split(delimiter)

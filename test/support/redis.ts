@@ -218,7 +218,7 @@ export interface Relay {
 	flow(): void
 	/** Resets all connections. */
 	cut(): void
-	/** Those who connect from now on get to another server. */
+	/** New connections reach another server from now on. */
 	leadTo(target: number): void
 	close(): void
 }

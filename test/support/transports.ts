@@ -15,8 +15,8 @@ import * as forKoa from '../../adapters/koa.js'
 import { frameworks, type Handler } from './frameworks.js'
 
 /*
- * Servers of every framework over HTTP/1, HTTPS and HTTP/2, with a middleware of the test's before the limiter; and one kind
- * of client for all of them.
+ * Servers of every framework over HTTP/1, HTTPS and HTTP/2, with a middleware of the test's before
+ * the limiter; and one kind of client for all of them.
  */
 
 export type Transport = 'HTTP/1' | 'HTTPS' | 'HTTP/2'

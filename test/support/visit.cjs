@@ -1,5 +1,6 @@
-// Loaded before a program of the docs. It gives the program a free port for 3000, visits what it serves,
-// and then ends it as a supervisor does. What the program fetches from elsewhere is answered here.
+// Loaded before a program of the docs. It gives the program a free port for 3000, visits what it
+// serves, and then ends it as a supervisor does. What the program fetches from elsewhere is
+// answered here.
 const net = require('node:net')
 const { setTimeout: sleep } = require('node:timers/promises')
 

@@ -48,7 +48,7 @@ export async function semaphore(): Promise<void> {
 	new Semaphore(3, { maxQueu: 1 })
 	// @ts-expect-error - not an AbortSignal
 	semaphore.acquire({ signal: {} })
-	// @ts-expect-error - who never waits has no signal
+	// @ts-expect-error - a call that never waits takes no signal
 	semaphore.tryAcquire({ signal: AbortSignal.abort() })
 	// @ts-expect-error - a task is a function
 	semaphore.run(Promise.resolve())

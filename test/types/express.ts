@@ -17,7 +17,7 @@ import { type Equal, holds } from './equal.js'
 const app = express()
 const router = express.Router()
 
-// Whoever comes after the limiter keeps the types that the path gives.
+// Middleware after the limiter keeps the types that the path gives.
 app.get('/u/:id', limit(3), (req, res) => {
 	holds<Equal<typeof req.params.id, string>>()
 	holds<Equal<typeof req.params, { id: string }>>()

@@ -1,4 +1,5 @@
-// What must compile of a limited `fetch`, and what must not, with the global one and one of other classes.
+// What must compile of a limited `fetch`, and what must not, with the global one and one of other
+// classes.
 import { Limiter } from 'inflight-limit'
 import { type FetchContext, type LimitedFetch, limitFetch } from 'inflight-limit/fetch'
 import { type Equal, holds } from './equal.js'

@@ -29,7 +29,7 @@ new Koa().use(limit(3)).use(async (ctx, next) => {
 	await next()
 })
 
-// Whoever comes after the limiter keeps the state and the context of the app.
+// Middleware after the limiter keeps the state and the context of the app.
 new Koa<State, Custom>().use(limit(3)).use((ctx) => {
 	holds<Equal<typeof ctx.state.user, string>>()
 	ctx.log(ctx.state.user)

@@ -1,4 +1,4 @@
--- acquire: a permit, or a place in the queue, where it can't be had at once (fast.lua)
+-- acquire: a permit, or a place in the queue, in the cases that fast.lua doesn't handle
 -- ARGV     4 <process>:<session>:<id>, 5 weight, 6 =<key> or '', 7 longest queue,
 --          8 how long the queue is kept, in ms, 9 the ticket of one that comes back, or 0
 -- Answers  {'granted', token, active of the fleet}
@@ -8,7 +8,7 @@
 if op == 'acquire' then
   local of = account(key)
   if s[3] then
-    -- It was sent twice, or a message on its way says so.
+    -- The client has sent it twice, or a message with the permit is on its way.
     token = token + 1
     save()
     return {'granted', token, taken()}
@@ -31,7 +31,7 @@ if op == 'acquire' then
   if ticket == 0 then ticket = last + 1 end
   if ticket > last then put('ticket', string.format('%.0f', ticket)) end
   need('HSET', S, 'a', 'b')
-  -- The queue may be new. Renewals push its end on.
+  -- The queue may be new. Renewals extend its expiry.
   if queued == 0 then need('PEXPIRE', Q, '1') end
   if call('ZADD', Q, 'NX', 0, standing(key, ticket, field, ARGV[5])) == 1 then
     if queued == 0 then call('PEXPIRE', Q, ARGV[8]) end

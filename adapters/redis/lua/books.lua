@@ -1,9 +1,10 @@
--- What the other parts share: reading the books, changing them, and giving permits to waiters.
+-- The functions that the other parts share: read and change the books, and grant permits to
+-- waiters.
 
 local Q, L = KEYS[2], KEYS[3]
 local match, can = string.match, redis.acl_check_cmd
 
--- A client that puts a prefix before its keys puts none before its channels.
+-- A client with a prefix for keys puts none before channels, so it is removed here.
 local base = string.sub(S, 1, 10) == 'inflight:{' and S or match(S, 'inflight:{[^{]*$')
 local function channel(name)
   return base .. ':' .. name
@@ -13,9 +14,10 @@ local function sharded(process)
   return string.sub(process, 1, 1) == 's'
 end
 
--- The clock of leases, and the time of the server. It runs only while Redis serves: each living
--- process is heard within a quarter of a lease, so that a longer time without any of them is
--- nobody's fault, and counts as no more than 0.35 of one. A time that was set back counts as none.
+-- The clock of leases, and the time of the server. It runs only while Redis serves. Each living
+-- process renews within a quarter of a lease, so in a longer time without a renewal Redis was away:
+-- such a time counts as at most 0.35 of a lease. A clock of the server that was set back adds
+-- nothing.
 local clock, real
 local function now()
   if clock then return clock end
@@ -28,7 +30,7 @@ local function now()
   return clock
 end
 
--- What one key has: {active, queued}; without keys, what the fleet has.
+-- The counts of one key: {active, queued}; without keys, those of the fleet.
 local accounts = {}
 local function account(of)
   local found = accounts[of]
@@ -55,15 +57,15 @@ local function put(name, value)
   fields[#fields + 1] = value
 end
 
--- Calls with at most 1,000 of a list of any length.
+-- Calls a command with a list of any length, at most 1,000 values at a time.
 local function each(command, target, list)
   for from = 1, #list, 1000 do
     call(command, target, unpack(list, from, math.min(from + 999, #list)))
   end
 end
 
--- Fields that are not needed any more. They are written first, with nothing in them: what could not
--- be deleted afterwards says nothing.
+-- Fields that are not needed any more. They are first set to 0: if the deletion then fails, they
+-- have no effect.
 local spare = {}
 
 local function save()
@@ -79,25 +81,26 @@ local function save()
   each('HDEL', S, spare)
 end
 
--- What a process is told is held: while some may be missing, what seems free is nobody's, neither
--- here nor in the shares that are taken should Redis go away again.
+-- The number of held permits that processes are told. During the grace it is at least the capacity:
+-- no process must take a share of room that only seems free, if Redis goes away again.
 local function taken()
   return grace > 0 and math.max(capacity, active) or active
 end
 
--- How much of a key may be held now, when `freed` has just come back.
+-- How many permits of a key may be held now, when `freed` have just come back.
 local function limit(of, freed)
   if grace > 0 and now() < grace then return math.min(capacity, of.active + freed) end
   return capacity
 end
 
--- Whether it listens to a channel of its shard.
+-- Whether a process listens to its sharded channel.
 local function listens(process)
   return call('PUBSUB', 'SHARDNUMSUB', channel(process))[2] > 0
 end
 
--- Returns whether it listens, as far as can be seen. In a cluster, one that is not counted may be
--- told all the same, by a replica: so it is asked first.
+-- Publishes a message to a process. Returns whether it listens, as far as this can be seen. In a
+-- cluster, a listener on a replica may get the message without being counted: so the listeners are
+-- counted first, and nothing is sent to none.
 local function tell(process, message)
   if not sharded(process) then
     return call('PUBLISH', channel(process), message) > 0 or string.sub(process, 1, 1) == 'b'
@@ -107,8 +110,8 @@ local function tell(process, message)
   return true
 end
 
--- A script that is denied a command after its first write leaves half of its work done: so it asks
--- before. What it has run before, or runs first, need not be asked for.
+-- If a command were denied after the first write, the changes would be incomplete: so the rights
+-- are checked before. Commands that have run already, or that run first, need no check.
 local function deny(command)
   return {err = 'NOPERM the user of the client has no permission to run ' .. command}
 end
@@ -117,13 +120,14 @@ local function need(command, ...)
   if can and not can(command, ...) then error(deny(command)) end
 end
 
--- What stands in the queue: all with the score 0, so in the order of their names: key, ticket.
+-- The member of the queue for a waiter. All have the score 0, so they are sorted by name: by key,
+-- then by ticket.
 local function standing(of, ticket, holder, w)
   return of .. ':' .. string.format('%016.0f', ticket) .. ':' .. holder .. ':' .. w
 end
 
--- Gives what is free of `most` to the head of a key's queue, and to the next, until one must wait
--- on.
+-- Grants permits of a key, up to `most` held, to the head of its queue, again and again, until
+-- there is no room for it.
 local granting
 local function grant(of, most)
   while of.queued > 0 do
@@ -135,7 +139,7 @@ local function grant(of, most)
     local its, process, session, id, size = match(head, '^[^:]*:%d+:(([^:]+):([^:]+):([^:]+)):(%d+)$')
     if call('HGET', S, process or '') ~= session then its = nil end
     local w = tonumber(size)
-    -- One that is too heavy for the whole capacity, since it was lowered, goes alone.
+    -- A waiter that is too heavy since the capacity was lowered is admitted alone.
     if its and of.active + w > most and (grace > 0 or of.active > 0 or w <= capacity) then return end
     if not granting then
       granting = true

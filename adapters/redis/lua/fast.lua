@@ -1,26 +1,26 @@
--- One script with all operations of the protocol, each atomic, each one command;
--- scripts/embed-lua.js joins these files in the order that it gives. ../protocol.ts says what can
--- cross, and encodes and decodes what is listed here.
+-- One script has all operations of the protocol. Each is one atomic command. scripts/embed-lua.js
+-- joins the files of this folder. ../protocol.ts describes what can go wrong, encodes the arguments
+-- that are listed here, and decodes the answers.
 --
 -- KEYS  1 the books: a hash          ARGV  1 the operation
 --       2 the queue: a sorted set          2 the process: <listening><random>
 --       3 the leases: a sorted set         3 the number of its session
 --                                          4 … those of the operation: in the header of its file
--- Each operation but join may answer {'rejoin'}: the session is not (or no longer) in the books;
--- nothing was changed.
+-- Each operation but join may answer {'rejoin'}: the session is not in the books, or not any more.
+-- Then nothing was changed.
 --
--- The books, so that all that the bound rests on is lost together, or not at all:
---   head         capacity, active, queued, token, grace: packed into one field, as each field has
---                its price. active and queued are of the whole fleet; grace is the time until which
---                some may be missing, or 0
+-- The books. All that the bound depends on is in one key, so that it can't be lost in part:
+--   head         capacity, active, queued, token, grace: packed into one field, as each field costs
+--                time. active and queued are those of the whole fleet. Until the time grace,
+--                holders may be missing; 0: no grace
 --   =<key>       active, queued of one key, packed; only while one of them is not 0. Without keys,
---                those of head count
---   <process>    the number of its present session
+--                head has these counts
+--   <process>    the number of the present session of a process
 --   <process>:<session>:<id>   a permit: its weight, then its key with the =, or nothing
---   members      how many processes there are: as many as there are leases
+--   members      the number of processes, which is also that of leases
 --   run, gen     the run id of the server, and the number of this generation of the books: when
 --                they were opened
---   secret       by which a process knows that a message on the closing of these books is true
+--   secret       proves to a process that a message about the closing of these books is genuine
 --   trust        1: a witness can know that nothing was missing when these books were opened
 --   clock        the clock of leases, in ms, and the time of the server when it was last looked at,
 --                packed
@@ -28,15 +28,16 @@
 --   ticket       the last ticket given
 --   configured   the capacity that was configured
 --
--- This part has acquire and release when all is well and nobody waits, as short as can be: not even
--- the functions of the other parts are made for them. Each changes the books by one write that is
--- the first, and after which only a field that says nothing can be left.
+-- This part has acquire and release for the usual case: no waiters and no grace. To be fast, it
+-- returns before the functions of the other parts are even created. Each operation changes the
+-- books by one write, which is its first. If it fails after that, only a field without effect is
+-- left.
 
 local S, op, P, n = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local call, encode, decode = redis.call, struct.pack, struct.unpack
 local capacity, active, queued, token, grace
 local field, weight, key, s
--- Active and queued of the key.
+-- active and queued of the key.
 local a, q
 
 if op == 'acquire' then
@@ -58,7 +59,7 @@ if op == 'acquire' then
     a, q = 0, 0
     if s[5] then
       if #s[5] ~= 16 then
-        -- They can't be trusted: all say again what they hold.
+        -- The counts are damaged: all processes must join again with what they hold.
         call('DEL', S)
         return {'rejoin'}
       end
@@ -72,7 +73,7 @@ if op == 'acquire' then
     end
   end
 elseif op == 'release' then
-  -- A field names its session: of one that has ended there is none.
+  -- The name of a field has its session. A session that has ended has no fields.
   field, weight, key = ARGV[4], 0, ARGV[5]
   if key == '' then
     s = call('HMGET', S, 'head', P, field)
@@ -88,7 +89,7 @@ elseif op == 'release' then
     a, q = 0, 0
     if s[4] then
       if #s[4] ~= 16 then
-        -- They can't be trusted: all say again what they hold.
+        -- The counts are damaged: all processes must join again with what they hold.
         call('DEL', S)
         return {'rejoin'}
       end

@@ -1,6 +1,8 @@
--- What the operations need that a process does as a member of the fleet, and not for one request.
+-- The functions for the operations of a member of the fleet (join, renew, …), as opposed to those
+-- of a request.
 
--- All that they may run: with so many, it is not seen which comes after the first write.
+-- Checks the rights for all commands that these operations may run, as any of them may come after
+-- the first write.
 local function needAll()
   need('HSET', S, 'a', 'b')
   need('HDEL', S, 'a')
@@ -26,13 +28,13 @@ local function needAll()
   end
 end
 
--- What is at one of our keys and of another type is not ours.
+-- Deletes a key that has another type: it was not written by this script.
 local function clear(name, type)
   local found = call('TYPE', name)['ok']
   if found ~= type and found ~= 'none' then call('DEL', name) end
 end
 
--- The same for all keys that somebody waits for.
+-- The same as `grant`, for all keys that have waiters.
 local function grantAll()
   if queued == 0 then return end
   local from = '-'
@@ -45,7 +47,7 @@ local function grantAll()
   end
 end
 
--- All of a hash or a sorted set whose name fits: {name, value, …}
+-- All members of a hash or a sorted set whose names match: {name, value, …}
 local function find(command, target, pattern)
   local found, cursor = {}, '0'
   repeat
@@ -56,7 +58,8 @@ local function find(command, target, pattern)
   return found
 end
 
--- Forgets all that the books have of a process. Notes what it held, and where it waited, by key.
+-- Removes a process from the books. Notes what it held, and the keys that it waited for, in
+-- `freed`.
 local function drop(process, freed)
   local gone, permits = {process}, find('HSCAN', S, process .. ':*')
   for k = 1, #permits, 2 do
@@ -93,8 +96,8 @@ local function expire(lease)
   for _, name in ipairs(KEYS) do call('PEXPIRE', name, 2 * longest) end
 end
 
--- What a process must know of the fleet: where it stands in it, and in how many ms there is
--- something to do.
+-- Adds the state of the fleet to an answer, with the rank of the process, and the time in ms until
+-- the next lease of another process, or the grace, ends.
 local function fleet(answer)
   local leases, rank, soon = call('ZRANGE', L, 0, -1, 'WITHSCORES'), 0, -1
   for k = 1, #leases, 2 do

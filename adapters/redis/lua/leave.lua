@@ -1,4 +1,4 @@
--- leave: forgets a process; with the last one, the books
+-- leave: removes a process from the books; with the last one, removes the books
 -- Answers  {'ok'}
 
 if op == 'leave' then

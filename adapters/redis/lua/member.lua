@@ -1,5 +1,5 @@
--- What the other operations of a member have in common: its session is in the books, and they are
--- all there.
+-- The common part of the other operations of a member: its session must be in the books, and the
+-- books must be complete.
 
 if op == 'renew' or op == 'vouch' or op == 'resize' or op == 'leave' then
   needAll()
@@ -8,8 +8,8 @@ if op == 'renew' or op == 'vouch' or op == 'resize' or op == 'leave' then
   capacity, active, queued, token, grace = decode('ddddd', s[1])
   clear(Q, 'zset')
   clear(L, 'zset')
-  -- Of a process without a lease nobody would notice that it died. With other books, all say again
-  -- what they hold.
+  -- The death of a process without a lease would not be noticed. With new books, all processes join
+  -- again with what they hold.
   if call('ZCARD', L) ~= tonumber(s[5]) then
     call('DEL', S, Q, L)
     return {'rejoin'}

@@ -1,4 +1,4 @@
--- release: ends a permit, or a wait, where somebody waits or some may be missing (fast.lua)
+-- release: ends a permit, or a wait, in the cases that fast.lua doesn't handle
 -- ARGV     4 <process>:<session>:<id>, 5 =<key> or '', 6 weight,
 --          7 the ticket of one that waits, or 0
 -- Answers  {'ok', active of the fleet}
@@ -11,7 +11,7 @@ if op == 'release' then
     spare[1] = field
     grant(of, limit(of, weight))
   else
-    -- It may have been the head, too heavy for the room there is, with lighter ones behind it.
+    -- It may have been a head that was too heavy for the free room, with lighter waiters behind it.
     need('HSET', S, 'a', 'b')
     need('ZRANGE', Q, '0', '0')
     need('HGET', S, 'a')

@@ -1,10 +1,10 @@
--- renew: begins the lease of a process anew, takes back what belongs to those whose leases have
---          ended, and tells the process of permits whose message was lost
+-- renew: renews the lease of a process, takes back what belongs to processes whose leases have
+--          ended, and reports permits whose message was lost
 -- ARGV     4 lease, 5 ttl, in ms
---          6 … some of those that wait: <process>:<session>:<id>, then as they stand in the queue
+--          6 … some of its waiters: <process>:<session>:<id>, then the member of the queue
 -- Answers  {'renewed', capacity, active, queued, processes, rank,
---           ms until there is something to do or -1,
---           then <process>:<session>:<id>, token of each of those that were given a permit}
+--           ms until another lease, or the grace, ends, or -1,
+--           then <process>:<session>:<id>, token of each waiter that was granted a permit}
 
 if op == 'renew' then
   local lease, ttl, freed = tonumber(ARGV[4]), tonumber(ARGV[5]), {}

@@ -1,4 +1,4 @@
--- resize: another capacity for the whole fleet
+-- resize: changes the capacity of the whole fleet
 -- ARGV     4 the capacity
 -- Answers  {'ok'}
 

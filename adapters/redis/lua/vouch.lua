@@ -1,5 +1,4 @@
--- vouch: says of books that were opened out of nothing that nothing was missing: nobody need wait
---          for others to come back
+-- vouch: confirms that books that were opened without older ones miss nothing: this ends the grace
 -- ARGV     4 their generation
 -- Answers  {'ok'}
 

@@ -127,7 +127,7 @@ test('a command that fails before it is sent is asked again, by the loop that jo
 	expect((await redis.make().acquire()).token).toBe(7)
 })
 
-test('a Redis that never answered: nobody knows a share, so nobody gets in until it does', async () => {
+test('a Redis that never answered: no share is known, so nothing is admitted until it does', async () => {
 	const redis = scripted()
 	const { join } = redis.answers
 	let attempts = 0
@@ -202,7 +202,7 @@ test('a permit that its message brought, aborted before it could be handed over,
 	expect(limiter.active).toBe(0)
 })
 
-test('a release that crosses with a join is told once Redis has answered; who waits comes back with its ticket', async () => {
+test('a release that crosses with a join is told once Redis has answered; a waiter comes back with its ticket', async () => {
 	const redis = scripted()
 	const limiter = redis.make()
 	const held = [await limiter.acquire(), await limiter.acquire()]
@@ -525,7 +525,7 @@ function inCluster(redis: ReturnType<typeof scripted>) {
 	return { sSubscribe, sUnsubscribe }
 }
 
-test('in a cluster: nobody joins whom the shard does not see listen; in the end the client is told to subscribe again', async () => {
+test('in a cluster: no process joins that the shard does not see listen; in the end the client is told to subscribe again', async () => {
 	const redis = scripted()
 	const { sSubscribe, sUnsubscribe } = inCluster(redis)
 	const { join } = redis.answers
@@ -588,7 +588,7 @@ test('a channel that could not be left is left later, up to ten times', async ()
 	}
 })
 
-test('a signal that goes on calling who listens no longer takes no permit away', async () => {
+test('a signal that still calls a removed listener takes no permit away', async () => {
 	const redis = scripted()
 	const limiter = redis.make()
 	let listener: { handleEvent(): void } | undefined
@@ -665,7 +665,7 @@ test.each(['acquire', 'renew', 'join'])(
 			if (operation !== 'join') await limiter.run(() => {})
 			const right = redis.answers[operation]
 			redis.answers[operation] = () => odd
-			// Before the first command of a session that nobody waits in, a renewal.
+			// Before the first command of a session without waiters, a renewal.
 			if (operation === 'renew') redis.client.emit('reconnecting')
 			const outcome = await limiter.acquire({ maxWait: 5_000 }).then(
 				({ token }) => token,

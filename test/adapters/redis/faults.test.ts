@@ -19,7 +19,7 @@ import {
 } from '../../support/redis.js'
 
 /*
- * What Redis, its users, and those who share it can do to a limiter. In each case there are never
+ * What Redis, its users, and other programs on it can do to a limiter. In each case there are never
  * more at work than the capacity, and in the end the whole capacity is back.
  */
 
@@ -28,7 +28,9 @@ const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 /** With a quarter of it Redis can be waited for through the pauses of a busy machine. */
 const LEASE = 3_000
 
-/** Tests at a time: they wait more than they compute. As many as vitest runs, see vitest.config.ts. */
+/**
+ * Tests at a time: they wait more than they compute. As many as vitest runs, see vitest.config.ts.
+ */
 const AT_ONCE = 16
 
 let names = 0
@@ -98,7 +100,7 @@ class Bench {
 	}
 }
 
-/** Counts who is at work. */
+/** Counts the tasks at work. */
 function gauge() {
 	const seen = { working: 0, most: 0, served: 0, rejected: {} as Record<string, number> }
 	/** As a client that comes back when it was rejected: on a busy machine, Redis may be late. */
@@ -149,7 +151,9 @@ function gauge() {
 	return { seen, work, insist, during }
 }
 
-/** Waits until one can have the whole capacity: longer than a pause between two attempts to join. */
+/**
+ * Waits until one can have the whole capacity: longer than a pause between two attempts to join.
+ */
 async function whole(limiter: ReturnType<typeof redisLimiter>): Promise<void> {
 	const take = () => limiter.run(() => {}, { weight: 2, maxWait: 3 * LEASE })
 	await vi.waitFor(take, { timeout: 12_000, interval: 50 })

@@ -21,7 +21,7 @@ import {
 } from '../../support/redis.js'
 
 /*
- * Some processes and one limit, with all that can go wrong. Who is at work is counted by a probe
+ * Some processes and one limit, with all that can go wrong. A probe counts the work
  * in another Redis, which knows nothing of the limiter.
  */
 
@@ -224,8 +224,8 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 				}
 				const since = performance.now()
 				await call('ACL', 'SETUSER', 'default', '+@all')
-				// All of the capacity at work again: after the longest pause between two attempts to join, and
-				// a lease.
+				// All of the capacity at work again: after the longest pause between two attempts to join,
+				// and a lease.
 				const working = async () => {
 					const counts = await probe.hvals('working')
 					return counts.reduce((sum, count) => sum + Number(count), 0)
@@ -243,7 +243,7 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			}),
 	)
 
-	test('never more than the capacity at work, and nobody waits for long; then nothing is left in Redis', () =>
+	test('never more than the capacity at work, and no wait is long; then nothing is left in Redis', () =>
 		withFleet(async (fleet) => {
 			await fleet.start(8, { turns: true })
 			await fleet.known()
@@ -292,8 +292,8 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			for (let place = 0; place < 6; place++) of(place).give(place)
 			const all = []
 			for (let place = 0; place < 1_006; place++) all.push({ place, ...(await of(place).released(place)) })
-			// Tokens rise with each admission: they tell the order in which Redis admitted, whoever heard
-			// of it first.
+			// Tokens rise with each admission: they show the order in which Redis admitted, and not that
+			// in which processes learned it.
 			const admissions = all.sort((a, b) => a.token - b.token)
 			let [outOfOrder, first] = [0, Number.POSITIVE_INFINITY]
 			for (const { place } of admissions.toReversed()) {
@@ -310,7 +310,7 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			expect(outOfOrder / 1_006).toBeLessThanOrEqual(0.01)
 		}))
 
-	test('while some may be missing after a loss of memory, who is back is told of no room to take a share of', () =>
+	test('while some may be missing after a loss of memory, a process that is back learns of no room to take a share of', () =>
 		withFleet(async ({ server }) => {
 			const client = new Redis(server.port)
 			const keys = keysOf('told')
@@ -377,7 +377,7 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			await fleet.kill(dead)
 			holder.give(0)
 			const [{ until }, { at }] = await Promise.all([holder.released(0), next.admitted(7)])
-			print('SIGKILL of the first who waits, ms until the next is in', { took: at - until, lease: LEASE })
+			print('SIGKILL of the first waiter, ms until the next is in', { took: at - until, lease: LEASE })
 			expect(at - until).toBeLessThan(LEASE / 8)
 		}))
 
@@ -394,7 +394,7 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			expect(found.over, ALWAYS).toBe(0)
 		}))
 
-	test('who was stopped for longer than the lease learns it before it does any work', () =>
+	test('a process that was stopped for longer than the lease learns it before it does any work', () =>
 		withFleet(async (fleet) => {
 			const stopped = await holder(fleet)
 			await fleet.start(3)

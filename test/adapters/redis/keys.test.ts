@@ -88,7 +88,7 @@ class Bench {
 	}
 }
 
-/** Counts who is at work, by key. */
+/** Counts the tasks at work, by key. */
 function gauge() {
 	const working = new Map<string, number>()
 	const seen = { most: 0, together: 0, served: 0 }

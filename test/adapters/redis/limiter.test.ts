@@ -136,7 +136,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				expect(limiter.stats()).toMatchObject({ admitted: 5, completed: 5, active: 0, queued: 0, keys: 0 })
 			}))
 
-		test('a client that puts a prefix before its keys: who waits is woken by a message', () =>
+		test('a client that puts a prefix before its keys: a waiter is woken by a message', () =>
 			onBench(pool, kind, async ({ raw, port }) => {
 				const prefixed = await clients[kind](port, '{app}:')
 				const options = { client: prefixed.client, name: 'prefixed', capacity: 1, redisTimeout: 2_000 }
@@ -274,7 +274,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				await finish(limiter)
 			}))
 
-		test('Redis flushed: who holds a permit counts, before newcomers get in', () =>
+		test('Redis flushed: holders count before newcomers are admitted', () =>
 			onBench(pool, kind, async ({ raw, make, finish }) => {
 				const limiter = make()
 				const held = [await limiter.acquire(), await limiter.acquire()]
@@ -290,7 +290,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				await finish(limiter)
 			}))
 
-		test.each(['Express', 'Koa'])('in %s, with the same figures and refusals', (framework) =>
+		test.each(['Express', 'Koa'])('in %s, with the same figures and rejections', (framework) =>
 			onBench(pool, kind, async ({ make, finish }) => {
 				const limiter = make({
 					capacity: 1,
@@ -407,7 +407,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 describeRedis('a process that is blocked', { retry: WHEN_BUSY }, () => {
 	afterAll(endAll)
 
-	test('who could not renew its lease is told so, by a signal that looks at the clock', async () => {
+	test('a process that could not renew its lease learns it, by a signal that looks at the clock', async () => {
 		const { port } = await startServer()
 		const { client, end } = await clients.redis(port)
 		const limiter = redisLimiter({ client, name: 'blocked', capacity: 2, lease: 500, redisTimeout: 100 })

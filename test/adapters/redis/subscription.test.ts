@@ -31,7 +31,7 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 	}
 
 	test.for(Object.keys(clients) as (keyof typeof clients)[])(
-		'%s: it is made again, and who was given a permit meanwhile learns of it',
+		'%s: it is made again, and a waiter that was given a permit meanwhile learns of it',
 		async (kind) => {
 			const { port } = await pool.take()
 			const raw = new Redis(port, '127.0.0.1')

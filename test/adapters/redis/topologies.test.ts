@@ -26,7 +26,7 @@ vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 /** Each with servers of its own, beside the others. */
 const BESIDE = { concurrent: true, retry: WHEN_BUSY }
 
-/** Never more at work than the capacity, though all clients want more, and nobody is refused. */
+/** Never more at work than the capacity, though all clients want more, and none is rejected. */
 async function check(clients: RedisClient[], name: string): Promise<void> {
 	const limiters = clients.map((client) =>
 		redisLimiter({ client, name, capacity: 2, lease: 4_000, redisTimeout: 1_000 }),
@@ -52,7 +52,7 @@ async function check(clients: RedisClient[], name: string): Promise<void> {
 }
 
 /**
- * Through a failover shorter than the lease: who holds a permit counts, who waits keeps its place,
+ * Through a failover shorter than the lease: holders count, waiters keep their places,
  * and then all goes on.
  */
 async function checkFailover(
@@ -174,9 +174,7 @@ describeRedis.each(servers)('%s, a cluster of three nodes', BESIDE, (binary) => 
 		held.release()
 		const next = await waiting
 		const took = performance.now() - since
-		process.stdout.write(
-			`      SIGKILL of the first who waits, ms until the next is in: ${took.toFixed(1)}\n`,
-		)
+		process.stdout.write(`      SIGKILL of the first waiter, ms until the next is in: ${took.toFixed(1)}\n`)
 		expect(took).toBeLessThan(1_000)
 		next.release()
 		limiter.close()
@@ -270,7 +268,7 @@ describeRedis.each(servers)('%s, through TLS', BESIDE, (binary) => {
 })
 
 describeRedis.each(servers)('%s, and a replica that takes over by hand', BESIDE, (binary) => {
-	test('who holds a permit counts before newcomers get in', async () => {
+	test('holders count before newcomers are admitted', async () => {
 		const master = await startServer(AT_ONCE, binary)
 		const replica = await startServer([], binary)
 		const direct = new Redis(replica.port)

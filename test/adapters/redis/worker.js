@@ -55,9 +55,7 @@ function run(of, script, keys, ...args) {
 
 process.on('warning', () => {})
 
-/**
- * Counts who is at work, in all processes; the highest sum is kept, with the time at which it was.
- */
+/** Counts the work of all processes; the highest sum is kept, with the time at which it was. */
 const ENTER = `
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 local sum = 0
@@ -118,8 +116,7 @@ async function work() {
 				seen.lost++
 				break
 			}
-			// Work, by someone who was away for longer than a lease since he last looked, and was not
-			// told.
+			// Work after a pause of more than a lease since the last look, without notice of the loss.
 			if (performance.now() - last > (options.lease ?? 10_000)) seen.workAfterLoss++
 			last = performance.now()
 		}
@@ -149,7 +146,8 @@ const taken = new Map()
  * One permit, by its place in the order of arrival. Is told when Redis knows of it, when it is
  * admitted, and when it is released: after `hold`, or by `give`.
  *
- * @param {number} place @param {number | undefined} hold
+ * @param {number} place
+ * @param {number | undefined} hold
  */
 async function take(place, hold) {
 	const admission = limiter.acquire(keyOf(place))

@@ -1,4 +1,5 @@
-// `npm run bench:refusals`: what a refusal costs, and what those at work notice of 20,000 of them a second.
+// `npm run bench:rejections`: what a rejection costs, and how much 20,000 of them a second slow
+// down the requests that are at work.
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -17,12 +18,14 @@ const BODY = JSON.stringify({
 	reason: 'queue-full',
 })
 
-/** The same answer, by hand and without a limiter: the least that a refusal can cost. */
+/** The same answer, by hand and without a limiter: the least that a rejection can cost. */
 const BARE = 'the same answer, by hand'
 const OURS = 'inflight-limit'
 
-/** @type {Record<string, () => import('inflight-limit/express').Middleware | http.RequestListener>} */
-const refusers = {
+/**
+ * @type {Record<string, () => import('inflight-limit/express').Middleware | http.RequestListener>}
+ */
+const rejecters = {
 	[BARE]: () => (/** @type {unknown} */ _req, /** @type {http.ServerResponse} */ res) => {
 		const headers = {
 			'Retry-After': '1',
@@ -36,12 +39,14 @@ const refusers = {
 
 const noHandler = () => undefined
 
-/** CPU of a refusal, from the request object to the end of the response, over real `http` objects. */
+/**
+ * CPU of a rejection, from the request object to the end of the response, over real `http` objects.
+ */
 async function inProcess() {
-	const REFUSALS = 20_000
+	const REJECTIONS = 20_000
 	await compare(
-		'a refusal in process',
-		Object.entries(refusers).map(([name, make]) => {
+		'a rejection in process',
+		Object.entries(rejecters).map(([name, make]) => {
 			const middleware = /** @type {any} */ (make())
 			// The only permit is taken, and stays so.
 			if (name === OURS) exchange(fakeSocket(), middleware, noHandler)
@@ -49,23 +54,26 @@ async function inProcess() {
 			return {
 				name,
 				async run() {
-					for (let i = 0; i < REFUSALS; i++)
+					for (let i = 0; i < REJECTIONS; i++)
 						assert.equal((await exchange(socket, middleware, noHandler)).statusCode, 503)
 				},
 			}
 		}),
-		{ rounds: 21, operations: REFUSALS },
+		{ rounds: 21, operations: REJECTIONS },
 	)
 }
 
-/** In the child: a server that refuses all but what is under /work, which takes ten steps of 10 ms. */
+/**
+ * In the child: a server that rejects all requests but those for /work, which take ten steps of 10
+ * ms.
+ */
 function serve(/** @type {string} */ name) {
-	const refuse = /** @type {any} */ (refusers[name])()
-	let refused = 0
+	const reject = /** @type {any} */ (rejecters[name])()
+	let rejected = 0
 	const server = http.createServer((req, res) => {
 		if (req.url === '/work') return work(req, res)
-		refused++
-		refuse(req, res, () => undefined)
+		rejected++
+		reject(req, res, () => undefined)
 	})
 	/** @type {http.RequestListener} */
 	const work = async (_req, res) => {
@@ -75,12 +83,15 @@ function serve(/** @type {string} */ name) {
 	}
 	server.listen(0, '127.0.0.1', () => process.send?.(/** @type {net.AddressInfo} */ (server.address()).port))
 	process.on('message', () => {
-		process.send?.({ refused, cpu: process.cpuUsage() })
-		refused = 0
+		process.send?.({ rejected, cpu: process.cpuUsage() })
+		rejected = 0
 	})
 }
 
-/** Sends requests at a rate, spread over connections and as evenly as timers allow, whatever is answered. */
+/**
+ * Sends requests at a rate, spread over connections and as evenly as timers allow, whatever is
+ * answered.
+ */
 function flood(/** @type {number} */ port, /** @type {number} */ perSecond) {
 	const sockets = Array.from({ length: 20 }, () => net.connect(port, '127.0.0.1').resume())
 	const request = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
@@ -104,12 +115,12 @@ async function workTime(port) {
 }
 
 async function realServer() {
-	printTitle('at work while others are refused', ['time', 'refused/s', 'CPU, %'])
+	printTitle('at work while others are rejected', ['time', 'rejected/s', 'CPU, %'])
 	const RATE = 20_000
 	/** @type {Map<string, { time: number, rate: number, cpu: number }[]>} */
 	const results = new Map()
 	const servers = new Map()
-	for (const name of Object.keys(refusers)) {
+	for (const name of Object.keys(rejecters)) {
 		const child = fork(fileURLToPath(import.meta.url), [name])
 		const [port] = await once(child, 'message')
 		servers.set(name, { child, port })
@@ -134,7 +145,7 @@ async function realServer() {
 				const own = results.get(label) ?? []
 				if (round === 0) results.set(label, own)
 				const used = after.cpu.user + after.cpu.system - before.cpu.user - before.cpu.system
-				own.push({ time: median(times), rate: after.refused / seconds, cpu: used / seconds / 1e4 })
+				own.push({ time: median(times), rate: after.rejected / seconds, cpu: used / seconds / 1e4 })
 			}
 		}
 	}
@@ -153,7 +164,7 @@ async function realServer() {
 async function askChild(child) {
 	child.send('figures')
 	const [figures] = await once(child, 'message')
-	return /** @type {{ refused: number, cpu: NodeJS.CpuUsage }} */ (figures)
+	return /** @type {{ rejected: number, cpu: NodeJS.CpuUsage }} */ (figures)
 }
 
 const [name] = process.argv.slice(2)
