@@ -79,7 +79,8 @@ class Exchange implements Occupant {
 	}
 
 	get ended(): boolean {
-		return this.#state !== 'open' || this.#answered || this.#connection.closed || isAnswered(this.res)
+		if (this.#state !== 'open' || this.#answered || this.#connection.closed) return true
+		return isAnswered(this.res) || this.res.destroyed
 	}
 
 	get abandoned(): boolean {

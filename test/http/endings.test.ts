@@ -671,6 +671,28 @@ describe.each(frameworks)('$name, pipelined', ({ name }) => {
 	/** A request of HTTP/1.0 that asks to keep the connection. */
 	const oldGet = (path: string): string => `GET ${path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n`
 
+	test('a response that something destroys before its turn: its handler never runs', async () => {
+		const work = workshop()
+		let destroy = (): unknown => undefined
+		const before: Before = (req, res, next) => {
+			if (req.url === '/destroyed') destroy = () => res.destroy()
+			return next()
+		}
+		const options = { capacity: 1 }
+		const place = { framework: name, transport: 'HTTP/1' } as const
+		await using running = await start(place, { before, handler: work.handler, options })
+		const client = await rawClient(running.port, get('/first') + get('/destroyed'))
+		await until(() => work.begun.length === 1)
+		await turns()
+		destroy()
+		work.finish('/first')
+		await until(() => running.limiter.active === 0)
+		await turns()
+		expect(work.begun).toEqual(['/first'])
+		client.socket.destroy()
+		await expectNothingLost(running, work)
+	})
+
 	describe.each([false, true])('behind a route without a limit (by skip: %s)', (skipped) => {
 		test('an open event stream: no permit and no place until it has ended, and others are served', async () => {
 			const work = workshop()
