@@ -37,8 +37,8 @@ function steps(points) {
 export async function searchDrawing() {
 	/** @type {[number, number][]} */
 	const limits = []
-	const watched = () => {
-		const controller = adaptive()()
+	const newController = () => {
+		const controller = adaptive().newController()
 		limits.push([0, controller.initial])
 		return {
 			...controller,
@@ -49,7 +49,7 @@ export async function searchDrawing() {
 			},
 		}
 	}
-	const { goodEach } = await simulate(modelOf({ capacity: watched }), {
+	const { goodEach } = await simulate(modelOf({ capacity: { newController } }), {
 		downstream: DOWNSTREAM,
 		load: 2,
 		seconds: END,
