@@ -91,7 +91,7 @@ export async function reportSensitivity(seeds) {
 			const cells = []
 			for (const factor of [0.5, 2]) {
 				cells.push(
-					await figures(`${name}-${factor}`, (build) => {
+					await figures(`${file}-${name}-${factor}`, (build) => {
 						const path = join(build, 'src/adaptive', file)
 						writeFileSync(path, readFileSync(path, 'utf8').replace(from, to(factor)))
 					}),
