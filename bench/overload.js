@@ -1,6 +1,8 @@
 // `npm run bench:overload`: which limiters go on answering under overload. First in virtual time, where results repeat to the digit,
 // then on real Express servers. `--quick`: a shorter run; `--simulation` and `--real`: only that.
 // `npm run bench:overload -- family --seeds 1001..1012`: only `adaptive()`, on downstreams drawn at random from these seeds.
+// `npm run bench:overload -- sensitivity`: the same, with each constant of the search halved, and doubled.
+// `npm run bench:overload -- picture`: draws a search as it happens.
 // `npm run bench:overload -- crowd`: what `Retry-After` spares a crowd that obeys it.
 import { writeFileSync } from 'node:fs'
 import { Limiter } from 'inflight-limit'
@@ -13,6 +15,8 @@ import { reportFamily, seedsOf } from './overload/family-report.js'
 import { expressQueue, gradient2, vegas, windowed } from './overload/peers.js'
 import { limiterOf, none } from './overload/policies.js'
 import { measure, tune as tuneReal } from './overload/real.js'
+import { searchDrawing } from './overload/search-drawing.js'
+import { reportSensitivity } from './overload/sensitivity.js'
 import { simulate } from './overload/simulation.js'
 
 const quick = process.argv.includes('--quick')
@@ -348,6 +352,12 @@ if (process.argv[2] === 'family') {
 	await reportFamily(seedsOf(at === -1 ? '1001..1012' : String(process.argv[at + 1])))
 } else if (process.argv[2] === 'crowd') {
 	await reportCrowd()
+} else if (process.argv[2] === 'picture') {
+	writeFileSync(new URL('../docs/adaptive-search.svg', import.meta.url), await searchDrawing())
+	console.log('drawn in docs/adaptive-search.svg')
+} else if (process.argv[2] === 'sensitivity') {
+	const at = process.argv.indexOf('--seeds')
+	await reportSensitivity(seedsOf(at === -1 ? '1..16' : String(process.argv[at + 1])))
 } else {
 	if (!realOnly) {
 		for (const downstream of downstreams) await simulateAll(downstream)

@@ -1,5 +1,5 @@
 import { adaptive } from 'inflight-limit/adaptive'
-import { bestFixed, drawFrom, LOADS, measure } from './family.js'
+import { bestFixed, drawFrom, LOADS, MOVES, measure, measureMoves } from './family.js'
 import { modelOf } from './model.js'
 
 /** @typedef {{ load: number, goodput: number, p99: number, first: number }} Ratios to the best fixed limit */
@@ -14,7 +14,7 @@ export function seedsOf(range) {
 }
 
 /** The value that a part of all is below. @param {number[]} values @param {number} part */
-function quantile(values, part) {
+export function quantile(values, part) {
 	const sorted = values.toSorted((a, b) => a - b)
 	return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? Number.NaN
 }
@@ -27,6 +27,8 @@ function quantile(values, part) {
 export async function reportFamily(seeds) {
 	/** @type {Ratios[]} */
 	const all = []
+	/** @type {Map<string, Awaited<ReturnType<typeof measureMoves>>[]>} */
+	const moved = new Map(MOVES.map(([what]) => [what, []]))
 	console.log('goodput / p99 / goodput of the first 5 s, each to the best fixed limit\n')
 	for (const seed of seeds) {
 		const member = drawFrom(seed)
@@ -43,6 +45,9 @@ export async function reportFamily(seeds) {
 			}
 			all.push(ratios)
 			cells.push(`${ratios.goodput.toFixed(2)}/${ratios.p99.toFixed(1)}/${ratios.first.toFixed(2)}`)
+		}
+		for (const [what, move] of MOVES) {
+			moved.get(what)?.push(await measureMoves(member, modelOf({ capacity: adaptive() }), fixed, move))
 		}
 		const { capacity, maxQueue } = fixed
 		console.log(`${seed}: ${member.title}; best fixed: ${capacity} at work, ${maxQueue} waiting`)
@@ -66,5 +71,21 @@ export async function reportFamily(seeds) {
 		console.log(
 			`${String(load).padEnd(8)}${figures.map((figure) => figure.toFixed(3).padStart(19)).join('')}`,
 		)
+	}
+	console.log(
+		'\ngoodput at 1.5 times the load, after a move and after the move back, to the fixed limit for it',
+	)
+	const columns = /** @type {const} */ ([
+		['there', 'the 3 s after it'],
+		['thereLater', 'later'],
+		['back', 'the 3 s after the way back'],
+		['backLater', 'later'],
+	])
+	for (const [what, rows] of moved) {
+		for (const [column, when] of columns) {
+			const values = rows.map((row) => row[column])
+			const cells = [0.5, 0.1, 0].map((part) => quantile(values, part).toFixed(3).padStart(8))
+			console.log(`  ${`${what}: ${when}`.padEnd(56)}${cells.join('')}`)
+		}
 	}
 }

@@ -126,6 +126,61 @@ export async function measure(policy, member, load) {
 	return { goodput, p99, first: sum(goodEach, 0, 5), capacityEach }
 }
 
+/** What becomes of a downstream: a quarter of the parallel work, or four times the service time. */
+export const MOVES = /** @type {const} */ ([
+	['knee to a quarter', (/** @type {Knee} */ knee) => ({ ...knee, knee: knee.knee / 4 })],
+	['service time times four', (/** @type {Knee} */ knee) => ({ ...knee, service: 4 * knee.service })],
+])
+
+/**
+ * Good answers a second after a move and after the move back, each in its first 3 s and after them, as ratios to those of
+ * the fixed limit that is right for that time.
+ *
+ * @param {Member} member
+ * @param {(clock: any) => import('./simulation.js').Policy} policy
+ * @param {Fixed} fixed the best before the move
+ * @param {(knee: Knee) => Knee} move
+ */
+export async function measureMoves(member, policy, fixed, move) {
+	const { knee, peak } = member
+	const become = move(knee)
+	const part = become.knee / knee.knee
+	const right = {
+		capacity: Math.max(1, Math.round(part * fixed.capacity)),
+		maxQueue: Math.ceil(part * fixed.maxQueue),
+	}
+	// As long as before what counts elsewhere; there, four times less is answered.
+	const at = times(member).warmup
+	const back = at + Math.ceil(Math.max(10, 2000 / peak))
+	const scenario = {
+		...scenarioOf(member, 1.5),
+		// What takes four times as long is waited for as patiently as before.
+		deadline: Math.max(1000, 5 * become.service),
+		warmup: 0,
+	}
+	const { goodEach } = await simulate(policy, {
+		...scenario,
+		seconds: 2 * back - at,
+		moves: [
+			{ at, become },
+			{ at: back, become: knee },
+		],
+	})
+	const there = await simulate(modelOf(right), { ...scenario, seconds: back, moves: [{ at: 0, become }] })
+	const home = await simulate(modelOf(fixed), { ...scenario, seconds: back })
+	const ratio = (
+		/** @type {number} */ from,
+		/** @type {number} */ to,
+		/** @type {typeof there} */ possible,
+	) => sum(goodEach, from, to) / (to - from) / (sum(possible.goodEach, at, back) / (back - at))
+	return {
+		there: ratio(at, at + 3, there),
+		thereLater: ratio(at + 3, back, there),
+		back: ratio(back, back + 3, home),
+		backLater: ratio(back + 3, 2 * back - at, home),
+	}
+}
+
 /** @param {number[]} values @param {number} from @param {number} to */
 function sum(values, from, to) {
 	return values.slice(from, to).reduce((all, each) => all + each, 0)

@@ -18,8 +18,8 @@ interface Point {
 	weight: number
 }
 
-/** What remains of the weight of a measurement at each new one: about the last 30 count. */
-const DECAY = 0.97
+/** The part of its weight that a measurement loses at each new one: about the last 30 count. */
+const LOST = 0.03
 
 /** So many are kept: what was before weighs a sixth or less. */
 const KEPT = 60
@@ -59,7 +59,7 @@ export class Curve {
 	}
 
 	add({ active, rate, variance }: Measurement): void {
-		for (const point of this.#points) point.weight *= DECAY
+		for (const point of this.#points) point.weight *= 1 - LOST
 		const x = Math.log(active)
 		this.#points.push({ x, y: Math.log(rate) - this.#price * x, weight: 1 / (variance + 0.0001) })
 		if (this.#points.length > KEPT) this.#points.shift()

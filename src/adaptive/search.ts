@@ -27,6 +27,9 @@ const UPWARDS = Math.LN2 / 2
 /** The start is over when one per cent more at work brings less than so many per cent more answers. */
 const KEEPS_UP = 0.8
 
+/** It ends only when that is sure: by so many standard deviations. Where it ends too early, each further step takes long. */
+const SURE = 2
+
 /** When most answers come too late, this part of the limit is left at least, and at most. */
 const [LEAST_LEFT, MOST_LEFT] = [0.25, 0.5]
 
@@ -157,7 +160,7 @@ export class Search {
 			const far = Math.max(0.1, Math.log(seen.active / before.active))
 			const gain = Math.log(seen.rate / before.rate) / far
 			const doubt = Math.sqrt(seen.variance + before.variance) / far
-			if (gain + doubt < KEEPS_UP) {
+			if (gain + SURE * doubt < KEEPS_UP) {
 				// Where a rise in proportion meets a fall in proportion, that knee would make this gain.
 				const part = Math.max(0, Math.min(1, (1 + gain) / 2))
 				this.#hold(before.active * Math.exp(far * part), 'more at work bring too little')

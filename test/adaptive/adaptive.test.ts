@@ -1,5 +1,6 @@
 import { expect, test, vi } from 'vitest'
 import { downstreams, peakOf } from '../../bench/overload/downstream.js'
+import { modelOf } from '../../bench/overload/model.js'
 import { limiterOf } from '../../bench/overload/policies.js'
 import { type Scenario, simulate } from '../../bench/overload/simulation.js'
 import {
@@ -306,9 +307,15 @@ test('a knee that moves to a quarter is found, and back', async () => {
 		{ at: 4, become: { ...downstream, knee: downstream.knee / 4 } },
 		{ at: 10, become: downstream },
 	]
-	const { goodEach } = await run('database', { moves, seconds: 12 })
+	// One move may be lucky or not: the mean of four.
+	const runs: Awaited<ReturnType<typeof simulate>>[] = []
+	for (const seed of [1, 2, 3, 4]) {
+		const scenario = { downstream, load: 2, seconds: 12, warmup: 4, retries: 0, seed, moves }
+		runs.push(await simulate(modelOf({ capacity: adaptive() }), scenario))
+	}
 	const mean = (from: number, to: number): number =>
-		goodEach.slice(from, to).reduce((sum, each) => sum + each, 0) / (to - from)
+		runs.flatMap(({ goodEach }) => goodEach.slice(from, to)).reduce((sum, each) => sum + each, 0) /
+		(runs.length * (to - from))
 	const peak = peakOf(downstream)
 	expect(mean(7, 10) / (peak / 4)).toBeGreaterThan(0.8)
 	expect(mean(13, 16) / peak).toBeGreaterThan(0.8)

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { randomFrom } from '../../bench/overload/random.js'
 import { adaptive, aimd, type Sample } from '../../src/adaptive/index.js'
 import { Search } from '../../src/adaptive/search.js'
 
@@ -117,6 +118,20 @@ test('it begins with few, and doubles them while the rate keeps up', () => {
 	const steps = limits.filter((limit, i) => limit !== limits[i - 1])
 	expect(steps.slice(0, 5)).toEqual([4, 8, 16, 32, 64])
 	expect(Math.max(...limits)).toBeLessThanOrEqual(256)
+})
+
+test('chance alone hardly ever ends the doubling', () => {
+	let early = 0
+	for (let seed = 1; seed <= 100; seed++) {
+		const random = randomFrom(seed)
+		const search = probed(1, 1000, 4)
+		// No knee, and hold times that vary as much as exponential ones do.
+		while (search.capacity() < 64 && search.decision().reason !== 'more at work bring too little') {
+			search.end(random.exponential(100 / search.capacity()), { held: random.exponential(100) })
+		}
+		if (search.capacity() < 64) early++
+	}
+	expect(early).toBeLessThanOrEqual(2)
 })
 
 test.each([5, 20, 100])('it settles at a knee of %d, and says why', (knee) => {
