@@ -10,6 +10,8 @@ import { Semaphore } from '../src/semaphore/semaphore.js'
 const CAPACITY = 'capacity must be an integer from 1, or Infinity'
 const MIDDLEWARE =
 	'capacity must be an integer from 1, Infinity, or a controller; got a function: share the limiter of a middleware by limit(middleware.limiter)'
+const FUNCTION =
+	'capacity must be an integer from 1, Infinity, or a controller; got a function: a controller is what a call returns, as in capacity: adaptive(); a function of the key needs the option key'
 const ORDERS = 'one of "fifo", "lifo", "adaptive"'
 const WAIT = 'a number of milliseconds from 0 to 2147483647, or Infinity'
 
@@ -31,7 +33,8 @@ const refused: [unknown, ErrorConstructor, string][] = [
 	['3', TypeError, `${CAPACITY}; got "3"`],
 	[3n, TypeError, `${CAPACITY}; got 3n`],
 	[undefined, TypeError, `${CAPACITY}; got undefined`],
-	[() => 3, TypeError, 'what capacity returns must be a controller; got 3'],
+	[() => 3, TypeError, FUNCTION],
+	[{ capacity: () => 3 }, TypeError, FUNCTION],
 	[null, TypeError, 'options must be an object; got null'],
 	[[3], TypeError, 'options must be an object; got an array'],
 	[{}, TypeError, `${CAPACITY}; got undefined`],
@@ -45,11 +48,7 @@ const refused: [unknown, ErrorConstructor, string][] = [
 	[limitExpress(3), TypeError, MIDDLEWARE],
 	[limitKoa(3), TypeError, MIDDLEWARE],
 	[{ capacity: limitExpress(3) }, TypeError, MIDDLEWARE],
-	[
-		{ capacity: adaptive },
-		TypeError,
-		'what capacity returns must be a controller; got a function: call it, as in capacity: adaptive()',
-	],
+	[{ capacity: adaptive }, TypeError, FUNCTION],
 	[{ capacity: Promise.resolve(3) }, TypeError, `${CAPACITY}; got a promise`],
 	[{ max: 3 }, TypeError, 'unknown option "max": write capacity'],
 	[{ activeLimit: 3 }, TypeError, 'unknown option "activeLimit": write capacity'],
