@@ -193,7 +193,9 @@ export class Meter {
 		const variation = counts ? Math.max(1, this.#variation) : this.#variation
 		return {
 			...seen,
-			rate: counts ? well / time : (seen.active * part * fresh) / Math.max(freshHeld, SHORTEST * fresh),
+			rate: counts
+				? well / Math.max(time, SHORTEST)
+				: (seen.active * part * fresh) / Math.max(freshHeld, SHORTEST * fresh),
 			variance: variation / all + (1 - part) / (part * all),
 		}
 	}
