@@ -10,6 +10,8 @@ app.get('/', (_req, res) => void res.send('ok'))
 const server = app.listen(0, '127.0.0.1', () => {
 	process.send?.(/** @type {import('node:net').AddressInfo} */ (server.address()).port)
 })
+// Each waits for its turn: longer than a connection is kept open by default.
+server.keepAliveTimeout = 60_000
 process.on('message', () => {
 	const { user, system } = process.cpuUsage()
 	process.send?.(user + system)
