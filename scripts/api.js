@@ -101,7 +101,6 @@ function codeOf({ code }) {
 		.replace(/^export /, '')
 		.replace(/^declare /, '')
 		.replace(/^\s+#private;\n/m, '')
-		.replaceAll('    ', '\t')
 }
 
 /** @returns {string} the page, as Biome formats it */

@@ -37,6 +37,11 @@ export interface ControllerFactory {
 	newController(): Controller
 }
 
+/** Tells what makes controllers from other values of `capacity`. */
+export function isControllerFactory(value: unknown): value is ControllerFactory {
+	return typeof value === 'object' && value !== null && 'newController' in value
+}
+
 /** @throws TypeError, RangeError - what the factory returns is no controller. */
 export function checkController(factory: ControllerFactory): Controller {
 	checkFunction('newController', factory.newController)

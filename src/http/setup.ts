@@ -1,3 +1,4 @@
+import { isControllerFactory } from '../adaptive/controller.js'
 import { checkFunction, readOptions } from '../checks.js'
 import { enter } from '../limiter/gate.js'
 import { Limiter } from '../limiter/limiter.js'
@@ -10,7 +11,9 @@ export type SharedLimiter = Pick<Limiter, keyof Limiter>
 export function readLimit<OnReject>(
 	given: number | SharedLimiter | (LimiterOptions<never> & { onReject?: OnReject }),
 ): { limiter: Limiter; onReject: OnReject | undefined } {
-	if (typeof given !== 'object' || given === null) return { limiter: new Limiter(given), onReject: undefined }
+	if (typeof given !== 'object' || given === null || isControllerFactory(given)) {
+		return { limiter: new Limiter(given), onReject: undefined }
+	}
 	if (enter in given) return { limiter: given as Limiter, onReject: undefined }
 	const { onReject, ...options } = readOptions(given, [...LIMITER_OPTIONS, 'onReject'])
 	return { limiter: new Limiter(options as LimiterOptions), onReject: checkFunction('onReject', onReject) }

@@ -1,4 +1,4 @@
-import { type ControllerFactory, checkController } from '../adaptive/controller.js'
+import { type ControllerFactory, checkController, isControllerFactory } from '../adaptive/controller.js'
 import { type EventLoopMonitor, type EventLoopStats, eventLoop } from '../adaptive/event-loop.js'
 import {
 	checkBoolean,
@@ -102,7 +102,7 @@ export class Limiter implements Gate {
 	 * unknown.
 	 */
 	constructor(options: number | ControllerFactory | LimiterOptions) {
-		const alone = typeof options !== 'object' || isFactory(options)
+		const alone = typeof options !== 'object' || isControllerFactory(options)
 		const given = readOptions(alone ? { capacity: options } : options, LIMITER_OPTIONS)
 		// A limiter must not be taken for options: its public properties would be used, and its `key`
 		// and other private options would be lost.
@@ -112,7 +112,7 @@ export class Limiter implements Gate {
 		const { statusCode = given.key === undefined ? 503 : 429, name = 'default' } = given
 		const { serverTiming = false, rateLimitFields = false } = given
 		const { capacity } = given
-		this.#factory = isFactory(capacity) ? capacity : undefined
+		this.#factory = isControllerFactory(capacity) ? capacity : undefined
 		this.#capacityOf = typeof capacity === 'function' ? capacity : undefined
 		if (this.#capacityOf !== undefined && given.key === undefined) throw needsKey(capacity)
 		const controller = this.#factory && checkController(this.#factory)
@@ -340,10 +340,6 @@ export class Limiter implements Gate {
 		if (this.#closed) partition.close()
 		return partition
 	}
-}
-
-function isFactory(value: unknown): value is ControllerFactory {
-	return typeof value === 'object' && value !== null && 'newController' in value
 }
 
 function needsKey(capacity: unknown): Error {

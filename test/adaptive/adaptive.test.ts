@@ -1,4 +1,5 @@
 import { expect, test, vi } from 'vitest'
+import { limit } from '../../adapters/express.js'
 import { downstreams, peakOf } from '../../bench/overload/downstream.js'
 import { modelOf } from '../../bench/overload/model.js'
 import { limiterOf } from '../../bench/overload/policies.js'
@@ -166,6 +167,11 @@ test('a controller says whether requests are rejected while the event loop is la
 	expect(() => watches({ capacity: 2, eventLoop: 1 as never })).toThrow(
 		'eventLoop must be true or false; got 1',
 	)
+})
+
+test('what makes a controller can be given alone, like a number', () => {
+	expect(new Limiter(adaptive({ initial: 7 })).capacity).toBe(7)
+	expect(limit(adaptive({ initial: 7 }) as never).limiter.capacity).toBe(7)
 })
 
 test('what is no controller is rejected when the limiter is made', () => {
