@@ -210,6 +210,22 @@ export async function startPool(size: number, args: string[] = [], binary?: stri
 	}
 }
 
+/** Runs a test on a server of a pool, with what it makes there, and ends that. */
+export async function onPool<Made extends { end(): Promise<unknown> }>(
+	pool: Pool,
+	make: (server: Server) => Made,
+	body: (made: Made) => Promise<void>,
+): Promise<void> {
+	const server = await pool.take()
+	const made = make(server)
+	try {
+		await body(made)
+	} finally {
+		await made.end()
+		pool.give(server)
+	}
+}
+
 /** A way to a server that can be stalled, and cut. */
 export interface Relay {
 	readonly port: number

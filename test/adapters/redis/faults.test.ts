@@ -10,6 +10,7 @@ import {
 	describeRedis,
 	endAll,
 	later,
+	onPool,
 	type Pool,
 	type Server,
 	servers,
@@ -206,16 +207,8 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 	})
 	afterAll(endAll)
 
-	async function onBench(body: (bench: Bench) => Promise<void>): Promise<void> {
-		const server = await pool.take()
-		const bench = new Bench(server)
-		try {
-			await body(bench)
-		} finally {
-			await bench.end()
-			pool.give(server)
-		}
-	}
+	const onBench = (body: (bench: Bench) => Promise<void>): Promise<void> =>
+		onPool(pool, (server) => new Bench(server), body)
 
 	describe.each(Object.keys(everything))('%s', (what) => {
 		test('while one process holds all permits, and another comes', { timeout: 60_000 }, () =>

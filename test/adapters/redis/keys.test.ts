@@ -11,6 +11,7 @@ import {
 	describeRedis,
 	endAll,
 	later,
+	onPool,
 	type Pool,
 	type Server,
 	servers,
@@ -119,16 +120,8 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 	})
 	afterAll(endAll)
 
-	async function onBench(body: (bench: Bench) => Promise<void>): Promise<void> {
-		const server = await pool.take()
-		const bench = new Bench(server)
-		try {
-			await body(bench)
-		} finally {
-			await bench.end()
-			pool.give(server)
-		}
-	}
+	const onBench = (body: (bench: Bench) => Promise<void>): Promise<void> =>
+		onPool(pool, (server) => new Bench(server), body)
 
 	test('each key has its own permits and its own queue, in order', () =>
 		onBench(async ({ admin, books, joined, left }) => {
