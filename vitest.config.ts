@@ -22,6 +22,7 @@ const projects = [
 		sequence: { groupOrder: name === 'fleet' ? 1 : 0 },
 		// Tests of one file at a time, where they are concurrent: those of the fleet mostly wait.
 		maxConcurrency: name === 'fleet' ? 16 : 5,
+		globalSetup: name === 'package' ? 'test/support/tarball.ts' : [],
 	})),
 ]
 

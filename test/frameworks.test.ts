@@ -1,8 +1,8 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
 import { type Block, blocksOf, faultsOf, isCommonJs } from './support/blocks.js'
-import { install, node, pack, scratch } from './support/packed.js'
+import { install, node, scratch } from './support/packed.js'
 
 /*
  * What docs/frameworks.md and docs/testing.md say, from the packed package: their programs run as
@@ -20,7 +20,7 @@ const modules = join(users, 'node_modules')
 beforeAll(async () => {
 	mkdirSync(users)
 	await install(users, [
-		await pack(folder),
+		inject('tarball'),
 		...['express@5', 'koa@3', 'connect@3', 'fastify@5', '@fastify/middie@9', 'hono@4', '@hono/node-server@2'],
 		...['core', 'common', 'platform-express', 'platform-fastify'].map((name) => `@nestjs/${name}@11`),
 		...['reflect-metadata', 'rxjs@7', 'serverless-http@4', 'supertest@7', 'jest@30', '@types/node@20'],

@@ -1,7 +1,7 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { install, node, pack, scratch } from './support/packed.js'
+import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
+import { install, node, scratch } from './support/packed.js'
 
 /*
  * The tarball, as users meet it: installed in an empty folder, and used from there by `import`, by
@@ -36,7 +36,7 @@ const ENTRIES = [
 beforeAll(async () => {
 	mkdirSync(alone)
 	cpSync(join(import.meta.dirname, 'package'), users, { recursive: true })
-	const tarball = await pack(folder)
+	const tarball = inject('tarball')
 	await install(alone, [tarball])
 	const peers = ['prom-client@15', '@opentelemetry/api@1']
 	await install(users, [tarball, 'express@5', 'koa@3', 'jest@30', 'esbuild@0.28', ...peers])
