@@ -1,5 +1,5 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
-import type { RejectedError } from '../errors.js'
+import type { RejectedError, RejectionReason } from '../errors.js'
 import type { Gate } from '../limiter/gate.js'
 import { rejectionFields } from './headers.js'
 
@@ -24,14 +24,26 @@ const PROBLEMS: Record<number, { type: string; title: string } | undefined> = {
 	},
 }
 
+/** What the problem is, where it is not that too many requests are being worked on. */
+const DETAILS: Partial<Record<RejectionReason, string>> = {
+	closed: 'The server is shutting down.',
+	overloaded: 'The server is overloaded.',
+	unavailable: 'The server cannot tell whether there is room.',
+}
+
 /**
  * Makes an error the rejection of one request.
  *
  * @param res - the response that will carry it.
  */
 export function rejectionBy(gate: Gate, error: RejectedError, res: ServerResponse): Rejection {
-	const { statusCode } = gate
-	const headers = { ...error.headers, ...rejectionFields(gate, error, res) }
+	// 429 says that the client has sent too much, which is not so for the reasons that have a detail of
+	// their own.
+	const statusCode = gate.statusCode === 429 && error.reason in DETAILS ? 503 : gate.statusCode
+	const headers: Record<string, string> = { ...error.headers, ...rejectionFields(gate, error, res) }
+	// The next request of this connection would find the server closed too. Without this, a client
+	// that keeps its connections busy keeps a server from closing.
+	if (error.reason === 'closed' && res.req.httpVersionMajor === 1) headers.Connection = 'close'
 	return Object.assign(error, { status: statusCode, statusCode, headers })
 }
 
@@ -60,7 +72,8 @@ function contentOf({ status, reason, retryAfter }: Rejection): Content {
 		type: 'about:blank',
 		title: STATUS_CODES[status] ?? 'Rejected',
 	}
-	const detail = `Too many requests are being worked on. Try again in ${retryAfter} s.`
+	const problem = DETAILS[reason] ?? 'Too many requests are being worked on.'
+	const detail = `${problem} Try again in ${retryAfter} s.`
 	const body = JSON.stringify({ type, title, status, detail, reason })
 	const headers = {
 		'Content-Type': 'application/problem+json',

@@ -1,5 +1,5 @@
 import http, { type RequestListener, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, Socket } from 'node:net'
 import express from 'express'
 import express4 from 'express4'
 import Koa from 'koa'
@@ -7,7 +7,8 @@ import Koa2 from 'koa2'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import * as forExpress from '../../adapters/express.js'
 import * as forKoa from '../../adapters/koa.js'
-import { RejectedError } from '../../src/errors.js'
+import { REJECTION_REASONS, RejectedError, type RejectionReason } from '../../src/errors.js'
+import { answerTo, type Rejection, rejectionBy } from '../../src/http/rejection.js'
 import { Semaphore } from '../../src/semaphore/semaphore.js'
 
 /*
@@ -40,12 +41,69 @@ async function ask(
 	}
 }
 
+function responseOf(httpVersionMajor = 1): ServerResponse {
+	const req = Object.assign(new http.IncomingMessage(new Socket()), { httpVersionMajor })
+	return new http.ServerResponse(req)
+}
+
 /** A semaphore with its only permit held, and no room to wait. */
 function full(): Semaphore {
 	const semaphore = new Semaphore(1, { maxQueue: 0 })
 	semaphore.tryAcquire()
 	return semaphore
 }
+
+describe('429 is answered only where the client sent too much', () => {
+	const DETAIL = {
+		closed: 'The server is shutting down. Try again in 7 s.',
+		overloaded: 'The server is overloaded. Try again in 7 s.',
+		unavailable: 'The server cannot tell whether there is room. Try again in 7 s.',
+	}
+
+	function rejectedFor(reason: RejectionReason, statusCode: number): Rejection {
+		const { limiter } = forExpress.limit({ capacity: 1, key: () => 'a', statusCode })
+		const res = responseOf()
+		return rejectionBy(limiter, new RejectedError(reason, 7, new Semaphore(1)), res)
+	}
+
+	test.each(REJECTION_REASONS)('%s', (reason) => {
+		const own = reason in DETAIL
+		const rejection = rejectedFor(reason, 429)
+		expect([rejection.status, rejection.statusCode]).toEqual(own ? [503, 503] : [429, 429])
+		const { type, detail } = JSON.parse(answerTo(rejection).body)
+		expect(type).toMatch(own ? /#temporary-reduced-capacity$/ : /#quota-exceeded$/)
+		expect(detail).toBe(
+			DETAIL[reason as keyof typeof DETAIL] ?? 'Too many requests are being worked on. Try again in 7 s.',
+		)
+		expect(rejectedFor(reason, 520).status).toBe(520)
+	})
+
+	test.each([1, 2])('closed ends a connection of HTTP/%d if the protocol has a field for it', (version) => {
+		const { limiter } = forExpress.limit(1)
+		const res = responseOf(version)
+		const { headers } = rejectionBy(limiter, new RejectedError('closed', 7, limiter), res)
+		expect(headers).toEqual({ 'Retry-After': '7', ...(version === 1 ? { Connection: 'close' } : {}) })
+	})
+})
+
+test('a client that asks again and again on one connection does not keep a closed server', async () => {
+	const guard = forExpress.limit(1)
+	// What comes before the limit has the request when the server closes, so its connection is not idle.
+	const server = http.createServer((req, res) => setImmediate(() => guard(req, res, () => res.end())))
+	await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+	const { port } = server.address() as AddressInfo
+	const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+	const closed = new Promise<void>((resolve) => server.once('close', resolve))
+	const askAgain = (): void => {
+		const req = http.get({ host: '127.0.0.1', port, agent }, (res) => res.resume().once('end', askAgain))
+		req.once('error', () => agent.destroy())
+	}
+	askAgain()
+	await new Promise<void>((resolve) => server.once('request', () => resolve()))
+	guard.limiter.close()
+	server.close()
+	await closed
+})
 
 describe.each([
 	['Koa 3', Koa],
@@ -64,7 +122,7 @@ describe.each([
 		guard.limiter.close()
 		const app = new Application({ env: 'production' }).use(guard)
 		expect(await ask(app.callback())).toEqual({
-			status: 429,
+			status: 503,
 			retryAfter: '1',
 			body: 'Rejected (closed): try again in 1 s',
 		})
@@ -116,7 +174,7 @@ describe.each([
 			status: 503,
 			statusCode: 503,
 			expose: true,
-			headers: { 'Retry-After': '1' },
+			headers: { 'Retry-After': '1', Connection: 'close' },
 		})
 	})
 
