@@ -2,10 +2,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RejectedError } from '../src/errors.js'
 import { type Entry, enterGate } from '../src/http/exchange.js'
 import { answerTo, type Rejection, rejectionBy } from '../src/http/rejection.js'
-import { readLimit, type SharedLimiter } from '../src/http/setup.js'
+import { readLimit, type SharedLimiter, wrongFramework } from '../src/http/setup.js'
 import type { Limiter } from '../src/limiter/limiter.js'
 import type { LimiterOptions } from '../src/limiter/options.js'
 
+export { RejectedError } from '../src/errors.js'
 export { type AddressKeyOptions, addressKey } from '../src/http/address-key.js'
 export { admission } from '../src/http/exchange.js'
 export type { Rejection } from '../src/http/rejection.js'
@@ -100,6 +101,7 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 	}
 
 	function inflightLimit(req: RequestLike, res: ServerResponse, next: Next): void {
+		if (next === undefined) throw wrongFramework('Express', 'koa')
 		let entry: Entry
 		try {
 			entry = enterGate(limiter, req, req, res)

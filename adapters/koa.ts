@@ -2,10 +2,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RejectedError } from '../src/errors.js'
 import { type Entry, enterGate } from '../src/http/exchange.js'
 import { answerTo, type Rejection, rejectionBy } from '../src/http/rejection.js'
-import { readLimit, type SharedLimiter } from '../src/http/setup.js'
+import { readLimit, type SharedLimiter, wrongFramework } from '../src/http/setup.js'
 import type { Limiter } from '../src/limiter/limiter.js'
 import type { LimiterOptions } from '../src/limiter/options.js'
 
+export { RejectedError } from '../src/errors.js'
 export { type AddressKeyOptions, addressKey } from '../src/http/address-key.js'
 export { admission } from '../src/http/exchange.js'
 export type { Rejection } from '../src/http/rejection.js'
@@ -70,6 +71,7 @@ export function limit(options: number | LimitOptions | SharedLimiter): Middlewar
 	}
 
 	async function inflightLimit(ctx: ContextLike, next: Next): Promise<void> {
+		if (ctx.req === undefined) throw wrongFramework('Koa', 'express')
 		let entry: Entry = enterGate(limiter, ctx, ctx.req, ctx.res)
 		while (entry.tag === 'waiting') entry = entry.enter(await entry.ready)
 		switch (entry.tag) {

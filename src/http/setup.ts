@@ -1,5 +1,6 @@
 import { isControllerFactory } from '../adaptive/controller.js'
-import { checkFunction, readOptions } from '../checks.js'
+import { checkFunction, readOptions, wrongType } from '../checks.js'
+import { coded } from '../errors.js'
 import { enter } from '../limiter/gate.js'
 import { Limiter } from '../limiter/limiter.js'
 import { LIMITER_OPTIONS, type LimiterOptions } from '../limiter/options.js'
@@ -15,6 +16,17 @@ export function readLimit<OnReject>(
 		return { limiter: new Limiter(given), onReject: undefined }
 	}
 	if (enter in given) return { limiter: given as Limiter, onReject: undefined }
+	// The framework has called `limit` itself with a request, or with the context of Koa.
+	if ('headers' in given || 'req' in given) {
+		const allowed = 'a capacity or an object of options'
+		throw wrongType('options', allowed, given, 'write app.use(limit(3)), not app.use(limit)')
+	}
 	const { onReject, ...options } = readOptions(given, [...LIMITER_OPTIONS, 'onReject'])
 	return { limiter: new Limiter(options as LimiterOptions), onReject: checkFunction('onReject', onReject) }
+}
+
+/** The middleware of one framework was given to another: editors import `limit` from either. */
+export function wrongFramework(ours: string, entry: string): TypeError {
+	const message = `this middleware is for ${ours}: import limit from inflight-limit/${entry}`
+	return coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))
 }
