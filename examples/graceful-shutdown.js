@@ -23,7 +23,8 @@ const server = app.listen(Number(process.env.PORT ?? 3000), '127.0.0.1', () => {
 process.once('SIGTERM', async () => {
 	guard.limiter.close()
 	server.close()
+	// Node closes idle connections now, but not those that become idle later.
+	setInterval(() => server.closeIdleConnections(), 100).unref()
 	await guard.limiter.onIdle()
 	console.log('idle')
-	server.closeIdleConnections()
 })
