@@ -61,7 +61,7 @@ class Exchange implements Occupant {
 	#state: 'open' | 'left' | 'over' = 'open'
 	/** It has the connection, and listens to the response. */
 	#attached = false
-	/** The request was answered while it waited. */
+	/** The request was answered: while it waited, or by an end that the response does not show yet. */
 	#answered = false
 	/** The handler has destroyed a response of HTTP/2. Its own state does not show that. */
 	#destroyed = false
@@ -119,10 +119,7 @@ class Exchange implements Occupant {
 	/** Begins to wait in the queue of a gate. Any answer takes the request out of the queue. */
 	queue(ticket: Ticket): void {
 		this.#add(ticket)
-		this.#onAnswer ??= () => {
-			this.#answered = true
-			this.#leaveQueues()
-		}
+		this.#onAnswer ??= () => this.#answer()
 		finisherOf(this.res).on('prefinish', this.#onAnswer)
 		this.res.on('pipe', this.#onAnswer)
 	}
@@ -181,7 +178,11 @@ class Exchange implements Occupant {
 			// A response that was made by hand never gets a socket, so it emits no `finish`: its end
 			// counts instead.
 			onHandlerEnd(res, () => this.#finish())
+			return
 		}
+		// Middleware that has replaced `end`, like compression, may end the response long after the
+		// handler has called it, or never once the client has left.
+		if (Object.hasOwn(res, 'end')) onHandlerEnd(res, () => this.#answer())
 	}
 
 	#remove(ticket: Ticket): void {
@@ -199,6 +200,11 @@ class Exchange implements Occupant {
 		this.#attached = false
 		this.#connection.vacate()
 		finisherOf(this.res).removeListener('finish', this.#onFinish)
+	}
+
+	#answer(): void {
+		this.#answered = true
+		this.#leaveQueues()
 	}
 
 	#finish(): void {
@@ -227,7 +233,7 @@ class Exchange implements Occupant {
 		if ((req as { upgrade?: boolean }).upgrade === true) return true
 		// Node marks a response of HTTP/1 as destroyed only after this, unless the handler has
 		// destroyed it.
-		if (isAnswered(res) || res.destroyed || this.#destroyed) return true
+		if (this.#answered || isAnswered(res) || res.destroyed || this.#destroyed) return true
 		// Only with the headers sent: otherwise `server.closeAllConnections()` would count as the end
 		// of all handlers that have not answered yet.
 		return why === 'handler' && res.headersSent

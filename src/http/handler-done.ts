@@ -41,6 +41,8 @@ export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse,
 		target.once('pipe', listener)
 		target.once('unpipe', listener)
 	}
+	// Middleware can have kept the `end` that was there before. In HTTP/1, Node says when it is called.
+	if (stream === undefined) res.once('prefinish', listener)
 	// Once the client has left, Express does not report that a file is missing. The handler has
 	// nothing to send but this file, so it is done.
 	const { sendFile } = res as { sendFile?: (...args: unknown[]) => unknown }

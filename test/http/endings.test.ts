@@ -343,6 +343,92 @@ describe.each(places)('$framework over $transport', (place) => {
 			await expectNothingLost(running, work)
 		},
 	)
+
+	/**
+	 * Like compression: what the handler ends with is sent piece by piece, and the next piece only
+	 * when the client has taken the one before.
+	 */
+	const endingLater: Before = (req, res, next) => {
+		if (!req.url?.startsWith('/other')) return next()
+		const { end } = res
+		res.end = function (this: ServerResponse) {
+			const send = (): void => {
+				while (this.write(Buffer.alloc(65_536)));
+				this.once('drain', send)
+			}
+			send()
+			return this
+		} as typeof end
+		return next()
+	}
+
+	test('a client leaves when the handler has ended, but a middleware in front has not', async () => {
+		const work = workshop()
+		const options = { capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY }
+		await using running = await start(place, { before: endingLater, handler: work.handler, options })
+		const visit = running.visit('/other', { paused: true })
+		await until(() => work.begun.length === 1)
+		work.finish()
+		await until(() => visit.status === 200)
+		expect(running.limiter.active).toBe(1)
+		visit.leave()
+		await until(() => running.limiter.active === 0)
+		expect(running.limiter.stats()).toMatchObject({ admitted: 1, completed: 1 })
+		await expectNothingLost(running, work)
+	})
+
+	test('answered while it waits, by what a middleware in front ends later: it never runs', async () => {
+		const work = workshop()
+		const arrived: ServerResponse[] = []
+		const before: Before = (req, res, next) =>
+			endingLater(req, res, () => {
+				if (req.url === '/other') arrived.push(res)
+				return next()
+			})
+		const options = { capacity: 1, maxWait: Number.POSITIVE_INFINITY }
+		await using running = await start(place, { before, handler: work.handler, options })
+		const holder = running.visit('/1')
+		await until(() => work.begun.length === 1)
+		running.visit('/other', { paused: true })
+		await until(() => running.limiter.queued === 1)
+		arrived[0]?.end()
+		await until(() => running.limiter.queued === 0)
+		work.finish()
+		expect(await holder.ended).toBe('clean')
+		await expectNothingLost(running, work)
+		expect(work.begun).not.toContain('/other')
+	})
+
+	// A stream of HTTP/2 does not show it: `abandonedTimeout` bounds that.
+	test.runIf(!h2)('an end that a middleware has kept from before the client left', async () => {
+		const kept: (() => void)[] = []
+		let gone = false
+		const before: Before = (req, res, next) => {
+			const { end } = res
+			if (req.url === '/left') {
+				kept.push(() => Reflect.apply(end, res, []))
+				carrierOf(req).once('close', () => {
+					gone = true
+				})
+			}
+			return next()
+		}
+		const work = workshop(async (req, res) => {
+			if (req.url === '/left') kept[0]?.()
+			else res.end()
+		})
+		const options = { capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY }
+		await using running = await start(place, { before, handler: work.handler, options })
+		const visit = running.visit('/left')
+		await until(() => work.begun.length === 1)
+		visit.leave()
+		await until(() => gone)
+		await turns()
+		expect(running.limiter.active).toBe(1)
+		work.finish()
+		await until(() => running.limiter.active === 0)
+		await expectNothingLost(running, work)
+	})
 })
 
 describe.each(places.filter(({ transport }) => transport === 'HTTP/2'))(
