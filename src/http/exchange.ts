@@ -234,9 +234,9 @@ class Exchange implements Occupant {
 		// Node marks a response of HTTP/1 as destroyed only after this, unless the handler has
 		// destroyed it.
 		if (this.#answered || isAnswered(res) || res.destroyed || this.#destroyed) return true
-		// Only with the headers sent: otherwise `server.closeAllConnections()` would count as the end
-		// of all handlers that have not answered yet.
-		return why === 'handler' && res.headersSent
+		// Only with the headers sent, or if the request itself was destroyed: otherwise
+		// `server.closeAllConnections()` would count as the end of all handlers that have not answered.
+		return why === 'handler' && (res.headersSent || req.aborted)
 	}
 }
 

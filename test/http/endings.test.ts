@@ -399,6 +399,18 @@ describe.each(places)('$framework over $transport', (place) => {
 		expect(work.begun).not.toContain('/other')
 	})
 
+	// In HTTP/2 this ends neither the stream nor the response.
+	test.runIf(!h2)('a handler destroys its request without an answer: its permit comes back', async () => {
+		const work = workshop((req) => void req.destroy())
+		const options = { capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY }
+		await using running = await start(place, { handler: work.handler, options })
+		const visit = running.visit('/')
+		await until(() => work.begun.length === 1)
+		work.finish()
+		expect(await visit.ended).toBe('cut')
+		await until(() => running.limiter.active === 0)
+	})
+
 	// A stream of HTTP/2 does not show it: `abandonedTimeout` bounds that.
 	test.runIf(!h2)('an end that a middleware has kept from before the client left', async () => {
 		const kept: (() => void)[] = []
