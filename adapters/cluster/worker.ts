@@ -1,0 +1,447 @@
+import { createHash } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
+import { checkInteger, checkKey, checkSkip, checkWeight, LONGEST_TIMER } from '../../src/checks.js'
+import { coded, RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
+import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from '../../src/limiter/gate.js'
+import type { LimiterStats } from '../../src/limiter/limiter.js'
+import { acquireTask, runTask, type TaskOptions } from '../../src/limiter/tasks.js'
+import { now, onNextTurn } from '../../src/semaphore/clock.js'
+import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
+import type { AbortSignalLike, Permit } from '../../src/semaphore/semaphore.js'
+import { Figures } from '../../src/stats/figures.js'
+import type { Observer, Outcome } from '../../src/stats/observer.js'
+import type { Client } from './channel.js'
+import { type Settings, termsOf } from './options.js'
+import { type Admit, type Answer, type Ask, AT_ONCE, type Leave, type Reject } from './protocol.js'
+
+/** The last number of a request in this process. */
+let lastId = 0
+
+/** The longest key that is sent as it is, in characters. Of longer ones, the primary gets a hash. */
+const LONGEST_KEY = 256
+
+/** One object for all listeners. */
+const ONCE = { once: true } as const
+
+/** Permits held and requests waiting in this process: all, or those of one key. */
+interface Tally {
+	active: number
+	queued: number
+}
+
+/** A request that waits for the primary. It is itself the listener on its signal. */
+class Caller {
+	readonly id: number = ++lastId
+	readonly since: number = now()
+	readonly weight: number
+	readonly key: string | undefined
+	readonly #abort: (caller: Caller) => void
+	decide!: (outcome: Admit | RejectedError) => void
+
+	constructor(weight: number, key: string | undefined, abort: (caller: Caller) => void) {
+		this.weight = weight
+		this.key = key
+		this.#abort = abort
+	}
+
+	handleEvent(): void {
+		this.#abort(this)
+	}
+}
+
+/**
+ * The limiter in a worker. It asks the primary for each permit.
+ *
+ *   joining ── the first answer ──► in ── no answer in time ──► out ── an answer ──► in
+ *   any ── the channel has closed ──► gone
+ */
+export class WorkerLimiter implements Gate, Client {
+	readonly name: string
+	readonly abandonedTimeout: number
+	readonly stallTimeout: number
+	readonly statusCode: number
+	readonly serverTiming: boolean
+	readonly rateLimitFields: boolean = false
+	readonly overloaded: boolean = false
+	readonly #settings: Settings
+	readonly #post: (ask: Ask) => void
+	readonly #figures: Figures
+	readonly #all: Tally = { active: 0, queued: 0 }
+	/** With `key`: those that have a request at work or waiting. */
+	readonly #tallies = new Map<string, Tally>()
+	/** All that wait, in order of arrival. */
+	readonly #callers = new Map<number, Caller>()
+	/** Those of them for which the primary was not asked yet. */
+	readonly #unasked = new Set<Caller>()
+	/** Those in the message that is on its way. */
+	readonly #asked = new Set<Caller>()
+	#leaving: Leave[] = []
+	#resize: number | undefined = undefined
+	/** The message that is not acknowledged yet. */
+	#onItsWay: Ask | undefined = undefined
+	#answerTimer: NodeJS.Timeout | undefined = undefined
+	#waitTimer: NodeJS.Timeout | undefined = undefined
+	#flushing = false
+	#turn = 0
+	#state: 'joining' | 'in' | 'out' | 'gone' = 'joining'
+	#capacity: number
+	#closed = false
+	#idle: Deferred | undefined = undefined
+	/** The options differ from those of the primary. */
+	#fault: Error | undefined = undefined
+
+	/** @param post - sends a message to the primary. */
+	constructor(settings: Settings, post: (ask: Ask) => void) {
+		this.name = settings.name
+		this.abandonedTimeout = settings.abandonedTimeout
+		this.stallTimeout = settings.stallTimeout
+		this.statusCode = settings.statusCode
+		this.serverTiming = settings.serverTiming
+		this.#capacity = settings.capacity
+		this.#settings = settings
+		this.#post = post
+		this.#figures = new Figures(settings.name)
+	}
+
+	/** Asks the primary whether it serves this limiter, and repeats what it may have missed. */
+	begin(): void {
+		const terms = termsOf(this.#settings)
+		if (this.#onItsWay === undefined) this.#ask(terms)
+		else this.#post({ ...this.#onItsWay, terms })
+	}
+
+	get capacity(): number {
+		return this.#capacity
+	}
+
+	get active(): number {
+		return this.#all.active
+	}
+
+	get queued(): number {
+		return this.#all.queued
+	}
+
+	get available(): boolean {
+		return this.#state === 'in' && this.#fault === undefined
+	}
+
+	get over(): boolean {
+		return this.#closed && this.active === 0 && this.queued === 0
+	}
+
+	stats(): LimiterStats {
+		const { name, capacity, active, queued } = this
+		return { name, capacity, active, queued, keys: this.#tallies.size, ...this.#figures.counts() }
+	}
+
+	observe(observer: Observer): () => void {
+		return this.#figures.observe(observer)
+	}
+
+	resize(capacity: number): void {
+		if (this.#fault !== undefined) throw this.#fault
+		this.#resize = checkInteger('capacity', capacity, 1, false)
+		this.#flushSoon()
+	}
+
+	close(): void {
+		this.#closed = true
+		this.#rejectAll(this.#callers.values(), 'closed')
+	}
+
+	async onIdle(): Promise<void> {
+		while (this.active > 0 || this.queued > 0) {
+			this.#idle ??= deferred()
+			await this.#idle.promise
+		}
+	}
+
+	acquire(context: object = {}, options: TaskOptions = {}): Promise<Permit> {
+		return acquireTask(this, context, options)
+	}
+
+	run<T>(
+		task: (permit: Permit) => T | PromiseLike<T>,
+		context: object = {},
+		options: TaskOptions = {},
+	): Promise<T> {
+		return runTask(this, task, context, options)
+	}
+
+	/** @internal */
+	[enter](request: object, signal: AbortSignalLike): Entrance {
+		if (this.#fault !== undefined) throw this.#fault
+		const { skip, key: keyOf, weight: weightOf } = this.#settings
+		if (signal.aborted) return this.#rejected(this.#rejection('aborted'), 0, undefined)
+		if (skip !== undefined && checkSkip(skip(request))) return SKIPPED
+		let key: string | undefined
+		if (keyOf !== undefined) {
+			key = checkKey(keyOf(request))
+			if (key === undefined) return SKIPPED
+		}
+		const weight = weightOf === undefined ? 1 : checkWeight(weightOf(request), this.#capacity)
+		// One of the functions may have ended the request.
+		if (signal.aborted) return this.#rejected(this.#rejection('aborted'), 0, key)
+		if (this.#closed) return this.#rejected(this.#rejection('closed'), 0, key)
+		if (this.#state === 'out' || this.#state === 'gone') {
+			return this.#rejected(this.#rejection('unavailable'), 0, key)
+		}
+		const caller = new Caller(weight, key, (aborted) => this.#reject(aborted, this.#rejection('aborted')))
+		return { tag: 'waiting', settled: this.#wait(caller, signal) }
+	}
+
+	async #wait(caller: Caller, signal: AbortSignalLike): Promise<Stay | Rejected> {
+		const { id, since, key } = caller
+		const decided = new Promise<Admit | RejectedError>((resolve) => {
+			caller.decide = resolve
+		})
+		// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its listener.
+		if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
+		signal.addEventListener('abort', caller, ONCE)
+		this.#callers.set(id, caller)
+		this.#unasked.add(caller)
+		this.#count(key, 0, 1)
+		this.#flushSoon()
+		this.#boundWaits()
+		let outcome = await decided
+		signal.removeEventListener('abort', caller)
+		const waited = now() - since
+		// The request can be over after the permit was handed to it and before this line runs.
+		if (!(outcome instanceof RejectedError) && signal.aborted) {
+			this.#leave(caller, 'abandoned')
+			outcome = this.#rejection('aborted')
+		}
+		if (outcome instanceof RejectedError) return this.#rejected(outcome, waited, key)
+		const [, queued, available] = outcome
+		this.#figures.admitted(waited, key, this.#tallyOf(key))
+		const admitted = now()
+		let over = false
+		const leave = (outcome: Outcome): void => {
+			if (over) return
+			over = true
+			this.#leave(caller, outcome)
+			this.#figures.released(waited, now() - admitted, outcome, key, this.#tallyOf(key))
+		}
+		return { tag: 'admitted', waited, queued, capacity: this.#capacity, available, leave }
+	}
+
+	receive(answer: Answer): void {
+		if (answer.terms !== undefined) this.#differ(answer.terms)
+		if (answer.capacity !== this.#capacity) {
+			this.#capacity = answer.capacity
+			this.#figures.resized(answer.capacity)
+		}
+		for (const admit of answer.admit) this.#admit(admit)
+		for (const reject of answer.reject) this.#rejectedThere(reject)
+		if (answer.begun) this.begin()
+		if (answer.turn === this.#onItsWay?.turn) this.#acknowledged()
+	}
+
+	disconnected(): void {
+		clearTimeout(this.#answerTimer)
+		this.#become('gone')
+		this.#rejectAll(this.#callers.values(), 'unavailable')
+	}
+
+	#admit(admit: Admit): void {
+		const [id] = admit
+		const caller = this.#callers.get(id)
+		if (caller === undefined) {
+			// It was rejected here meanwhile.
+			this.#leaving.push([id, 'ok'])
+			this.#flushSoon()
+			return
+		}
+		this.#forget(caller)
+		this.#count(caller.key, caller.weight, 0)
+		caller.decide(admit)
+	}
+
+	#rejectedThere([id, reason, retryAfter, active, queued]: Reject): void {
+		const caller = this.#callers.get(id)
+		if (caller === undefined) return
+		const load = { active, queued, capacity: this.#capacity }
+		this.#forget(caller)
+		caller.decide(withoutStack(() => new RejectedError(reason, retryAfter, load)))
+		this.#settleIdle()
+	}
+
+	/** Ends a wait without a permit. */
+	#reject(caller: Caller, error: RejectedError): void {
+		if (!this.#callers.has(caller.id)) return
+		if (!this.#unasked.has(caller)) {
+			this.#leaving.push([caller.id, 'ok'])
+			this.#flushSoon()
+		}
+		this.#forget(caller)
+		caller.decide(error)
+		this.#settleIdle()
+	}
+
+	#rejectAll(callers: Iterable<Caller>, reason: RejectionReason): void {
+		for (const caller of callers) this.#reject(caller, this.#rejection(reason))
+	}
+
+	/** Gives the permits of a request back. */
+	#leave({ id, weight, key }: Caller, outcome: Outcome): void {
+		this.#leaving.push([id, outcome])
+		this.#count(key, -weight, 0)
+		this.#flushSoon()
+		this.#settleIdle()
+	}
+
+	/** A request waits no longer. */
+	#forget(caller: Caller): void {
+		this.#callers.delete(caller.id)
+		this.#unasked.delete(caller)
+		this.#asked.delete(caller)
+		this.#count(caller.key, 0, -1)
+		if (this.#callers.size === 0) {
+			clearTimeout(this.#waitTimer)
+			this.#waitTimer = undefined
+		}
+	}
+
+	#count(key: string | undefined, active: number, queued: number): void {
+		this.#all.active += active
+		this.#all.queued += queued
+		if (key === undefined) return
+		const tally = this.#tallies.get(key) ?? { active: 0, queued: 0 }
+		tally.active += active
+		tally.queued += queued
+		if (tally.active === 0 && tally.queued === 0) this.#tallies.delete(key)
+		else this.#tallies.set(key, tally)
+	}
+
+	#tallyOf(key: string | undefined): Tally {
+		return key === undefined ? this.#all : (this.#tallies.get(key) ?? { active: 0, queued: 0 })
+	}
+
+	/** Sends what has come up, once in a turn of the event loop. */
+	#flushSoon(): void {
+		if (this.#flushing) return
+		this.#flushing = true
+		onNextTurn(() => {
+			this.#flushing = false
+			this.#ask()
+		})
+	}
+
+	#ask(terms?: string): void {
+		if (this.#state === 'gone') return
+		const leave = this.#leaving
+		const resize = this.#resize
+		this.#leaving = []
+		this.#resize = undefined
+		const acquire = this.#onItsWay === undefined ? this.#nextToAsk() : []
+		const expectsAnswer = acquire.length > 0 || terms !== undefined
+		if (!expectsAnswer && leave.length === 0 && resize === undefined) return
+		const ask = { name: this.name, turn: expectsAnswer ? ++this.#turn : 0, acquire, leave, terms, resize }
+		if (expectsAnswer) {
+			this.#onItsWay = ask
+			this.#answerTimer = setTimeout(() => this.#lookForAnswer(), this.#settings.primaryTimeout).unref()
+		}
+		this.#post(ask)
+	}
+
+	#nextToAsk(): Ask['acquire'] {
+		const next = [...this.#unasked].slice(0, AT_ONCE)
+		for (const caller of next) {
+			this.#unasked.delete(caller)
+			this.#asked.add(caller)
+		}
+		return next.map(({ id, weight, key }) => [id, weight, key === undefined ? null : wireKey(key)])
+	}
+
+	#acknowledged(): void {
+		clearTimeout(this.#answerTimer)
+		this.#onItsWay = undefined
+		this.#asked.clear()
+		this.#become('in')
+		if (this.#unasked.size > 0) this.#flushSoon()
+	}
+
+	/** The time of an answer is up. */
+	#lookForAnswer(): void {
+		const late = this.#onItsWay
+		// If this process was busy itself, the answer is there, and is read before the next turn.
+		onNextTurn(() => {
+			if (this.#onItsWay !== late || this.#state === 'gone') return
+			this.#become('out')
+			this.#rejectAll([...this.#asked, ...this.#unasked], 'unavailable')
+		})
+	}
+
+	/**
+	 * The primary rejects those that have waited for `maxWait`. If it does not answer, this does, for
+	 * the oldest first. The timer keeps the process alive while a request waits.
+	 */
+	#boundWaits(): void {
+		const { maxWait, primaryTimeout } = this.#settings
+		const [oldest] = this.#callers.values()
+		if (oldest === undefined || maxWait === Number.POSITIVE_INFINITY || this.#waitTimer !== undefined) return
+		const longest = maxWait + primaryTimeout
+		const left = Math.min(Math.max(0, oldest.since + longest - now()), LONGEST_TIMER)
+		this.#waitTimer = setTimeout(() => {
+			onNextTurn(() => {
+				this.#waitTimer = undefined
+				for (const caller of this.#callers.values()) {
+					if (now() - caller.since < longest) break
+					this.#reject(caller, this.#rejection('timeout'))
+				}
+				this.#boundWaits()
+			})
+		}, left)
+	}
+
+	#become(state: 'in' | 'out' | 'gone'): void {
+		const before = this.#state
+		if (before === state || before === 'gone') return
+		this.#state = state
+		if (state === 'out') warn('INFLIGHT_PRIMARY_UNAVAILABLE', this.#outage(before))
+		if (state === 'in' && before === 'out') {
+			warn('INFLIGHT_PRIMARY_BACK', `The primary answers the limiter ${JSON.stringify(this.name)} again`)
+		}
+		if (before !== 'joining' || state !== 'in') this.#figures.availability(state === 'in')
+	}
+
+	#outage(before: string): string {
+		const name = JSON.stringify(this.name)
+		const what = `The primary of the cluster does not answer the limiter ${name}: requests are rejected`
+		if (before === 'in') return what
+		return `${what}. Does the primary call clusterLimiter() with this name, too?`
+	}
+
+	#differ(terms: string): void {
+		if (this.#fault !== undefined) return
+		const message = `the options of the limiter ${JSON.stringify(this.name)} must be those that the primary gave, ${terms}; got ${termsOf(this.#settings)}`
+		this.#fault = coded('ERR_INFLIGHT_OPTIONS_DIFFER', new TypeError(message))
+		warn('INFLIGHT_OPTIONS_DIFFER', message)
+		this.#rejectAll(this.#callers.values(), 'unavailable')
+	}
+
+	/** The error for a request that is rejected in this process. */
+	#rejection(reason: RejectionReason): RejectedError {
+		return withoutStack(() => new RejectedError(reason, 1, this))
+	}
+
+	#rejected(error: RejectedError, waited: number, key: string | undefined): Rejected {
+		this.#figures.rejected(error.reason, waited, key, this.#tallyOf(key))
+		return { tag: 'rejected', error }
+	}
+
+	#settleIdle(): void {
+		if (this.active > 0 || this.queued > 0) return
+		this.#idle?.resolve()
+		this.#idle = undefined
+	}
+}
+
+function warn(code: string, text: string): void {
+	process.emitWarning(text, { type: 'InflightLimitWarning', code })
+}
+
+function wireKey(key: string): string {
+	return key.length <= LONGEST_KEY ? key : `#${createHash('sha256').update(key).digest('base64url')}`
+}
