@@ -455,6 +455,7 @@ describe('a primary that does not answer', () => {
 	test('and begins while a message is on its way, is told once', async () => {
 		const primary = newPrimary(options)
 		const worker = new TestWorker(primary, options)
+		await quiet()
 		worker.stop()
 		const waiting = ask(worker.limiter)
 		await quiet()
@@ -462,6 +463,26 @@ describe('a primary that does not answer', () => {
 		worker.goOn()
 		await quiet()
 		expect([waiting.permit !== undefined, primary.active]).toEqual([true, 1])
+		waiting.permit?.release()
+		await quiet()
+		expect(primary.active).toBe(0)
+	})
+
+	test('gets back what it gives to a request that has left before it began', async () => {
+		const first = newPrimary(options)
+		const worker = new TestWorker(first, options)
+		await quiet()
+		worker.primary = undefined
+		const aborter = new AbortController()
+		ask(worker.limiter, {}, aborter.signal)
+		await quiet()
+		aborter.abort('left')
+		await quiet()
+		const primary = newPrimary(options)
+		worker.primary = primary
+		worker.answer(primary.announcement)
+		await quiet()
+		expect([primary.stats().admitted, primary.active]).toEqual([1, 0])
 	})
 
 	test('as it was closed and made anew, is told all again', async () => {
