@@ -39,13 +39,13 @@ const reasonOf = ({ error }: { error?: unknown }) =>
 	error instanceof RejectedError ? error.reason : error === undefined ? 'none' : 'another error'
 
 const codes = () =>
-	warned.mock.calls.map((call) => (call as unknown[])[1]).map((it) => (it as { code: string }).code)
+	(warned.mock.calls as unknown[][]).map(([, options]) => (options as { code: string }).code)
 
 describe('one limit for all processes', () => {
 	test('admits as many as the capacity, first come, first served, over all of them', async () => {
 		const primary = newPrimary()
 		const [one, other] = [new TestWorker(primary), new TestWorker(primary)]
-		const asked = []
+		const asked: ReturnType<typeof ask>[] = []
 		for (const limiter of [one.limiter, other.limiter, primary, one.limiter, other.limiter, primary]) {
 			asked.push(ask(limiter))
 			await quiet()
@@ -105,7 +105,7 @@ describe('one limit for all processes', () => {
 	test('the queue is bounded over all processes, and a rejection says how busy all are', async () => {
 		const primary = newPrimary({ maxQueue: 2 })
 		const workers = [new TestWorker(primary, { maxQueue: 2 }), new TestWorker(primary, { maxQueue: 2 })]
-		const asked = []
+		const asked: ReturnType<typeof ask>[] = []
 		for (let i = 0; i < 6; i++) {
 			asked.push(ask((workers[i % 2] as TestWorker).limiter))
 			await quiet()
