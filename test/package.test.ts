@@ -24,6 +24,7 @@ const installed = join(alone, 'node_modules/inflight-limit')
 const ENTRIES = [
 	'',
 	'/adaptive',
+	'/cluster',
 	'/dashboard',
 	'/express',
 	'/fetch',
@@ -128,6 +129,7 @@ describe('the tarball', () => {
 		['adapters/opentelemetry.js', '@opentelemetry/api'],
 		['adapters/dashboard/index.js'],
 		['adapters/redis/index.js'],
+		['adapters/cluster/index.js'],
 		['src/adaptive/index.js'],
 	])('%s loads nothing else but %s', (entry, ...peers) => {
 		for (const build of ['esm', 'cjs']) {

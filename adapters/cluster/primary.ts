@@ -5,7 +5,7 @@ import type { LimiterOptions } from '../../src/limiter/options.js'
 import { onNextTurn } from '../../src/semaphore/clock.js'
 import type { AbortSignalLike } from '../../src/semaphore/semaphore.js'
 import type { Server } from './channel.js'
-import { type Settings, termsOf } from './options.js'
+import type { Settings } from './options.js'
 import type { Acquire, Admit, Answer, Ask, Leave, Reject } from './protocol.js'
 
 /** A request of a worker, which enters the limiter of the primary. It is its own signal. */
@@ -35,7 +35,9 @@ class RemoteRequest implements AbortSignalLike {
 }
 
 /** The functions of the options are for requests of this process; the others were called in theirs. */
-function withRemotes({ key, weight, skip, primaryTimeout: _, ...others }: Settings): LimiterOptions {
+function withRemotes(settings: Settings): LimiterOptions {
+	const { functions, primaryTimeout: _, terms: __, ...others } = settings
+	const { key, weight, skip } = functions
 	return {
 		...others,
 		...(key && { key: (request) => (request instanceof RemoteRequest ? request.key : key(request)) }),
@@ -57,7 +59,7 @@ export class PrimaryLimiter extends Limiter implements Server {
 
 	constructor(settings: Settings) {
 		super(withRemotes(settings))
-		this.#terms = termsOf(settings)
+		this.#terms = settings.terms
 	}
 
 	override resize(capacity: number): void {

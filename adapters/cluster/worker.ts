@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import { checkInteger, checkKey, checkSkip, checkWeight, LONGEST_TIMER } from '../../src/checks.js'
 import { coded, RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
@@ -11,14 +10,12 @@ import type { AbortSignalLike, Permit } from '../../src/semaphore/semaphore.js'
 import { Figures } from '../../src/stats/figures.js'
 import type { Observer, Outcome } from '../../src/stats/observer.js'
 import type { Client } from './channel.js'
-import { type Settings, termsOf } from './options.js'
-import { type Admit, type Answer, type Ask, AT_ONCE, type Leave, type Reject } from './protocol.js'
+import { type Asked, Dialog, type State } from './dialog.js'
+import type { Settings } from './options.js'
+import type { Admit, Answer, Ask, Reject } from './protocol.js'
 
 /** The last number of a request in this process. */
 let lastId = 0
-
-/** The longest key that is sent as it is, in characters. Of longer ones, the primary gets a hash. */
-const LONGEST_KEY = 256
 
 /** One object for all listeners. */
 const ONCE = { once: true } as const
@@ -30,7 +27,7 @@ interface Tally {
 }
 
 /** A request that waits for the primary. It is itself the listener on its signal. */
-class Caller {
+class Caller implements Asked {
 	readonly id: number = ++lastId
 	readonly since: number = now()
 	readonly weight: number
@@ -49,12 +46,7 @@ class Caller {
 	}
 }
 
-/**
- * The limiter in a worker. It asks the primary for each permit.
- *
- *   joining ── the first answer ──► in ── no answer in time ──► out ── an answer ──► in
- *   any ── the channel has closed ──► gone
- */
+/** The limiter in a worker. It asks the primary for each permit. */
 export class WorkerLimiter implements Gate, Client {
 	readonly name: string
 	readonly abandonedTimeout: number
@@ -64,26 +56,14 @@ export class WorkerLimiter implements Gate, Client {
 	readonly rateLimitFields: boolean = false
 	readonly overloaded: boolean = false
 	readonly #settings: Settings
-	readonly #post: (ask: Ask) => void
+	readonly #dialog: Dialog<Caller>
 	readonly #figures: Figures
 	readonly #all: Tally = { active: 0, queued: 0 }
 	/** With `key`: those that have a request at work or waiting. */
 	readonly #tallies = new Map<string, Tally>()
 	/** All that wait, in order of arrival. */
 	readonly #callers = new Map<number, Caller>()
-	/** Those of them for which the primary was not asked yet. */
-	readonly #unasked = new Set<Caller>()
-	/** Those in the message that is on its way. */
-	readonly #asked = new Set<Caller>()
-	#leaving: Leave[] = []
-	#resize: number | undefined = undefined
-	/** The message that is not acknowledged yet. */
-	#onItsWay: Ask | undefined = undefined
-	#answerTimer: NodeJS.Timeout | undefined = undefined
 	#waitTimer: NodeJS.Timeout | undefined = undefined
-	#flushing = false
-	#turn = 0
-	#state: 'joining' | 'in' | 'out' | 'gone' = 'joining'
 	#capacity: number
 	#closed = false
 	#idle: Deferred | undefined = undefined
@@ -99,15 +79,20 @@ export class WorkerLimiter implements Gate, Client {
 		this.serverTiming = settings.serverTiming
 		this.#capacity = settings.capacity
 		this.#settings = settings
-		this.#post = post
+		this.#dialog = new Dialog(
+			{
+				changed: (before) => this.#changed(before),
+				unanswered: (callers) => this.#rejectAll(callers, 'unavailable'),
+			},
+			settings,
+			post,
+		)
 		this.#figures = new Figures(settings.name)
 	}
 
-	/** Asks the primary whether it serves this limiter, and repeats what it may have missed. */
+	/** Begins to ask the primary. */
 	begin(): void {
-		const terms = termsOf(this.#settings)
-		if (this.#onItsWay === undefined) this.#ask(terms)
-		else this.#post({ ...this.#onItsWay, terms })
+		this.#dialog.begin()
 	}
 
 	get capacity(): number {
@@ -123,7 +108,7 @@ export class WorkerLimiter implements Gate, Client {
 	}
 
 	get available(): boolean {
-		return this.#state === 'in' && this.#fault === undefined
+		return this.#dialog.state === 'in' && this.#fault === undefined
 	}
 
 	get over(): boolean {
@@ -141,8 +126,7 @@ export class WorkerLimiter implements Gate, Client {
 
 	resize(capacity: number): void {
 		if (this.#fault !== undefined) throw this.#fault
-		this.#resize = checkInteger('capacity', capacity, 1, false)
-		this.#flushSoon()
+		this.#dialog.resize(checkInteger('capacity', capacity, 1, false))
 	}
 
 	close(): void {
@@ -172,7 +156,7 @@ export class WorkerLimiter implements Gate, Client {
 	/** @internal */
 	[enter](request: object, signal: AbortSignalLike): Entrance {
 		if (this.#fault !== undefined) throw this.#fault
-		const { skip, key: keyOf, weight: weightOf } = this.#settings
+		const { skip, key: keyOf, weight: weightOf } = this.#settings.functions
 		if (signal.aborted) return this.#rejected(this.#rejection('aborted'), 0, undefined)
 		if (skip !== undefined && checkSkip(skip(request))) return SKIPPED
 		let key: string | undefined
@@ -184,7 +168,7 @@ export class WorkerLimiter implements Gate, Client {
 		// One of the functions may have ended the request.
 		if (signal.aborted) return this.#rejected(this.#rejection('aborted'), 0, key)
 		if (this.#closed) return this.#rejected(this.#rejection('closed'), 0, key)
-		if (this.#state === 'out' || this.#state === 'gone') {
+		if (this.#dialog.state === 'out' || this.#dialog.state === 'gone') {
 			return this.#rejected(this.#rejection('unavailable'), 0, key)
 		}
 		const caller = new Caller(weight, key, (aborted) => this.#reject(aborted, this.#rejection('aborted')))
@@ -200,9 +184,8 @@ export class WorkerLimiter implements Gate, Client {
 		if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
 		signal.addEventListener('abort', caller, ONCE)
 		this.#callers.set(id, caller)
-		this.#unasked.add(caller)
 		this.#count(key, 0, 1)
-		this.#flushSoon()
+		this.#dialog.ask(caller)
 		this.#boundWaits()
 		let outcome = await decided
 		signal.removeEventListener('abort', caller)
@@ -234,13 +217,11 @@ export class WorkerLimiter implements Gate, Client {
 		}
 		for (const admit of answer.admit) this.#admit(admit)
 		for (const reject of answer.reject) this.#rejectedThere(reject)
-		if (answer.begun) this.begin()
-		if (answer.turn === this.#onItsWay?.turn) this.#acknowledged()
+		this.#dialog.answered(answer)
 	}
 
 	disconnected(): void {
-		clearTimeout(this.#answerTimer)
-		this.#become('gone')
+		this.#dialog.end()
 		this.#rejectAll(this.#callers.values(), 'unavailable')
 	}
 
@@ -249,8 +230,7 @@ export class WorkerLimiter implements Gate, Client {
 		const caller = this.#callers.get(id)
 		if (caller === undefined) {
 			// It was rejected here meanwhile.
-			this.#leaving.push([id, 'ok'])
-			this.#flushSoon()
+			this.#dialog.leave(id, 'ok')
 			return
 		}
 		this.#forget(caller)
@@ -270,11 +250,7 @@ export class WorkerLimiter implements Gate, Client {
 	/** Ends a wait without a permit. */
 	#reject(caller: Caller, error: RejectedError): void {
 		if (!this.#callers.has(caller.id)) return
-		if (!this.#unasked.has(caller)) {
-			this.#leaving.push([caller.id, 'ok'])
-			this.#flushSoon()
-		}
-		this.#forget(caller)
+		if (this.#forget(caller)) this.#dialog.leave(caller.id, 'ok')
 		caller.decide(error)
 		this.#settleIdle()
 	}
@@ -285,22 +261,20 @@ export class WorkerLimiter implements Gate, Client {
 
 	/** Gives the permits of a request back. */
 	#leave({ id, weight, key }: Caller, outcome: Outcome): void {
-		this.#leaving.push([id, outcome])
+		this.#dialog.leave(id, outcome)
 		this.#count(key, -weight, 0)
-		this.#flushSoon()
 		this.#settleIdle()
 	}
 
-	/** A request waits no longer. */
-	#forget(caller: Caller): void {
+	/** A request waits no longer. @returns whether the primary may have been asked for it. */
+	#forget(caller: Caller): boolean {
 		this.#callers.delete(caller.id)
-		this.#unasked.delete(caller)
-		this.#asked.delete(caller)
 		this.#count(caller.key, 0, -1)
 		if (this.#callers.size === 0) {
 			clearTimeout(this.#waitTimer)
 			this.#waitTimer = undefined
 		}
+		return this.#dialog.forget(caller)
 	}
 
 	#count(key: string | undefined, active: number, queued: number): void {
@@ -318,61 +292,6 @@ export class WorkerLimiter implements Gate, Client {
 		return key === undefined ? this.#all : (this.#tallies.get(key) ?? { active: 0, queued: 0 })
 	}
 
-	/** Sends what has come up, once in a turn of the event loop. */
-	#flushSoon(): void {
-		if (this.#flushing) return
-		this.#flushing = true
-		onNextTurn(() => {
-			this.#flushing = false
-			this.#ask()
-		})
-	}
-
-	#ask(terms?: string): void {
-		if (this.#state === 'gone') return
-		const leave = this.#leaving
-		const resize = this.#resize
-		this.#leaving = []
-		this.#resize = undefined
-		const acquire = this.#onItsWay === undefined ? this.#nextToAsk() : []
-		const expectsAnswer = acquire.length > 0 || terms !== undefined
-		if (!expectsAnswer && leave.length === 0 && resize === undefined) return
-		const ask = { name: this.name, turn: expectsAnswer ? ++this.#turn : 0, acquire, leave, terms, resize }
-		if (expectsAnswer) {
-			this.#onItsWay = ask
-			this.#answerTimer = setTimeout(() => this.#lookForAnswer(), this.#settings.primaryTimeout).unref()
-		}
-		this.#post(ask)
-	}
-
-	#nextToAsk(): Ask['acquire'] {
-		const next = [...this.#unasked].slice(0, AT_ONCE)
-		for (const caller of next) {
-			this.#unasked.delete(caller)
-			this.#asked.add(caller)
-		}
-		return next.map(({ id, weight, key }) => [id, weight, key === undefined ? null : wireKey(key)])
-	}
-
-	#acknowledged(): void {
-		clearTimeout(this.#answerTimer)
-		this.#onItsWay = undefined
-		this.#asked.clear()
-		this.#become('in')
-		if (this.#unasked.size > 0) this.#flushSoon()
-	}
-
-	/** The time of an answer is up. */
-	#lookForAnswer(): void {
-		const late = this.#onItsWay
-		// If this process was busy itself, the answer is there, and is read before the next turn.
-		onNextTurn(() => {
-			if (this.#onItsWay !== late || this.#state === 'gone') return
-			this.#become('out')
-			this.#rejectAll([...this.#asked, ...this.#unasked], 'unavailable')
-		})
-	}
-
 	/**
 	 * The primary rejects those that have waited for `maxWait`. If it does not answer, this does, for
 	 * the oldest first. The timer keeps the process alive while a request waits.
@@ -385,6 +304,7 @@ export class WorkerLimiter implements Gate, Client {
 		const left = Math.min(Math.max(0, oldest.since + longest - now()), LONGEST_TIMER)
 		this.#waitTimer = setTimeout(() => {
 			onNextTurn(() => {
+				clearTimeout(this.#waitTimer)
 				this.#waitTimer = undefined
 				for (const caller of this.#callers.values()) {
 					if (now() - caller.since < longest) break
@@ -395,10 +315,8 @@ export class WorkerLimiter implements Gate, Client {
 		}, left)
 	}
 
-	#become(state: 'in' | 'out' | 'gone'): void {
-		const before = this.#state
-		if (before === state || before === 'gone') return
-		this.#state = state
+	#changed(before: State): void {
+		const { state } = this.#dialog
 		if (state === 'out') warn('INFLIGHT_PRIMARY_UNAVAILABLE', this.#outage(before))
 		if (state === 'in' && before === 'out') {
 			warn('INFLIGHT_PRIMARY_BACK', `The primary answers the limiter ${JSON.stringify(this.name)} again`)
@@ -406,7 +324,7 @@ export class WorkerLimiter implements Gate, Client {
 		if (before !== 'joining' || state !== 'in') this.#figures.availability(state === 'in')
 	}
 
-	#outage(before: string): string {
+	#outage(before: State): string {
 		const name = JSON.stringify(this.name)
 		const what = `The primary of the cluster does not answer the limiter ${name}: requests are rejected`
 		if (before === 'in') return what
@@ -415,7 +333,7 @@ export class WorkerLimiter implements Gate, Client {
 
 	#differ(terms: string): void {
 		if (this.#fault !== undefined) return
-		const message = `the options of the limiter ${JSON.stringify(this.name)} must be those that the primary gave, ${terms}; got ${termsOf(this.#settings)}`
+		const message = `the options of the limiter ${JSON.stringify(this.name)} must be those that the primary gave, ${terms}; got ${this.#settings.terms}`
 		this.#fault = coded('ERR_INFLIGHT_OPTIONS_DIFFER', new TypeError(message))
 		warn('INFLIGHT_OPTIONS_DIFFER', message)
 		this.#rejectAll(this.#callers.values(), 'unavailable')
@@ -440,8 +358,4 @@ export class WorkerLimiter implements Gate, Client {
 
 function warn(code: string, text: string): void {
 	process.emitWarning(text, { type: 'InflightLimitWarning', code })
-}
-
-function wireKey(key: string): string {
-	return key.length <= LONGEST_KEY ? key : `#${createHash('sha256').update(key).digest('base64url')}`
 }
