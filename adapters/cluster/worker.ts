@@ -70,6 +70,9 @@ export class WorkerLimiter implements Gate, Client {
 	/** The options differ from those of the primary. */
 	#fault: Error | undefined = undefined
 
+	/** The request of a caller is over. */
+	readonly #abort = (caller: Caller): void => this.#reject(caller, this.#rejection('aborted'))
+
 	/** @param post - sends a message to the primary. */
 	constructor(settings: Settings, post: (ask: Ask) => void) {
 		this.name = settings.name
@@ -171,7 +174,7 @@ export class WorkerLimiter implements Gate, Client {
 		if (this.#dialog.state === 'out' || this.#dialog.state === 'gone') {
 			return this.#rejected(this.#rejection('unavailable'), 0, key)
 		}
-		const caller = new Caller(weight, key, (aborted) => this.#reject(aborted, this.#rejection('aborted')))
+		const caller = new Caller(weight, key, this.#abort)
 		return { tag: 'waiting', settled: this.#wait(caller, signal) }
 	}
 
@@ -298,8 +301,9 @@ export class WorkerLimiter implements Gate, Client {
 	 */
 	#boundWaits(): void {
 		const { maxWait, primaryTimeout } = this.#settings
+		if (this.#waitTimer !== undefined || maxWait === Number.POSITIVE_INFINITY) return
 		const [oldest] = this.#callers.values()
-		if (oldest === undefined || maxWait === Number.POSITIVE_INFINITY || this.#waitTimer !== undefined) return
+		if (oldest === undefined) return
 		const longest = maxWait + primaryTimeout
 		const left = Math.min(Math.max(0, oldest.since + longest - now()), LONGEST_TIMER)
 		this.#waitTimer = setTimeout(() => {
