@@ -44,7 +44,8 @@ function add<L extends { readonly over: boolean }>(
 		listen(all)
 	}
 	if (all.get(name)?.over === false) {
-		const message = `a clusterLimiter named ${JSON.stringify(name)} is in this process already: make it once and share it`
+		const which = `a clusterLimiter named ${JSON.stringify(name)}`
+		const message = `${which} is in this process already: make it once and share it`
 		throw coded('ERR_INFLIGHT_NAME_TAKEN', new Error(message))
 	}
 	all.set(name, limiter)

@@ -13,11 +13,11 @@ export type { ClusterLimiterOptions } from './options.js'
  * `limit(limiter)`.
  *
  * In the primary, its figures and its observers are about all processes; in a worker, about this
- * worker. `resize()` is for all processes. `close()` in a worker closes it there, in the primary for
- * all.
+ * worker. `resize()` is for all processes. `close()` in the primary is for all, in a worker only for
+ * this worker.
  */
 export interface ClusterLimiter extends SharedLimiter {
-	/** Whether the primary answers; in the primary: `true`. In a worker, `false` until its first answer. */
+	/** Whether the primary answers. In a worker, `false` until its first answer. */
 	readonly available: boolean
 }
 
@@ -44,7 +44,7 @@ export function clusterLimiter(options: ClusterLimiterOptions<never>): ClusterLi
 		serve(settings.name, limiter, limiter.announcement)
 		return limiter
 	}
-	if (process.env.exec_mode === 'cluster_mode' && process.env.pm_id !== undefined) throw underPm2()
+	if (isPm2Worker()) throw underPm2()
 	const limiter = new WorkerLimiter(settings, tellPrimary)
 	join(settings.name, limiter)
 	if (process.connected) limiter.begin()
@@ -52,9 +52,14 @@ export function clusterLimiter(options: ClusterLimiterOptions<never>): ClusterLi
 	return limiter
 }
 
+/** Not only by the environment: a cluster of one's own, started by such a worker, inherits that. */
+function isPm2Worker(): boolean {
+	return process.env.pm_id !== undefined && /\bProcessContainer\.js$/.test(process.argv[1] ?? '')
+}
+
 function underPm2(): Error {
 	const message =
-		"clusterLimiter must not be used in PM2's cluster mode: the primary is PM2's daemon, which can't keep a limit. " +
-		"Use redisLimiter, or PM2's fork mode with a cluster of your own"
+		"clusterLimiter must not be used in PM2's cluster mode, whose primary is PM2's daemon and runs no code of " +
+		"yours: use redisLimiter, or PM2's fork mode with a cluster of your own"
 	return coded('ERR_INFLIGHT_NO_PRIMARY', new Error(message))
 }

@@ -61,10 +61,11 @@ export function readClusterOptions(options: ClusterLimiterOptions<never>): Setti
 	const shared = readSharedOptions(given)
 	const capacity = checkInteger('capacity', given.capacity, 1, false)
 	const { maxQueue, maxWait } = shared
+	const key = given.key === undefined ? 'no key' : 'key'
 	return {
 		...shared,
 		capacity,
 		primaryTimeout: checkMilliseconds('primaryTimeout', given.primaryTimeout ?? 1_000, 10, LONGEST_TIMER),
-		terms: `capacity ${capacity}, maxQueue ${maxQueue}, maxWait ${maxWait}, ${given.key === undefined ? 'no key' : 'key'}`,
+		terms: `capacity ${capacity}, maxQueue ${maxQueue}, maxWait ${maxWait}, ${key}`,
 	}
 }

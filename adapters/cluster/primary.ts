@@ -34,7 +34,7 @@ class RemoteRequest implements AbortSignalLike {
 	}
 }
 
-/** The functions of the options are for requests of this process; the others were called in theirs. */
+/** Of a request of a worker, the functions of the options were called there. */
 function withRemotes(settings: Settings): LimiterOptions {
 	const { functions, primaryTimeout: _, terms: __, ...others } = settings
 	const { key, weight, skip } = functions
@@ -79,7 +79,7 @@ export class PrimaryLimiter extends Limiter implements Server {
 
 	/** @internal What workers are told that were there before. */
 	get announcement(): Answer {
-		return { ...this.#empty(), begun: true }
+		return { ...newAnswer(this), begun: true }
 	}
 
 	/** @internal */
@@ -88,10 +88,10 @@ export class PrimaryLimiter extends Limiter implements Server {
 		if (worker === undefined) {
 			if (ask.terms === undefined) return
 			if (ask.terms !== this.#terms) {
-				from({ ...this.#empty(), turn: ask.turn, terms: this.#terms })
+				from({ ...newAnswer(this), turn: ask.turn, terms: this.#terms })
 				return
 			}
-			worker = new RemoteWorker(this, () => this.#empty(), from)
+			worker = new RemoteWorker(this, from)
 			this.#workers.set(from, worker)
 		}
 		if (ask.resize !== undefined) this.resize(ask.resize)
@@ -110,26 +110,24 @@ export class PrimaryLimiter extends Limiter implements Server {
 		worker?.leaveQueue()
 		worker?.release()
 	}
-
-	#empty(): Draft {
-		return { name: this.name, turn: 0, capacity: this.capacity, admit: [], reject: [] }
-	}
 }
 
 type Draft = Answer & { turn: number; admit: Admit[]; reject: Reject[] }
 
+function newAnswer({ name, capacity }: Limiter): Draft {
+	return { name, turn: 0, capacity, admit: [], reject: [] }
+}
+
 /** What a worker holds and waits for, and the next answer to it. */
 class RemoteWorker {
 	readonly #limiter: Limiter
-	readonly #newAnswer: () => Draft
 	readonly #send: (answer: Answer) => void
 	readonly #stays = new Map<number, Stay>()
 	readonly #waiting = new Map<number, RemoteRequest>()
 	#answer: Draft | undefined = undefined
 
-	constructor(limiter: Limiter, newAnswer: () => Draft, send: (answer: Answer) => void) {
+	constructor(limiter: Limiter, send: (answer: Answer) => void) {
 		this.#limiter = limiter
-		this.#newAnswer = newAnswer
 		this.#send = send
 	}
 
@@ -184,7 +182,7 @@ class RemoteWorker {
 	/** The next answer, which is sent in the next turn of the event loop. */
 	tell(): Draft {
 		if (this.#answer === undefined) {
-			this.#answer = this.#newAnswer()
+			this.#answer = newAnswer(this.#limiter)
 			onNextTurn(() => this.#flush())
 		}
 		return this.#answer

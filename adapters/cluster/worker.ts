@@ -337,7 +337,8 @@ export class WorkerLimiter implements Gate, Client {
 
 	#differ(terms: string): void {
 		if (this.#fault !== undefined) return
-		const message = `the options of the limiter ${JSON.stringify(this.name)} must be those that the primary gave, ${terms}; got ${this.#settings.terms}`
+		const whose = `the options of the limiter ${JSON.stringify(this.name)}`
+		const message = `${whose} must be those that the primary gave, ${terms}; got ${this.#settings.terms}`
 		this.#fault = coded('ERR_INFLIGHT_OPTIONS_DIFFER', new TypeError(message))
 		warn('INFLIGHT_OPTIONS_DIFFER', message)
 		this.#rejectAll(this.#callers.values(), 'unavailable')

@@ -67,10 +67,14 @@ const does = {
 		await limiter.onIdle()
 		return seen
 	},
-	/** Is busy. @param {number} ms */
-	block(ms) {
-		const until = performance.now() + ms
-		while (performance.now() < until);
+	/** Is busy from when it has asked, before it can read the answer. @param {number} ms */
+	acquireBusy(ms) {
+		const admission = does.acquire?.(undefined)
+		setImmediate(() => {
+			const end = performance.now() + ms
+			while (performance.now() < end);
+		})
+		return admission
 	},
 	figures: () => ({ ...limiter.stats(), available: limiter.available, warnings }),
 	async both(options) {
