@@ -76,6 +76,7 @@ export class TestWorker {
 	/** Its process ends, with all that it does. */
 	die(): void {
 		this.#alive = false
+		this.limiter.disconnected()
 		this.primary?.exited(this.answer)
 	}
 }

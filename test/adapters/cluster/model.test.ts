@@ -115,6 +115,6 @@ test.each([
 				}
 			},
 		),
-		{ numRuns: 150 },
+		{ numRuns: 60 },
 	)
 })
