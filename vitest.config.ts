@@ -5,8 +5,8 @@ import { defineConfig } from 'vitest/config'
  * runs all.
  */
 const LONG = {
-	// Each test has a Redis and processes of its own.
-	fleet: ['test/adapters/redis/**/*.test.ts'],
+	// Each test has processes of its own, and a Redis or a cluster.
+	fleet: ['test/adapters/redis/**/*.test.ts', 'test/adapters/cluster/processes.test.ts'],
 	// In Chromium.
 	page: ['test/adapters/dashboard/page.test.ts'],
 	// The packed package, with a registry and compilers.

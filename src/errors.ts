@@ -18,7 +18,8 @@ export const REJECTION_REASONS = [
  * - `closed`: the limiter is shutting down.
  * - `overloaded`: the event loop is late.
  * - `aborted`: its client left, it was answered by something else, or its signal was aborted.
- * - `unavailable`: Redis, through which the limiter is shared, does not answer.
+ * - `unavailable`: what the limiter is shared through (Redis, or the primary of a cluster) does not
+ *   answer.
  */
 export type RejectionReason = (typeof REJECTION_REASONS)[number]
 
@@ -101,6 +102,8 @@ type ErrorCode =
 	| 'ERR_INFLIGHT_CAPACITY_FOUND'
 	| 'ERR_INFLIGHT_MISSING_OPTION'
 	| 'ERR_INFLIGHT_NAME_TAKEN'
+	| 'ERR_INFLIGHT_NO_PRIMARY'
+	| 'ERR_INFLIGHT_OPTIONS_DIFFER'
 	| 'ERR_INFLIGHT_OUT_OF_RANGE'
 	| 'ERR_INFLIGHT_UNKNOWN_OPTION'
 	| 'ERR_INFLIGHT_WRONG_TYPE'

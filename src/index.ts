@@ -5,8 +5,9 @@ export { type AddressedRequest, type AddressKeyOptions, addressKey } from './htt
 export { requestDeadline, requestStart } from './http/deadlines.js'
 export { admission } from './http/exchange.js'
 export type { Admission } from './http/ticket.js'
-export { Limiter, type LimiterStats, type TaskOptions } from './limiter/limiter.js'
+export { Limiter, type LimiterStats } from './limiter/limiter.js'
 export type { LimiterOptions } from './limiter/options.js'
+export type { TaskOptions } from './limiter/tasks.js'
 export type { Order } from './queue/line.js'
 export {
 	type AbortSignalLike,

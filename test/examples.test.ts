@@ -151,6 +151,26 @@ test('overload serves all that come in time', async () => {
 	expect(lines.slice(1).toSorted()).toEqual(customers.map((customer) => `served ${customer}`).toSorted())
 })
 
+test('cluster-limit is one limit for two processes, and ends when it is told to', async () => {
+	const { ports, child, lines } = await start('cluster-limit', 2, { PORT: '0' })
+	// Both workers share one port.
+	expect(ports[0]).toBe(ports[1])
+	const begin = performance.now()
+	const answers = await Promise.all(Array.from({ length: 6 }, () => request(ports[0] as number)))
+	const processes = new Set<string>()
+	for (const { status, body } of answers) {
+		expect(status).toBe(200)
+		processes.add(/^waited \d+ ms in process (\d+)\n$/.exec(body)?.[1] ?? '')
+	}
+	expect(processes.size).toBe(2)
+	// Six at two a time are three rounds of 200 ms.
+	expect(performance.now() - begin).toBeGreaterThan(580)
+	expect(lines.length).toBe(2)
+	const ended = new Promise((resolve) => child.once('exit', resolve))
+	child.kill('SIGTERM')
+	expect(await ended).toBe(0)
+})
+
 describeRedis('with a Redis', () => {
 	afterAll(endAll)
 
@@ -182,6 +202,7 @@ test('there is no example without a test', () => {
 		[
 			'access-log.js',
 			'adaptive-capacity.js',
+			'cluster-limit.js',
 			'expensive-route.js',
 			'express-app.js',
 			'fleet-limit.js',

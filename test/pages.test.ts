@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { CLUSTER_LIMITER_OPTIONS } from '../adapters/cluster/options.js'
 import { REDIS_LIMITER_OPTIONS } from '../adapters/redis/options.js'
 import { apiPage } from '../scripts/api.js'
 import { LIMITER_OPTIONS } from '../src/limiter/options.js'
@@ -119,7 +120,13 @@ describe('the programs of the README and the docs', () => {
 
 test.each([
 	['docs/options.md', ['src/limiter/options.ts', 'src/queue/options.ts'], LIMITER_OPTIONS, ['onReject']],
-	['docs/redis.md', ['adapters/redis/options.ts'], REDIS_LIMITER_OPTIONS, []],
+	['docs/redis.md', ['adapters/redis/options.ts', 'adapters/shared-options.ts'], REDIS_LIMITER_OPTIONS, []],
+	[
+		'docs/cluster.md',
+		['adapters/cluster/options.ts', 'adapters/shared-options.ts'],
+		CLUSTER_LIMITER_OPTIONS,
+		[],
+	],
 ])(
 	'the table of options in %s has each option with the default that its type documents',
 	(page, code, options, ofAdapters) => {

@@ -46,7 +46,7 @@ const users = {
 	},
 	Node: {
 		packages: ['@types/node@26'],
-		writes: ['core', 'node', 'dashboard', 'adaptive', 'fetch'],
+		writes: ['core', 'node', 'dashboard', 'adaptive', 'fetch', 'cluster'],
 		modes: ['nodenext', 'bundler', 'node10'],
 	},
 	'Express and Koa': {

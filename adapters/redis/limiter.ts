@@ -1,15 +1,10 @@
 import { setMaxListeners } from 'node:events'
 import {
-	checkBoolean,
 	checkDuration,
-	checkFunction,
 	checkKey,
-	checkMaxQueue,
-	checkName,
 	checkOptions,
 	checkSignal,
 	checkSkip,
-	checkStatusCode,
 	checkWeight,
 	wrongType,
 } from '../../src/checks.js'
@@ -21,6 +16,7 @@ import { Pace } from '../../src/semaphore/pace.js'
 import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore/semaphore.js'
 import { Figures } from '../../src/stats/figures.js'
 import type { Observer, Outcome } from '../../src/stats/observer.js'
+import { readSharedOptions, type SharedSettings } from '../shared-options.js'
 import { awake } from './awake.js'
 import { Caller, type FleetPermit } from './caller.js'
 import { KeyQueue } from './key-queue.js'
@@ -94,7 +90,7 @@ export class RedisLimiter implements Gate {
 	readonly serverTiming: boolean
 	/** Always `false`: only Redis knows what is left of the capacity of the fleet. */
 	readonly rateLimitFields: boolean = false
-	readonly #options: { [Name in 'key' | 'weight' | 'skip']: RedisLimiterOptions[Name] | undefined }
+	readonly #options: SharedSettings['functions']
 	readonly #maxQueue: number
 	readonly #maxWait: number
 	readonly #lease: number
@@ -122,25 +118,20 @@ export class RedisLimiter implements Gate {
 	/** @internal */
 	constructor(options: RedisLimiterOptions<never>) {
 		checkOptions(options, REDIS_LIMITER_OPTIONS)
-		const { maxQueue = 1000, maxWait = 10_000, abandonedTimeout = 30_000 } = options
 		this.#lease = checkLease(options.lease ?? 10_000)
 		const { redisTimeout = Math.min(200, this.#lease / 4) } = options
 		const { whenUnavailable = 'local', localCapacity } = options
 		checkClient(options.client)
-		this.name = checkName(options.name)
+		const settings = readSharedOptions(options as RedisLimiterOptions)
 		const capacity = checkFleetCapacity('capacity', options.capacity)
-		this.#maxQueue = Math.min(checkMaxQueue(maxQueue), UNBOUNDED)
-		this.#maxWait = checkDuration('maxWait', maxWait)
-		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
-		this.stallTimeout = checkDuration('stallTimeout', options.stallTimeout ?? 60_000)
-		const { key, weight, skip } = options as RedisLimiterOptions
-		this.#options = {
-			key: checkFunction('key', key),
-			weight: checkFunction('weight', weight),
-			skip: checkFunction('skip', skip),
-		}
-		this.statusCode = checkStatusCode(options.statusCode ?? (key === undefined ? 503 : 429))
-		this.serverTiming = checkBoolean('serverTiming', options.serverTiming ?? false)
+		this.name = settings.name
+		this.abandonedTimeout = settings.abandonedTimeout
+		this.stallTimeout = settings.stallTimeout
+		this.statusCode = settings.statusCode
+		this.serverTiming = settings.serverTiming
+		this.#maxQueue = Math.min(settings.maxQueue, UNBOUNDED)
+		this.#maxWait = settings.maxWait
+		this.#options = settings.functions
 		this.#whenUnavailable = checkWhenUnavailable(whenUnavailable)
 		if (localCapacity !== undefined) checkFleetCapacity('localCapacity', localCapacity)
 		this.#localCapacity = localCapacity

@@ -1,11 +1,12 @@
 import { checkInteger, outOfRange, wrongType } from '../../src/checks.js'
+import { checkMilliseconds, type SharedOptions } from '../shared-options.js'
 import type { RedisClient } from './drivers.js'
 
 /**
  * Which requests a limiter of a whole fleet admits, and how. In Express the functions are given
  * `req`, in Koa `ctx`.
  */
-export interface RedisLimiterOptions<Request = object> {
+export interface RedisLimiterOptions<Request = object> extends SharedOptions<Request> {
 	/**
 	 * A client of `redis` or `ioredis` (single, Sentinel or Cluster), with Redis 7 or newer, or
 	 * Valkey.
@@ -22,36 +23,6 @@ export interface RedisLimiterOptions<Request = object> {
 	 * `key`: for each key. Default: `1000`.
 	 */
 	maxQueue?: number | undefined
-	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `10_000`. */
-	maxWait?: number | undefined
-	/**
-	 * A limit of its own for each key (user, tenant, model) in the whole fleet. `undefined` or
-	 * `null`: not limited. Default: none.
-	 */
-	key?(request: Request): string | number | bigint | null | undefined
-	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
-	weight?(request: Request): number
-	/** Lets a request through, uncounted. Default: none. */
-	skip?(request: Request): boolean
-	/**
-	 * How long a handler may go on holding its permit after its client left, in ms, from 0 (not at
-	 * all) to 2^31 - 1; `Infinity`: no bound. Default: `30_000`.
-	 */
-	abandonedTimeout?: number | undefined
-	/**
-	 * How long a client may take nothing of what waits for it before its connection is cut off, in
-	 * ms, from 0 to 2^31 - 1; `Infinity`: never. A request that has given its permit back is not cut
-	 * off. Default: `60_000`.
-	 */
-	stallTimeout?: number | undefined
-	/**
-	 * Status of a rejection: an integer from 400 to 599. 429 is answered only where the client sent too
-	 * much: not for the reasons `closed`, `overloaded` and `unavailable`, where it becomes 503. Default:
-	 * `503`; `429` with `key`.
-	 */
-	statusCode?: number | undefined
-	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
-	serverTiming?: boolean | undefined
 	/**
 	 * Within this time the permits of a process that died come back, in ms, from 500 to 3_600_000. It
 	 * must be the same in the whole fleet. Default: `10_000`.
@@ -112,13 +83,6 @@ export function checkClient(value: unknown): RedisClient {
 
 export function checkFleetCapacity(name: 'capacity' | 'localCapacity', value: unknown): number {
 	return checkInteger(name, value, 1, false)
-}
-
-function checkMilliseconds(name: string, value: unknown, lowest: number, highest: number): number {
-	const allowed = `a number of milliseconds from ${lowest} to ${highest}`
-	if (typeof value !== 'number') throw wrongType(name, allowed, value)
-	if (!(value >= lowest && value <= highest)) throw outOfRange(name, allowed, value)
-	return value
 }
 
 export function checkLease(value: unknown): number {

@@ -9,8 +9,6 @@ import {
 	checkKey,
 	checkMaxQueue,
 	checkName,
-	checkOptions,
-	checkSignal,
 	checkSkip,
 	checkStatusCode,
 	readOptions,
@@ -21,10 +19,11 @@ import { Scheduling } from '../queue/scheduling.js'
 import { Pace } from '../semaphore/pace.js'
 import type { AbortSignalLike, Permit } from '../semaphore/permits.js'
 import { type Counts, Figures } from '../stats/figures.js'
-import type { Observer, Outcome } from '../stats/observer.js'
-import { type Entrance, enter, type Gate, SKIPPED, type Stay } from './gate.js'
+import type { Observer } from '../stats/observer.js'
+import { type Entrance, enter, type Gate, SKIPPED } from './gate.js'
 import { LIMITER_OPTIONS, type LimiterOptions } from './options.js'
 import { type Common, Partition } from './partition.js'
+import { acquireTask, runTask, type TaskOptions } from './tasks.js'
 
 /**
  * The figures of a limiter at one moment: a plain object, fit for JSON. Counts are since its start.
@@ -44,21 +43,6 @@ export interface LimiterStats extends Counts {
 	keys: number
 	/** The state of the event loop; only with the option `eventLoop`. */
 	eventLoop?: EventLoopStats
-}
-
-/** Options of a task that takes part in a limit without being a request. */
-export interface TaskOptions {
-	/** Ends the wait when it is aborted. Default: none. */
-	signal?: AbortSignalLike | undefined
-}
-
-const TASK_OPTIONS = ['signal']
-
-/** @internal The signal of a task that was given none. */
-export const NEVER_ABORTED: AbortSignalLike = {
-	aborted: false,
-	addEventListener() {},
-	removeEventListener() {},
 }
 
 /**
@@ -250,8 +234,8 @@ export class Limiter implements Gate {
 	 * counted. It rejects with a `RejectedError`, with the reason of `signal`, or with what the
 	 * functions of the options throw.
 	 */
-	async acquire(context: object = {}, options: TaskOptions = {}): Promise<Permit> {
-		return new TaskPermit(await this.#admission(context, options))
+	acquire(context: object = {}, options: TaskOptions = {}): Promise<Permit> {
+		return acquireTask(this, context, options)
 	}
 
 	/**
@@ -262,23 +246,12 @@ export class Limiter implements Gate {
 	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire}
 	 * does; a task whose `signal` was aborted before its turn is never run.
 	 */
-	async run<T>(
+	run<T>(
 		task: (permit: Permit) => T | PromiseLike<T>,
 		context: object = {},
 		options: TaskOptions = {},
 	): Promise<T> {
-		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
-		const stay = await this.#admission(context, options)
-		let outcome: Outcome = 'server-error'
-		try {
-			// The signal can be aborted after the permit was handed over and before this line runs.
-			if (options.signal?.aborted) throw options.signal.reason
-			const result = await task(new TaskPermit(stay))
-			outcome = 'ok'
-			return result
-		} finally {
-			stay?.leave(outcome)
-		}
+		return runTask(this, task, context, options)
 	}
 
 	/** @internal */
@@ -304,19 +277,6 @@ export class Limiter implements Gate {
 			this.#partitions.set(partition.key as string, partition)
 		}
 		return entrance
-	}
-
-	async #admission(context: object, options: TaskOptions): Promise<Stay | undefined> {
-		if (typeof context !== 'object' || context === null) {
-			throw wrongType('context', 'an object', context)
-		}
-		checkOptions(options, TASK_OPTIONS)
-		checkSignal(options.signal)
-		const { signal = NEVER_ABORTED } = options
-		const entrance = this[enter](context, signal)
-		const settled = entrance.tag === 'waiting' ? await entrance.settled : entrance
-		if (settled.tag === 'rejected') throw settled.error.reason === 'aborted' ? signal.reason : settled.error
-		return settled.tag === 'admitted' ? settled : undefined
 	}
 
 	#partitionOf(key: string): Partition {
@@ -346,25 +306,4 @@ function needsKey(capacity: unknown): Error {
 	const remedy =
 		'a controller is what a call returns, as in capacity: adaptive(); a function of the key needs the option key'
 	return wrongType('capacity', 'an integer from 1, Infinity, or a controller', capacity, remedy)
-}
-
-/** The permit of a task: an interface to its stay. */
-class TaskPermit implements Permit {
-	readonly #stay: Stay | undefined
-
-	constructor(stay: Stay | undefined) {
-		this.#stay = stay
-	}
-
-	get waited(): number {
-		return this.#stay?.waited ?? 0
-	}
-
-	release(): void {
-		this.#stay?.leave('ok')
-	}
-
-	[Symbol.dispose](): void {
-		this.release()
-	}
 }

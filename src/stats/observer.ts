@@ -58,7 +58,7 @@ export interface ResizedFacts {
 export interface AvailabilityFacts {
 	/** The name of the limiter. */
 	readonly limiter: string
-	/** Whether the store that the limiter is shared through (Redis) answers now. */
+	/** Whether what the limiter is shared through (Redis, or a primary) answers now. */
 	readonly available: boolean
 }
 
@@ -76,7 +76,9 @@ export interface Observer {
 	rejected?(facts: RejectedFacts): void
 	/** The capacity has changed. */
 	resized?(facts: ResizedFacts): void
-	/** The store that the limiter is shared through (Redis) is unavailable, or available again. */
+	/**
+	 * What the limiter is shared through (Redis, or a primary) is unavailable, or available again.
+	 */
 	availability?(facts: AvailabilityFacts): void
 }
 

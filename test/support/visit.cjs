@@ -1,6 +1,8 @@
 // Loaded before a program of the docs. It gives the program a free port for 3000, visits what it
 // serves, and then ends it as a supervisor does. What the program fetches from elsewhere is
 // answered here.
+/** @type {import('node:cluster').Cluster} */
+const cluster = /** @type {any} */ (require('node:cluster'))
 const net = require('node:net')
 const { setTimeout: sleep } = require('node:timers/promises')
 
@@ -10,6 +12,9 @@ const { listen } = net.Server.prototype
 const realFetch = globalThis.fetch
 let visiting = 0
 let failed = false
+
+// The workers of a cluster are visited, and end; their primary ends with the first of them.
+if (cluster.isPrimary) cluster.once('exit', (_, code) => process.exit(code ?? 1))
 
 globalThis.fetch = async (input, init) => {
 	const url = new URL(input instanceof Request ? input.url : input)

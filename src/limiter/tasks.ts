@@ -1,0 +1,80 @@
+import { checkOptions, checkSignal, wrongType } from '../checks.js'
+import type { AbortSignalLike, Permit } from '../semaphore/permits.js'
+import type { Outcome } from '../stats/observer.js'
+import { enter, type Gate, type Stay } from './gate.js'
+
+/** Options of a task that takes part in a limit without being a request. */
+export interface TaskOptions {
+	/** Ends the wait when it is aborted. Default: none. */
+	signal?: AbortSignalLike | undefined
+}
+
+const TASK_OPTIONS = ['signal']
+
+/** @internal The signal of a task that was given none. */
+export const NEVER_ABORTED: AbortSignalLike = {
+	aborted: false,
+	addEventListener() {},
+	removeEventListener() {},
+}
+
+/** Lets a task enter a gate. Rejects with the reason of `signal`, or with why it is rejected. */
+async function admit(gate: Gate, context: object, options: TaskOptions): Promise<Stay | undefined> {
+	if (typeof context !== 'object' || context === null) {
+		throw wrongType('context', 'an object', context)
+	}
+	checkOptions(options, TASK_OPTIONS)
+	checkSignal(options.signal)
+	const { signal = NEVER_ABORTED } = options
+	const entrance = gate[enter](context, signal)
+	const settled = entrance.tag === 'waiting' ? await entrance.settled : entrance
+	if (settled.tag === 'rejected') throw settled.error.reason === 'aborted' ? signal.reason : settled.error
+	return settled.tag === 'admitted' ? settled : undefined
+}
+
+/** What `acquire` of a limiter does. */
+export async function acquireTask(gate: Gate, context: object, options: TaskOptions): Promise<Permit> {
+	return new TaskPermit(await admit(gate, context, options))
+}
+
+/** What `run` of a limiter does. */
+export async function runTask<T>(
+	gate: Gate,
+	task: (permit: Permit) => T | PromiseLike<T>,
+	context: object,
+	options: TaskOptions,
+): Promise<T> {
+	if (typeof task !== 'function') throw wrongType('task', 'a function', task)
+	const stay = await admit(gate, context, options)
+	let outcome: Outcome = 'server-error'
+	try {
+		// The signal can be aborted after the permit was handed over and before this line runs.
+		if (options.signal?.aborted) throw options.signal.reason
+		const result = await task(new TaskPermit(stay))
+		outcome = 'ok'
+		return result
+	} finally {
+		stay?.leave(outcome)
+	}
+}
+
+/** The permit of a task: an interface to its stay. */
+class TaskPermit implements Permit {
+	readonly #stay: Stay | undefined
+
+	constructor(stay: Stay | undefined) {
+		this.#stay = stay
+	}
+
+	get waited(): number {
+		return this.#stay?.waited ?? 0
+	}
+
+	release(): void {
+		this.#stay?.leave('ok')
+	}
+
+	[Symbol.dispose](): void {
+		this.release()
+	}
+}
