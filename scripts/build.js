@@ -2,8 +2,11 @@
 // says which.
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, relative } from 'node:path'
 import { embedLua } from './embed-lua.js'
 import { embedPage } from './embed-page.js'
+
+const { exports } = JSON.parse(readFileSync('package.json', 'utf8'))
 
 /** @param {string[]} options */
 function compile(...options) {
@@ -12,9 +15,8 @@ function compile(...options) {
 
 /** @param {string} folder @param {string} project @param {string} type */
 function build(folder, project, type) {
-	// In two passes: the declarations keep the comments, as editors show them; the code does not.
+	// The code is without comments: the declarations have them, as editors show them.
 	compile('-p', project, '--removeComments', '--declaration', 'false', '--isolatedDeclarations', 'false')
-	compile('-p', project, '--emitDeclarationOnly')
 	// Bundlers look for `sideEffects` in the nearest package.json, which is this one.
 	writeFileSync(`${folder}/package.json`, `${JSON.stringify({ type, sideEffects: false })}\n`)
 }
@@ -24,6 +26,15 @@ embedPage()
 embedLua()
 build('dist/esm', 'tsconfig.build.json', 'module')
 build('dist/cjs', 'tsconfig.cjs.json', 'commonjs')
+compile('-p', 'tsconfig.cjs.json', '--emitDeclarationOnly')
+// Both builds have the same declarations, which are a fifth of the package. So the entries of the
+// one export those of the other.
+for (const entry of Object.values(exports)) {
+	if (typeof entry === 'string') continue
+	const declarations = entry.import.replace(/\.js$/, '.d.ts')
+	const path = relative(dirname(entry.import), entry.require)
+	writeFileSync(declarations, `export * from '${path}'\n`)
+}
 // The page of the dashboard and the script of Redis are a seventh of the package, so they are
 // packed once. An ES module can import from CommonJS everywhere.
 for (const [file, name] of [

@@ -194,7 +194,6 @@ describe('TypeScript 7', () => {
 				declare const other: Other
 				limit(other)
 				limitKoa(other)
-				// @ts-expect-error - they are two classes: what is tested here would else be nothing
 				export const same: Limiter = other
 			`
 			mkdirSync(join(home, 'mixed', own), { recursive: true })
