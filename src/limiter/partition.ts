@@ -137,7 +137,7 @@ export class Partition {
 		const time = now()
 		const held = time - stay.since
 		if (this.#controller !== undefined) this.#adapt(this.#controller, held, outcome, time)
-		this.#giveBack(stay.permit, stay.rank)
+		this.#giveBack(stay.permit, stay.rank, held)
 		this.#common.figures.released(stay.waited, held, outcome, this.key, this)
 	}
 
@@ -219,7 +219,7 @@ export class Partition {
 			const permit = await permits.wait(waiter, maxWait, signal)
 			// The request can be over after the permit was handed to it and before this line runs.
 			if (!signal.aborted) return this.#admit(permit, queued, rank)
-			this.#giveBack(permit, rank)
+			this.#giveBack(permit, rank, 0)
 		} catch (caught) {
 			error = caught
 		}
@@ -242,9 +242,9 @@ export class Partition {
 		return { tag: 'rejected', error }
 	}
 
-	#giveBack(permit: Permit, rank: Rank | undefined): void {
+	#giveBack(permit: Permit, rank: Rank | undefined, held: number): void {
 		// Before the permit is handed on, as it decides which one is next.
-		if (rank !== undefined) this.#queue?.release(rank)
+		if (rank !== undefined) this.#queue?.release(rank, held)
 		permit.release()
 		this.#forgetIfIdle()
 	}

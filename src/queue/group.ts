@@ -9,6 +9,8 @@ export interface Rank {
 	readonly flow: string
 	/** The permits that it takes. */
 	readonly weight: number
+	/** The weight of its flow among the flows; 1 without `share`. */
+	readonly share: number
 }
 
 /** What a scheduled queue needs to know of a waiter. */
@@ -54,6 +56,6 @@ export interface Group<T> {
 	ahead(rank: Rank): number
 	/** A request was admitted without waiting. */
 	hold(rank: Rank): void
-	/** A request has given its permits back. */
-	release(rank: Rank): void
+	/** A request has given its permits back, which it held for so many ms. */
+	release(rank: Rank, held: number): void
 }

@@ -95,6 +95,10 @@ limit({
 	},
 	lowerShare: 0.1,
 	fairBy: (req) => req.ip ?? '',
+	share: (flow) => {
+		holds<Equal<typeof flow, string>>()
+		return 2
+	},
 	deadline: requestDeadline,
 })
 limit({
@@ -155,6 +159,8 @@ limit({ capacity: 3, order: 'newest' })
 limit({ capacity: 3, priority: () => 'high' })
 // @ts-expect-error - each request belongs to a flow
 limit({ capacity: 3, fairBy: (req) => req.ip })
+// @ts-expect-error - a share is a number
+limit({ capacity: 3, fairBy: (req) => req.ip ?? '', share: () => '2' })
 // @ts-expect-error - a deadline is a number
 limit({ capacity: 3, deadline: () => new Date() })
 // @ts-expect-error - a share is a number
