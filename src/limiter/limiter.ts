@@ -184,16 +184,48 @@ export class Limiter implements Gate {
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 1, or Infinity.
 	 * @throws Error - the capacity is found by a controller, or is a function of the key.
 	 */
-	resize(capacity: number): void {
+	resize(capacity: number): void
+	/**
+	 * Changes the capacity of one key at once, if `capacity` is a function of the key: for the
+	 * requests that wait. At the next request of the key, what the function returns is valid again;
+	 * so let it return the new capacity before. For a key that has nothing at work and nothing
+	 * waiting, it does nothing.
+	 *
+	 * @throws TypeError, RangeError - `key` is no key, or `capacity` is not an integer from 1, or
+	 * Infinity.
+	 * @throws Error - the capacity is no function of the key.
+	 */
+	resize(key: string | number | bigint, capacity: number): void
+	resize(first: string | number | bigint, second?: number): void {
+		if (second === undefined) this.#resizeAll(first)
+		else this.#resizeKey(first, second)
+	}
+
+	#resizeAll(given: unknown): void {
 		if (this.#factory !== undefined || this.#capacityOf !== undefined) {
-			const how = this.#factory !== undefined ? 'found by a controller' : 'a function of the key'
-			const message = `resize must not be called: the capacity is ${how}`
-			throw coded('ERR_INFLIGHT_CAPACITY_FOUND', new Error(message))
+			throw fixed(this.#factory === undefined ? 'a function of the key' : 'found by a controller')
 		}
-		this.#capacity = checkCapacity(capacity, 1)
+		const capacity = checkCapacity(given, 1)
+		this.#capacity = capacity
 		this.#partition.resize(capacity)
 		for (const partition of this.#partitions.values()) partition.resize(capacity)
 		this.#common.figures.resized(capacity)
+	}
+
+	#resizeKey(key: unknown, given: unknown): void {
+		if (this.#capacityOf === undefined) throw fixed('no function of the key')
+		if (!['string', 'number', 'bigint'].includes(typeof key)) {
+			throw wrongType('key', 'a string, a number or a bigint', key)
+		}
+		const capacity = checkCapacity(given, 1)
+		const partition = this.#partitions.get(String(key))
+		if (partition !== undefined) this.#resizeOne(partition, capacity)
+	}
+
+	#resizeOne(partition: Partition, capacity: number): void {
+		if (capacity === partition.capacity) return
+		partition.resize(capacity)
+		this.#common.figures.resized(capacity, partition.key)
 	}
 
 	/**
@@ -286,10 +318,7 @@ export class Limiter implements Gate {
 				: checkCapacity(this.#capacityOf(key), 1, 'what capacity returns')
 		const known = this.#partitions.get(key)
 		if (known !== undefined) {
-			if (this.#capacityOf !== undefined && given !== known.capacity) {
-				known.resize(given)
-				this.#common.figures.resized(given, key)
-			}
+			if (this.#capacityOf !== undefined) this.#resizeOne(known, given)
 			return known
 		}
 		const partition = new Partition(
@@ -300,6 +329,11 @@ export class Limiter implements Gate {
 		if (this.#closed) partition.close()
 		return partition
 	}
+}
+
+function fixed(how: string): Error {
+	const message = `resize must not be called: the capacity is ${how}`
+	return coded('ERR_INFLIGHT_CAPACITY_FOUND', new Error(message))
 }
 
 function needsKey(capacity: unknown): Error {

@@ -74,6 +74,10 @@ export function limiter(): void {
 	new Limiter({ capacity: 3, eventLoop: true })
 	const ready: boolean = !limiter.overloaded
 	limiter.resize(ready ? 3 : 2)
+	limiter.resize('ada', 3)
+	limiter.resize(7n, 3)
+	// @ts-expect-error - a key without a capacity
+	limiter.resize('ada')
 	// @ts-expect-error - read-only
 	limiter.overloaded = false
 	// @ts-expect-error - a limiter watches the one loop of its process
