@@ -104,11 +104,12 @@ const refused: [unknown, ErrorConstructor, string][] = [
 	],
 	[{ capacity: 3, lowerShare: 0.1 }, TypeError, 'lowerShare must not be given without priority; got 0.1'],
 	[{ capacity: 3, fairBy: () => 'a', share: 2 }, TypeError, 'share must be a function; got 2'],
+	[{ capacity: 3, dryRun: 1 }, TypeError, 'dryRun must be true or false; got 1'],
 	[{ capacity: 3, share: () => 2 }, TypeError, 'share must not be given without fairBy; got a function'],
 ]
 
 const NAMES =
-	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, share, deadline, eventLoop, abandonedTimeout, stallTimeout, statusCode, serverTiming, rateLimitFields, name'
+	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, share, deadline, eventLoop, abandonedTimeout, stallTimeout, statusCode, serverTiming, rateLimitFields, dryRun, name'
 
 describe.each([
 	['Limiter', (given: unknown) => new Limiter(given as number), NAMES],

@@ -26,6 +26,8 @@ export interface Common {
 	readonly figures: Figures
 	/** The pace of all partitions, for a partition that has measured none yet. */
 	readonly pace: Pace
+	/** Whether its requests are virtual (dry-run.ts). */
+	readonly dryRun: boolean
 	/** Is called when nothing is at work and nothing waits in a partition that has a key. */
 	forget(partition: Partition): void
 }
@@ -61,8 +63,8 @@ export class Partition {
 		const initial = typeof capacity === 'number' ? capacity : capacity.initial
 		this.#permits =
 			this.#queue === undefined
-				? new Permits(initial, new WaitQueue<Waiter>(), this.#pace)
-				: (new Permits(initial, this.#queue, this.#pace) as unknown as Permits<Waiter>)
+				? new Permits(initial, new WaitQueue<Waiter>(), this.#pace, common.dryRun)
+				: (new Permits(initial, this.#queue, this.#pace, common.dryRun) as unknown as Permits<Waiter>)
 	}
 
 	get capacity(): number {
@@ -106,7 +108,7 @@ export class Partition {
 			const permit = this.#permits.tryAcquire(weight)
 			if (permit !== undefined) {
 				if (rank !== undefined) this.#queue?.hold(rank)
-				return this.#admit(permit, 0, rank)
+				return this.#admit(permit, 0, rank, now())
 			}
 		}
 		const time = now()
@@ -218,7 +220,7 @@ export class Partition {
 				rank === undefined ? new Waiter(permits, weight, since) : new RankedWaiter(permits, rank, since)
 			const permit = await permits.wait(waiter, maxWait, signal)
 			// The request can be over after the permit was handed to it and before this line runs.
-			if (!signal.aborted) return this.#admit(permit, queued, rank)
+			if (!signal.aborted) return this.#admit(permit, queued, rank, since + permit.waited)
 			this.#giveBack(permit, rank, 0)
 		} catch (caught) {
 			error = caught
@@ -231,8 +233,8 @@ export class Partition {
 		return rejected
 	}
 
-	#admit(permit: Permit, queued: number, rank: Rank | undefined): Stay {
-		const stay = new PartitionStay(this, permit, rank, queued, this.#permits.available)
+	#admit(permit: Permit, queued: number, rank: Rank | undefined, since: number): Stay {
+		const stay = new PartitionStay(this, permit, rank, queued, this.#permits.available, since)
 		this.#common.figures.admitted(permit.waited, this.key, this)
 		return stay
 	}
@@ -280,7 +282,7 @@ class PartitionStay implements Stay {
 	readonly queued: number
 	readonly available: number
 	/** When it began, in ms. */
-	readonly since: number = now()
+	readonly since: number
 	/** `undefined` once it is over. */
 	#partition: Partition | undefined
 
@@ -290,12 +292,14 @@ class PartitionStay implements Stay {
 		rank: Rank | undefined,
 		queued: number,
 		available: number,
+		since: number,
 	) {
 		this.#partition = partition
 		this.permit = permit
 		this.rank = rank
 		this.queued = queued
 		this.available = available
+		this.since = since
 	}
 
 	get tag(): 'admitted' {

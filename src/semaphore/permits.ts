@@ -194,12 +194,17 @@ export class Permits<W extends Waiter> {
 	 */
 	#deferred = 0
 	#idle: Deferred | undefined = undefined
+	readonly #virtual: boolean
 
-	/** @param capacity - an integer from 0, or `Infinity`. */
-	constructor(capacity: number, queue: Queue<W>, meter: Meter) {
+	/**
+	 * @param capacity - an integer from 0, or `Infinity`.
+	 * @param virtual - whether nothing real waits, so that a wait does not keep the process alive.
+	 */
+	constructor(capacity: number, queue: Queue<W>, meter: Meter, virtual = false) {
 		this.#capacity = capacity
 		this.queue = queue
 		this.#meter = meter
+		this.#virtual = virtual
 	}
 
 	get capacity(): number {
@@ -431,6 +436,7 @@ export class Permits<W extends Waiter> {
 			if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
 			signal?.addEventListener('abort', waiter, ONCE)
 			if (maxWait !== Number.POSITIVE_INFINITY) bounds.timer = setTimeout(timeOut, maxWait, waiter)
+			if (this.#virtual) bounds.timer?.unref?.()
 		} catch (error) {
 			if (waiter.bounds === bounds) this.#remove(waiter)
 			throw error

@@ -28,6 +28,28 @@ test('with room, next is called synchronously, once, and nothing is passed to it
 	server.close()
 })
 
+test('a dry run lets all requests through at once, and tells clients nothing', async () => {
+	const middleware = limit({
+		capacity: 1,
+		maxQueue: 1,
+		dryRun: true,
+		serverTiming: true,
+		rateLimitFields: true,
+	})
+	const working: ServerResponse[] = []
+	const { server, port } = await listen((req, res) => middleware(req, res, () => working.push(res)))
+	const answers = [request(port), request(port), request(port)]
+	await until(() => working.length === 3)
+	for (const res of working) res.end('ok')
+	for (const { status, headers } of await Promise.all(answers)) {
+		expect(status).toBe(200)
+		expect(Object.keys(headers).filter((name) => /ratelimit|server-timing/.test(name))).toEqual([])
+	}
+	await until(() => middleware.limiter.active === 0)
+	expect(middleware.limiter.stats()).toMatchObject({ admitted: 2, rejected: { 'queue-full': 1 } })
+	server.close()
+})
+
 test('200,000 requests whose handlers end at once drain through one permit without growing the stack', async () => {
 	const { POSITIVE_INFINITY } = Number
 	const middleware = limit({ capacity: 1, maxQueue: POSITIVE_INFINITY, maxWait: POSITIVE_INFINITY })

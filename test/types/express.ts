@@ -120,6 +120,7 @@ const options: LimitOptions = {
 	order: undefined,
 	lowerShare: undefined,
 	abandonedTimeout: undefined,
+	dryRun: undefined,
 	statusCode: undefined,
 	name: undefined,
 }
@@ -153,6 +154,8 @@ limit({ capacity: 3, weight: () => '1' })
 limit({ capacity: 3, skip: async () => true })
 // @ts-expect-error - a status is a number
 limit({ capacity: 3, statusCode: '503' })
+// @ts-expect-error - a dry run is one or is none
+limit({ capacity: 3, dryRun: 'yes' })
 // @ts-expect-error - no such order
 limit({ capacity: 3, order: 'newest' })
 // @ts-expect-error - a priority is a number
