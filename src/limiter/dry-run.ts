@@ -1,4 +1,4 @@
-import { LONGEST_TIMER } from '../checks.js'
+import { checkWeight, LONGEST_TIMER } from '../checks.js'
 import type { Rank } from '../queue/group.js'
 import { Heap, Place } from '../queue/heap.js'
 import { asOf, now } from '../semaphore/clock.js'
@@ -10,21 +10,21 @@ import type { Partition } from './partition.js'
 
 /*
  * How it works: each request is admitted at once. The partition is given a virtual request in its
- * place, which waits or is rejected as if the limit were enforced. A virtual request ends as long
- * after the request itself as it has waited: so both hold their permits for the same time, and that
- * time is known when it is needed.
+ * place, which waits or is rejected as if the limit were enforced. What a request does, like its
+ * end, its virtual request does later, by the time that it has waited: so both hold their permits
+ * for the same time, and that time is known when it is needed.
  *
  *   request           |── at work ──|
  *   virtual request   |── waits ────|── at work ──|
  *
- * A timer for the end of a virtual request can be late. What happens then happens as of the time at
- * which it was due, and before anything that comes later.
+ * A timer can be late. What happens then happens as of the time at which it was due, and before
+ * anything that comes later.
  */
 
 /** Admits all requests, and lets virtual ones take part in the limit. */
 export class DryRun {
-	/** Virtual requests that are at work longer than their requests, by their ends, in ms. */
-	readonly #ends: Heap<DryStay> = new Heap()
+	/** What virtual requests will do, by the time in ms. */
+	readonly #agenda: Heap<() => void> = new Heap()
 	#timer: ReturnType<typeof setTimeout> | undefined = undefined
 	/** The time at which the timer is due, in ms. */
 	#due = 0
@@ -62,26 +62,23 @@ export class DryRun {
 		this.#idle = undefined
 	}
 
-	/** Ends a virtual request at this time, in ms. */
-	endAt(place: Place<DryStay>, time: number): void {
-		this.#ends.set(place, time)
+	/** Does something at this time, in ms. */
+	at(time: number, act: () => void): void {
+		this.#agenda.set(new Place(act), time)
 		this.#catchUp()
 	}
 
-	/** Ends the virtual requests whose time has come, in the order of their ends. */
+	/** Does everything whose time has come, in the order of the times. */
 	#catchUp(): void {
-		for (let next = this.#ends.lowest; next !== undefined; next = this.#ends.lowest) {
-			const { place } = next
-			if (place.key > now()) break
-			this.#ends.delete(place)
-			const stay = next
-			asOf(place.key, () => stay.end())
+		for (let next = this.#agenda.first; next !== undefined && next.key <= now(); next = this.#agenda.first) {
+			this.#agenda.delete(next)
+			asOf(next.key, next.owner)
 		}
 		this.#setTimer()
 	}
 
 	#setTimer(): void {
-		const due = this.#ends.lowest?.place.key
+		const due = this.#agenda.first?.key
 		if (this.#timer !== undefined && due === this.#due) return
 		clearTimeout(this.#timer)
 		this.#timer = undefined
@@ -100,14 +97,13 @@ export class DryRun {
 class DryStay implements Stay, AbortSignalLike {
 	/** Whether the virtual request has left, as the client has. */
 	aborted = false
-	readonly place: Place<DryStay> = new Place(this)
 	readonly #dryRun: DryRun
-	/** The stay of the virtual request; `undefined` as long as it waits, and if it is rejected. */
-	#virtual: Stay | undefined = undefined
+	/** What becomes of the virtual request; `undefined` as long as it waits. */
+	#virtual: Stay | Rejected | undefined = undefined
+	/** What the request did while its virtual request waited. */
+	#done: { time: number; act: (virtual: Stay) => void }[] = []
 	#waiter: { handleEvent(): void } | undefined = undefined
-	/** When and how the request has ended. */
-	#ended: number | undefined = undefined
-	#outcome: Outcome = 'ok'
+	#over = false
 
 	constructor(dryRun: DryRun) {
 		this.#dryRun = dryRun
@@ -143,31 +139,32 @@ class DryStay implements Stay, AbortSignalLike {
 
 	/** The virtual request has been admitted, or rejected. */
 	settle(settled: Stay | Rejected): void {
-		if (settled.tag === 'rejected') return
 		this.#virtual = settled
-		this.#endVirtual()
+		for (const { time, act } of this.#done) this.#follow(time, act)
+		this.#done = []
+	}
+
+	weigh(weight: number): void {
+		checkWeight(weight, Number.POSITIVE_INFINITY)
+		if (!this.#over) this.#follow(now(), (virtual) => virtual.weigh?.(weight))
 	}
 
 	leave(outcome: Outcome): void {
-		if (this.#ended !== undefined) return
-		this.#ended = now()
-		this.#outcome = outcome
+		if (this.#over) return
+		this.#over = true
 		if (outcome === 'abandoned' && this.#waiter !== undefined) {
 			this.aborted = true
 			this.#waiter.handleEvent()
 		} else {
-			this.#endVirtual()
+			this.#follow(now(), (virtual) => virtual.leave(outcome))
 		}
 		this.#dryRun.ended()
 	}
 
-	/** Ends the virtual request now. */
-	end(): void {
-		this.#virtual?.leave(this.#outcome)
-	}
-
-	#endVirtual(): void {
-		if (this.#virtual === undefined || this.#ended === undefined) return
-		this.#dryRun.endAt(this.place, this.#ended + this.#virtual.waited)
+	/** What the request does at this time, its virtual request does later. */
+	#follow(time: number, act: (virtual: Stay) => void): void {
+		const virtual = this.#virtual
+		if (virtual === undefined) this.#done.push({ time, act })
+		else if (virtual.tag === 'admitted') this.#dryRun.at(time + virtual.waited, () => act(virtual))
 	}
 }

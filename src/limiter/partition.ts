@@ -134,6 +134,19 @@ export class Partition {
 		return this.#permits.onIdle()
 	}
 
+	/** Changes how many permits a stay has. */
+	weigh(stay: PartitionStay, weight: number): void {
+		const { permit, rank } = stay
+		if (rank !== undefined) {
+			stay.rank = { ...rank, weight }
+			const more = weight - rank.weight
+			// Before permits are handed on, as it decides which one is next.
+			if (more > 0) this.#queue?.hold({ ...rank, weight: more })
+			else if (more < 0) this.#queue?.release({ ...rank, weight: -more }, now() - stay.since)
+		}
+		permit.weigh(weight)
+	}
+
 	/** Ends a stay. */
 	leave(stay: PartitionStay, outcome: Outcome): void {
 		const time = now()
@@ -278,7 +291,7 @@ export class Partition {
 
 class PartitionStay implements Stay {
 	readonly permit: Permit
-	readonly rank: Rank | undefined
+	rank: Rank | undefined
 	readonly queued: number
 	readonly available: number
 	/** When it began, in ms. */
@@ -312,6 +325,11 @@ class PartitionStay implements Stay {
 
 	get waited(): number {
 		return this.permit.waited
+	}
+
+	weigh(weight: number): void {
+		checkWeight(weight, Number.POSITIVE_INFINITY)
+		this.#partition?.weigh(this, weight)
 	}
 
 	leave(outcome: Outcome): void {

@@ -54,8 +54,8 @@ export interface Group<T> {
 	overstayed(rank: Rank, now: number): T | undefined
 	/** An estimate of the permits wanted by the waiters before a newcomer of this rank. */
 	ahead(rank: Rank): number
-	/** A request was admitted without waiting. */
+	/** A request was admitted without waiting, or has taken more permits. */
 	hold(rank: Rank): void
-	/** A request has given its permits back, which it held for so many ms. */
+	/** A request has given permits back, which it held for so many ms. */
 	release(rank: Rank, held: number): void
 }

@@ -21,9 +21,9 @@ export class Heap<T> {
 		return this.#places.length
 	}
 
-	/** Of the owners with the lowest key, the one that has had it the longest. */
-	get lowest(): T | undefined {
-		return this.#places[0]?.owner
+	/** Of the places with the lowest key, the one that has had it the longest. */
+	get first(): Place<T> | undefined {
+		return this.#places[0]
 	}
 
 	/** Sets the key of an owner. It comes behind the owners that have this key already. */

@@ -145,12 +145,12 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		return sum
 	}
 
-	/** A request was admitted without waiting. */
+	/** A request was admitted without waiting, or has taken more permits. */
 	hold(rank: Rank): void {
 		if (this.#shared) this.#level(rank.priority).group.hold(rank)
 	}
 
-	/** A request has given its permits back, which it held for so many ms. */
+	/** A request has given permits back, which it held for so many ms. */
 	release(rank: Rank, held: number): void {
 		if (!this.#shared) return
 		const level = this.#level(rank.priority)

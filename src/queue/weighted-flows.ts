@@ -81,7 +81,7 @@ export class WeightedFlows<T extends Ranked<T>> implements Group<T> {
 	get head(): T | undefined {
 		this.#pass()
 		for (;;) {
-			const flow = this.#byTurn.lowest
+			const flow = this.#byTurn.first?.owner
 			// The others have used more since they were placed, or as much: none of them can be lower.
 			if (flow === undefined || flow.time === this.#time) return flow?.line.head
 			this.#use(flow)
@@ -90,7 +90,7 @@ export class WeightedFlows<T extends Ranked<T>> implements Group<T> {
 	}
 
 	get last(): T | undefined {
-		return this.#byLength.lowest?.line.last
+		return this.#byLength.first?.owner.line.last
 	}
 
 	push(member: T): void {
@@ -119,7 +119,7 @@ export class WeightedFlows<T extends Ranked<T>> implements Group<T> {
 	 * Otherwise the order within the newcomer's own flow decides (line.ts).
 	 */
 	lessEntitled(rank: Rank, moment: number): T | undefined {
-		const longest = this.#byLength.lowest
+		const longest = this.#byLength.first?.owner
 		const own = this.#flows.get(rank.flow)
 		if (longest !== undefined && excess(longest) > (own?.line.size ?? 0) / rank.share) {
 			return longest.line.last
@@ -139,7 +139,6 @@ export class WeightedFlows<T extends Ranked<T>> implements Group<T> {
 
 	hold(rank: Rank): void {
 		const flow = this.#at(rank)
-		this.#reshare(flow, rank.share)
 		flow.held += rank.weight
 		if (flow.line.size > 0) this.#place(flow)
 	}

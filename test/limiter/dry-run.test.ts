@@ -11,6 +11,8 @@ import { settle } from '../support/gate.js'
 interface Request {
 	at: number
 	hold: number
+	/** What it weighs after half of that time; `undefined`: as before. */
+	later?: number | undefined
 	weight: number
 	priority: number
 	user: string
@@ -27,7 +29,7 @@ function seeded(seed: number): () => number {
 }
 
 /** Requests that come at random for 20 s, in bursts: with 5 permits, at times too many. */
-function traffic(seed: number): Request[] {
+function traffic(seed: number, weighing = false): Request[] {
 	const random = seeded(seed)
 	const exponential = (mean: number): number => -Math.log(1 - random()) * mean
 	const requests: Request[] = []
@@ -37,6 +39,7 @@ function traffic(seed: number): Request[] {
 			at,
 			hold: exponential(50),
 			weight: random() < 0.2 ? 3 : 1,
+			later: weighing && random() < 0.3 ? 1 + Math.floor(random() * 3) : undefined,
 			priority: random() < 0.3 ? 1 : 0,
 			user: 'aaaabbc'[Math.floor(random() * 7)] as string,
 			deadline: 100 + exponential(300),
@@ -62,7 +65,9 @@ async function figures(
 	const come = async (request: Request): Promise<void> => {
 		const deadline = Date.now() + request.deadline
 		const stay = await settle(limiter[enter]({ ...request, deadline }, present))
-		clock.at(clock.now + request.hold, () => stay?.leave('ok'))
+		const { hold, later } = request
+		if (later !== undefined) clock.at(clock.now + hold / 2, () => stay?.weigh?.(later))
+		clock.at(clock.now + hold, () => stay?.leave('ok'))
 	}
 	for (const request of requests) clock.at(request.at, () => void come(request).catch(() => {}))
 	clock.at(0, () => {
@@ -103,6 +108,17 @@ describe('predicts what the limiter does when it enforces', () => {
 		expect(dry.waits.p99).toBeCloseTo(enforced.waits.p99, 6)
 		expect(dry.holds.mean).toBeCloseTo(enforced.holds.mean, 6)
 		expect(dry).toMatchObject({ admitted: enforced.admitted, completed: enforced.admitted })
+	})
+
+	test('to the request: weights that change', async () => {
+		const requests = traffic(3, true)
+		for (const options of [{}, { fairBy: ({ user }: Request) => user }]) {
+			const enforced = await figures(options, requests)
+			const dry = await figures({ ...options, dryRun: true }, requests)
+			expect(dry.rejected).toEqual(enforced.rejected)
+			expect(dry.waits.mean).toBeCloseTo(enforced.waits.mean, 6)
+			expect(dry.rejected.timeout).toBeGreaterThan(100)
+		}
 	})
 
 	/** Up to 5 %, or 1 % of all requests. */
@@ -222,6 +238,17 @@ describe('a dry run', () => {
 			await vi.advanceTimersByTimeAsync(0)
 		}
 		expect(idle).toBe(true)
+	})
+
+	test('checks a weight, and forgets it if the virtual request is rejected', () => {
+		const limiter = new Limiter({ capacity: 1, maxQueue: 0, dryRun: true })
+		const stays = [enterNow(limiter), enterNow(limiter)]
+		for (const stay of stays) expect(() => stay.weigh?.(0)).toThrow(RangeError)
+		for (const stay of stays) stay.weigh?.(2)
+		expect(limiter.active).toBe(2)
+		for (const stay of stays) stay.leave('ok')
+		for (const stay of stays) stay.weigh?.(3)
+		expect(limiter.active).toBe(0)
 	})
 
 	test('resize admits virtual requests', async () => {

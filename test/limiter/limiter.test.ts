@@ -312,6 +312,34 @@ describe('the functions', () => {
 	})
 })
 
+test('weigh changes what a request or a task holds, of its own key', async () => {
+	const limiter = keyed({ capacity: 3 })
+	const released = vi.fn()
+	limiter.observe({ released })
+	const stay = enterNow(limiter, { user: 'a' })
+	stay.weigh?.(3)
+	const waiting = come(limiter, { user: 'a' })
+	enterNow(limiter, { user: 'b' }).leave('ok')
+	expect([limiter.active, limiter.queued]).toEqual([3, 1])
+	stay.weigh?.(2)
+	await limiter.run(
+		async (permit) => {
+			permit.weigh(9)
+			expect(limiter.active).toBe(12)
+		},
+		{ user: 'c' },
+	)
+	stay.leave('ok')
+	stay.weigh?.(8)
+	;(await waiting)?.leave('ok')
+	expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0, completed: 4 })
+	expect(released).toHaveBeenLastCalledWith(expect.objectContaining({ active: 0 }))
+	expect(() => stay.weigh?.(0)).toThrow('weight must be an integer from 1; got 0')
+	const skipped = await limiter.acquire({})
+	skipped.weigh(2)
+	expect(limiter.active).toBe(0)
+})
+
 describe('key', () => {
 	test('each key has a limit and a queue of its own', async () => {
 		const limiter = keyed({ maxQueue: 1 })

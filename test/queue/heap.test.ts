@@ -21,7 +21,7 @@ test('the lowest is that of a sorted list, and of equal ones the one that has be
 				if (known?.key !== key) sorted = sorted.filter((each) => each !== known)
 				if (key !== undefined && known?.key !== key) sorted.push({ which, key })
 				sorted.sort((a, b) => a.key - b.key)
-				expect([heap.lowest, heap.size]).toEqual([sorted[0]?.which, sorted.length])
+				expect([heap.first?.owner, heap.size]).toEqual([sorted[0]?.which, sorted.length])
 			}
 		}),
 		{ numRuns: 300 },

@@ -25,6 +25,9 @@ export async function semaphore(): Promise<void> {
 	using permit = await semaphore.acquire({ weight: 2, signal: AbortSignal.timeout(1_000), maxWait: 5 })
 	holds<Equal<typeof permit, Permit>>()
 	holds<Equal<Permit['waited'], number>>()
+	permit.weigh(3)
+	// @ts-expect-error - a weight is a number
+	permit.weigh('3')
 	permit.release()
 	const tried = semaphore.tryAcquire({ weight: 2 })
 	holds<Equal<typeof tried, Permit | undefined>>()

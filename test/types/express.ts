@@ -134,6 +134,7 @@ app.use(limit(limiter), limit(limit(limiter).limiter))
 app.get('/admission', (req) => {
 	const own = admission(req)
 	holds<Equal<typeof own, Admission | undefined>>()
+	own?.weigh(2)
 })
 
 // @ts-expect-error - a capacity is required
