@@ -405,7 +405,7 @@ test('any history, under any rules, agrees with the plain model, and leaves noth
 			expect(limiter.queued).toBe(0)
 			await limiter.onIdle()
 		}),
-		{ numRuns: 2_000 },
+		{ numRuns: 1_500 },
 	)
 	// The histories reach what they are to test.
 	for (const reason of ['timeout', 'evicted', 'queue-full', 'aborted', 'closed']) {
