@@ -38,6 +38,7 @@ const fairOver =
 	(/** @type {number} */ flows) =>
 	(/** @type {{ i: number }} */ { i }) =>
 		String(i % flows)
+const weightOf = (/** @type {string} */ flow) => 1 + (Number(flow) % 7)
 const alternatives = {
 	[FIFO]: {},
 	lifo: { order: 'lifo' },
@@ -46,6 +47,8 @@ const alternatives = {
 	'fair between 10 flows': { fairBy: fairOver(10) },
 	'fair between 1,000 flows': { fairBy: fairOver(1_000) },
 	'fair between 100,000 flows': { fairBy: fairOver(100_000) },
+	'by weight between 10 flows': { fairBy: fairOver(10), share: weightOf },
+	'by weight between 100,000 flows': { fairBy: fairOver(100_000), share: weightOf },
 	'3 priorities, 10,000 flows, lifo': {
 		order: 'lifo',
 		priority: (/** @type {{ i: number }} */ { i }) => i % 3,

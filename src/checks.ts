@@ -201,11 +201,24 @@ export function checkLowerShare(value: unknown, priority: unknown): number {
 	const allowed = 'a number from 0 to 0.5'
 	if (typeof value !== 'number') throw wrongType('lowerShare', allowed, value)
 	if (!(value >= 0 && value <= 0.5)) throw outOfRange('lowerShare', allowed, value)
-	if (value > 0 && priority === undefined) {
-		const message = `lowerShare must not be given without priority; got ${value}`
-		throw coded('ERR_INFLIGHT_MISSING_OPTION', new TypeError(message))
-	}
+	if (value > 0) checkNeeded('lowerShare', value, 'priority', priority)
 	return value
+}
+
+/** An option that does nothing without another one. */
+export function checkNeeded(name: string, value: unknown, needed: string, given: unknown): void {
+	if (value === undefined || given !== undefined) return
+	const message = `${name} must not be given without ${needed}; got ${show(value)}`
+	throw coded('ERR_INFLIGHT_MISSING_OPTION', new TypeError(message))
+}
+
+/** Within these bounds, sums of many shares are exact enough. */
+export function checkShare(value: unknown): number {
+	const share = checkNumber('share', value)
+	if (!(share >= 0.001 && share <= 1_000_000)) {
+		throw outOfRange('what share returns', 'a number from 0.001 to 1000000', share)
+	}
+	return share
 }
 
 /** Names of options in other packages, with the name here and a note. */

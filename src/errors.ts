@@ -106,6 +106,7 @@ type ErrorCode =
 	| 'ERR_INFLIGHT_OPTIONS_DIFFER'
 	| 'ERR_INFLIGHT_OUT_OF_RANGE'
 	| 'ERR_INFLIGHT_UNKNOWN_OPTION'
+	| 'ERR_INFLIGHT_UNSUPPORTED'
 	| 'ERR_INFLIGHT_WRONG_TYPE'
 
 /** Gives an error its code. Every error of the package has one. */

@@ -19,7 +19,7 @@ const WAIT = 'a number of milliseconds from 0 to 2147483647, or Infinity'
 function fault(type: ErrorConstructor, message: string): Error {
 	const error = new type(message)
 	if (message.startsWith('unknown option')) return coded('ERR_INFLIGHT_UNKNOWN_OPTION', error)
-	if (message.startsWith('lowerShare must not')) return coded('ERR_INFLIGHT_MISSING_OPTION', error)
+	if (message.includes(' must not be given without ')) return coded('ERR_INFLIGHT_MISSING_OPTION', error)
 	return coded(type === RangeError ? 'ERR_INFLIGHT_OUT_OF_RANGE' : 'ERR_INFLIGHT_WRONG_TYPE', error)
 }
 
@@ -103,10 +103,13 @@ const refused: [unknown, ErrorConstructor, string][] = [
 		'lowerShare must be a number from 0 to 0.5; got "5%"',
 	],
 	[{ capacity: 3, lowerShare: 0.1 }, TypeError, 'lowerShare must not be given without priority; got 0.1'],
+	[{ capacity: 3, fairBy: () => 'a', share: 2 }, TypeError, 'share must be a function; got 2'],
+	[{ capacity: 3, dryRun: 1 }, TypeError, 'dryRun must be true or false; got 1'],
+	[{ capacity: 3, share: () => 2 }, TypeError, 'share must not be given without fairBy; got a function'],
 ]
 
 const NAMES =
-	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, deadline, eventLoop, abandonedTimeout, stallTimeout, statusCode, serverTiming, rateLimitFields, name'
+	'capacity, maxQueue, maxWait, key, weight, skip, order, priority, lowerShare, fairBy, share, deadline, eventLoop, abandonedTimeout, stallTimeout, statusCode, serverTiming, rateLimitFields, dryRun, name'
 
 describe.each([
 	['Limiter', (given: unknown) => new Limiter(given as number), NAMES],

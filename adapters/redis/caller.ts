@@ -5,8 +5,8 @@ import type { KeyQueue } from './key-queue.js'
 import { LeaseLostError, watchedSignal } from './lease.js'
 import type { Queued } from './protocol.js'
 
-/** A permit of the fleet. */
-export interface FleetPermit extends Permit {
+/** A permit of the fleet. Its weight can't change: Redis has counted it. */
+export interface FleetPermit extends Omit<Permit, 'weigh'> {
 	/**
 	 * Is aborted with a {@link LeaseLostError} when the permit was lost. Each read of `aborted` or
 	 * `reason` checks the lease first.

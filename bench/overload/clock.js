@@ -73,7 +73,9 @@ export class Clock {
 				/** @type {number} */ ms,
 				/** @type {unknown} */ arg,
 			) => this.at(this.now + ms, () => run(arg)),
-			clearTimeout: (/** @type {Timer | undefined} */ timer) => this.cancel(timer),
+			// What else runs in the process may clear a timer that it has from before.
+			clearTimeout: (/** @type {any} */ timer) =>
+				timer instanceof Timer ? this.cancel(timer) : clearTimeout(timer),
 			// The limiter sees that its clock was replaced by this being another object.
 			performance: { now: () => this.now },
 		})

@@ -1,4 +1,4 @@
-import type { Gate, Stay } from '../limiter/gate.js'
+import { type Gate, type Stay, weigh } from '../limiter/gate.js'
 import type { AbortSignalLike } from '../semaphore/semaphore.js'
 import type { Outcome } from '../stats/observer.js'
 
@@ -13,6 +13,15 @@ export interface Admission {
 	 * to other work that can stop early.
 	 */
 	readonly signal: AbortSignal
+	/**
+	 * Changes how many permits the request holds: for one whose weight is only known later. More are
+	 * taken at once, even beyond the capacity: others then wait longer. What is too many is given
+	 * back at once. After its permits came back, it does nothing.
+	 *
+	 * @throws TypeError, RangeError - `weight` is not an integer from 1.
+	 * @throws Error - the limiter shares its limit with other processes, and can't change a weight.
+	 */
+	weigh(weight: number): void
 	/**
 	 * Gives the permit back early: for a long poll, or the tail of a stream. Only the first call
 	 * counts. From then on a client that stalls is not cut off.
@@ -104,6 +113,10 @@ export class Ticket implements Admission, AbortSignalLike {
 
 	admit(stay: Stay): void {
 		this.#stay = stay
+	}
+
+	weigh(weight: number): void {
+		if (this.#stay !== undefined) weigh(this.#stay, weight)
 	}
 
 	release(): void {

@@ -1,4 +1,4 @@
-import type { RejectedError } from '../errors.js'
+import { coded, type RejectedError } from '../errors.js'
 import type { AbortSignalLike } from '../semaphore/semaphore.js'
 import type { Outcome } from '../stats/observer.js'
 
@@ -31,8 +31,23 @@ export interface Stay {
 	 * permit can be lost.
 	 */
 	signalWith?(client: AbortSignal): AbortSignal
+	/**
+	 * Changes how many permits it has. Absent where that can't change.
+	 *
+	 * @throws TypeError, RangeError - `weight` is not an integer from 1.
+	 */
+	weigh?(weight: number): void
 	/** Ends the stay: gives its permits back. Only the first call counts. */
 	leave(outcome: Outcome): void
+}
+
+/** @throws Error - the stay can't change how many permits it has. */
+export function weigh(stay: Stay, weight: number): void {
+	if (stay.weigh === undefined) {
+		const message = 'weigh must not be called: this limiter cannot change a weight'
+		throw coded('ERR_INFLIGHT_UNSUPPORTED', new Error(message))
+	}
+	stay.weigh(weight)
 }
 
 /** A request that is rejected. With the reason `aborted`, no client waits for an answer. */

@@ -20,6 +20,7 @@ import { Pace } from '../semaphore/pace.js'
 import type { AbortSignalLike, Permit } from '../semaphore/permits.js'
 import { type Counts, Figures } from '../stats/figures.js'
 import type { Observer } from '../stats/observer.js'
+import { DryRun } from './dry-run.js'
 import { type Entrance, enter, type Gate, SKIPPED } from './gate.js'
 import { LIMITER_OPTIONS, type LimiterOptions } from './options.js'
 import { type Common, Partition } from './partition.js'
@@ -41,6 +42,11 @@ export interface LimiterStats extends Counts {
 	queued: number
 	/** Keys with a request at work or waiting now; 0 without `key`. */
 	keys: number
+	/**
+	 * Only with the option `dryRun`: all other figures say what the limiter would do, and no request
+	 * waited or was rejected.
+	 */
+	dryRun?: true
 	/** The state of the event loop; only with the option `eventLoop`. */
 	eventLoop?: EventLoopStats
 }
@@ -52,7 +58,7 @@ export interface LimiterStats extends Counts {
  * tasks that are no requests, with `limiter.run(task, context)`.
  */
 export class Limiter implements Gate {
-	/** What it is called in figures. */
+	/** What it is called in figures. With `dryRun`, it ends with ` (dry run)`. */
 	readonly name: string
 	/** How long a handler may hold its permit after its client left, in ms. */
 	readonly abandonedTimeout: number
@@ -72,6 +78,8 @@ export class Limiter implements Gate {
 	readonly #capacityOf: ((key: string) => number) | undefined
 	/** Tells whether the event loop is late; `undefined` without the option `eventLoop`. */
 	readonly #loop: EventLoopMonitor | undefined
+	/** Admits all requests, with the option `dryRun`. */
+	readonly #dryRun: DryRun | undefined
 	/** Without `key`, the only partition. */
 	readonly #partition: Partition
 	/** With `key`, the partitions in which a request is at work or waits. */
@@ -94,7 +102,7 @@ export class Limiter implements Gate {
 			throw wrongType('options', 'a capacity or an object of options', options, 'share it by limit(limiter)')
 		const { maxQueue = 1000, maxWait = 10_000, abandonedTimeout = 30_000, stallTimeout = 60_000 } = given
 		const { statusCode = given.key === undefined ? 503 : 429, name = 'default' } = given
-		const { serverTiming = false, rateLimitFields = false } = given
+		const { serverTiming = false, rateLimitFields = false, dryRun = false } = given
 		const { capacity } = given
 		this.#factory = isControllerFactory(capacity) ? capacity : undefined
 		this.#capacityOf = typeof capacity === 'function' ? capacity : undefined
@@ -103,13 +111,16 @@ export class Limiter implements Gate {
 		this.#capacity = this.#capacityOf
 			? Number.POSITIVE_INFINITY
 			: (controller?.initial ?? checkCapacity(capacity, 1))
+		this.#dryRun = checkBoolean('dryRun', dryRun) ? new DryRun() : undefined
+		if (dryRun && controller !== undefined) throw notFound(capacity)
 		const { eventLoop: byLoop = controller?.eventLoop ?? false } = given
 		this.#loop = checkBoolean('eventLoop', byLoop) ? eventLoop : undefined
 		checkMaxQueue(maxQueue)
 		checkDuration('maxWait', maxWait)
 		this.abandonedTimeout = checkDuration('abandonedTimeout', abandonedTimeout)
-		this.stallTimeout = checkDuration('stallTimeout', stallTimeout)
-		this.name = checkName(name)
+		checkDuration('stallTimeout', stallTimeout)
+		this.stallTimeout = dryRun ? Number.POSITIVE_INFINITY : stallTimeout
+		this.name = dryRun ? `${checkName(name)} (dry run)` : checkName(name)
 		this.#options = {
 			key: checkFunction('key', given.key),
 			weight: checkFunction('weight', given.weight),
@@ -117,16 +128,17 @@ export class Limiter implements Gate {
 			deadline: checkFunction('deadline', given.deadline),
 		}
 		this.statusCode = checkStatusCode(statusCode)
-		this.serverTiming = checkBoolean('serverTiming', serverTiming)
-		this.rateLimitFields = checkBoolean('rateLimitFields', rateLimitFields)
+		this.serverTiming = checkBoolean('serverTiming', serverTiming) && !dryRun
+		this.rateLimitFields = checkBoolean('rateLimitFields', rateLimitFields) && !dryRun
 		const scheduling = new Scheduling(given)
 		this.#common = {
 			maxQueue,
 			maxWait,
 			scheduling: scheduling.plain ? undefined : scheduling,
 			shortQueue: controller !== undefined && given.maxQueue === undefined,
-			figures: new Figures(name),
+			figures: new Figures(this.name),
 			pace: new Pace(),
+			dryRun,
 			forget: ({ key }) => this.#partitions.delete(key as string),
 		}
 		this.#partition = new Partition(this.#common, undefined, controller ?? this.#capacity)
@@ -172,6 +184,7 @@ export class Limiter implements Gate {
 			active: this.active,
 			queued: this.queued,
 			keys: this.#partitions.size,
+			...(this.#dryRun && { dryRun: true }),
 			...(this.#loop && { eventLoop: this.#loop.stats() }),
 			...this.#common.figures.counts(),
 		}
@@ -184,16 +197,48 @@ export class Limiter implements Gate {
 	 * @throws TypeError, RangeError - `capacity` is not an integer from 1, or Infinity.
 	 * @throws Error - the capacity is found by a controller, or is a function of the key.
 	 */
-	resize(capacity: number): void {
+	resize(capacity: number): void
+	/**
+	 * Changes the capacity of one key at once, if `capacity` is a function of the key: for the
+	 * requests that wait. At the next request of the key, what the function returns is valid again;
+	 * so let it return the new capacity before. For a key that has nothing at work and nothing
+	 * waiting, it does nothing.
+	 *
+	 * @throws TypeError, RangeError - `key` is no key, or `capacity` is not an integer from 1, or
+	 * Infinity.
+	 * @throws Error - the capacity is no function of the key.
+	 */
+	resize(key: string | number | bigint, capacity: number): void
+	resize(first: string | number | bigint, second?: number): void {
+		if (second === undefined) this.#resizeAll(first)
+		else this.#resizeKey(first, second)
+	}
+
+	#resizeAll(given: unknown): void {
 		if (this.#factory !== undefined || this.#capacityOf !== undefined) {
-			const how = this.#factory !== undefined ? 'found by a controller' : 'a function of the key'
-			const message = `resize must not be called: the capacity is ${how}`
-			throw coded('ERR_INFLIGHT_CAPACITY_FOUND', new Error(message))
+			throw fixed(this.#factory === undefined ? 'a function of the key' : 'found by a controller')
 		}
-		this.#capacity = checkCapacity(capacity, 1)
+		const capacity = checkCapacity(given, 1)
+		this.#capacity = capacity
 		this.#partition.resize(capacity)
 		for (const partition of this.#partitions.values()) partition.resize(capacity)
 		this.#common.figures.resized(capacity)
+	}
+
+	#resizeKey(key: unknown, given: unknown): void {
+		if (this.#capacityOf === undefined) throw fixed('no function of the key')
+		if (!['string', 'number', 'bigint'].includes(typeof key)) {
+			throw wrongType('key', 'a string, a number or a bigint', key)
+		}
+		const capacity = checkCapacity(given, 1)
+		const partition = this.#partitions.get(String(key))
+		if (partition !== undefined) this.#resizeOne(partition, capacity)
+	}
+
+	#resizeOne(partition: Partition, capacity: number): void {
+		if (capacity === partition.capacity) return
+		partition.resize(capacity)
+		this.#common.figures.resized(capacity, partition.key)
 	}
 
 	/**
@@ -219,6 +264,7 @@ export class Limiter implements Gate {
 
 	/** Resolves when nothing is at work and nothing waits: at once if so now. */
 	async onIdle(): Promise<void> {
+		if (this.#dryRun !== undefined) return this.#dryRun.onIdle()
 		await this.#partition.onIdle()
 		while (this.#partitions.size > 0) {
 			await Promise.all(Array.from(this.#partitions.values(), (partition) => partition.onIdle()))
@@ -266,16 +312,18 @@ export class Limiter implements Gate {
 			partition = this.#partitionOf(key)
 		}
 		const weight = weightOf === undefined ? 1 : partition.checkWeight(weightOf(request))
-		if (!this.#closed && this.#loop?.isLate(request)) return partition.reject('overloaded', weight)
+		if (!this.#closed && this.#loop?.isLate(request)) {
+			const rejected = partition.reject('overloaded', weight)
+			return this.#dryRun?.admit() ?? rejected
+		}
 		const rank = this.#common.scheduling?.rank(request, weight)
 		const left =
 			deadline === undefined ? Number.POSITIVE_INFINITY : checkDeadline(deadline(request)) - Date.now()
 		// One of the functions may have ended the request.
 		if (signal.aborted) return partition.reject('aborted', weight)
-		const entrance = partition.enter(weight, rank, left, signal)
-		if (keyOf !== undefined && entrance.tag !== 'rejected') {
-			this.#partitions.set(partition.key as string, partition)
-		}
+		const entrance =
+			this.#dryRun?.enter(partition, weight, rank, left) ?? partition.enter(weight, rank, left, signal)
+		if (keyOf !== undefined && !partition.idle) this.#partitions.set(partition.key as string, partition)
 		return entrance
 	}
 
@@ -286,10 +334,7 @@ export class Limiter implements Gate {
 				: checkCapacity(this.#capacityOf(key), 1, 'what capacity returns')
 		const known = this.#partitions.get(key)
 		if (known !== undefined) {
-			if (this.#capacityOf !== undefined && given !== known.capacity) {
-				known.resize(given)
-				this.#common.figures.resized(given, key)
-			}
+			if (this.#capacityOf !== undefined) this.#resizeOne(known, given)
 			return known
 		}
 		const partition = new Partition(
@@ -300,6 +345,21 @@ export class Limiter implements Gate {
 		if (this.#closed) partition.close()
 		return partition
 	}
+}
+
+function fixed(how: string): Error {
+	const message = `resize must not be called: the capacity is ${how}`
+	return coded('ERR_INFLIGHT_CAPACITY_FOUND', new Error(message))
+}
+
+function notFound(capacity: unknown): Error {
+	const remedy = 'what a controller finds depends on what it lets through'
+	return wrongType(
+		'capacity with dryRun',
+		'an integer from 1, Infinity, or a function of the key',
+		capacity,
+		remedy,
+	)
 }
 
 function needsKey(capacity: unknown): Error {

@@ -68,6 +68,11 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	 */
 	rateLimitFields?: boolean | undefined
 	/**
+	 * Admit every request at once, and only count what the limiter would do: how many would wait, how
+	 * long, and be rejected. Not with a controller. Default: `false`.
+	 */
+	dryRun?: boolean | undefined
+	/**
 	 * What the limiter is called in figures: 1 to 64 printable ASCII characters. Default:
 	 * `'default'`.
 	 */
@@ -90,5 +95,6 @@ export const LIMITER_OPTIONS: readonly string[] = [
 	'statusCode',
 	'serverTiming',
 	'rateLimitFields',
+	'dryRun',
 	'name',
 ]

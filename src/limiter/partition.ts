@@ -26,6 +26,8 @@ export interface Common {
 	readonly figures: Figures
 	/** The pace of all partitions, for a partition that has measured none yet. */
 	readonly pace: Pace
+	/** Whether its requests are virtual (dry-run.ts). */
+	readonly dryRun: boolean
 	/** Is called when nothing is at work and nothing waits in a partition that has a key. */
 	forget(partition: Partition): void
 }
@@ -61,8 +63,8 @@ export class Partition {
 		const initial = typeof capacity === 'number' ? capacity : capacity.initial
 		this.#permits =
 			this.#queue === undefined
-				? new Permits(initial, new WaitQueue<Waiter>(), this.#pace)
-				: (new Permits(initial, this.#queue, this.#pace) as unknown as Permits<Waiter>)
+				? new Permits(initial, new WaitQueue<Waiter>(), this.#pace, common.dryRun)
+				: (new Permits(initial, this.#queue, this.#pace, common.dryRun) as unknown as Permits<Waiter>)
 	}
 
 	get capacity(): number {
@@ -106,7 +108,7 @@ export class Partition {
 			const permit = this.#permits.tryAcquire(weight)
 			if (permit !== undefined) {
 				if (rank !== undefined) this.#queue?.hold(rank)
-				return this.#admit(permit, 0, rank)
+				return this.#admit(permit, 0, rank, now())
 			}
 		}
 		const time = now()
@@ -132,12 +134,25 @@ export class Partition {
 		return this.#permits.onIdle()
 	}
 
+	/** Changes how many permits a stay has. */
+	weigh(stay: PartitionStay, weight: number): void {
+		const { permit, rank } = stay
+		if (rank !== undefined) {
+			stay.rank = { ...rank, weight }
+			const more = weight - rank.weight
+			// Before permits are handed on, as it decides which one is next.
+			if (more > 0) this.#queue?.hold({ ...rank, weight: more })
+			else if (more < 0) this.#queue?.release({ ...rank, weight: -more }, now() - stay.since)
+		}
+		permit.weigh(weight)
+	}
+
 	/** Ends a stay. */
 	leave(stay: PartitionStay, outcome: Outcome): void {
 		const time = now()
 		const held = time - stay.since
 		if (this.#controller !== undefined) this.#adapt(this.#controller, held, outcome, time)
-		this.#giveBack(stay.permit, stay.rank)
+		this.#giveBack(stay.permit, stay.rank, held)
 		this.#common.figures.released(stay.waited, held, outcome, this.key, this)
 	}
 
@@ -218,8 +233,8 @@ export class Partition {
 				rank === undefined ? new Waiter(permits, weight, since) : new RankedWaiter(permits, rank, since)
 			const permit = await permits.wait(waiter, maxWait, signal)
 			// The request can be over after the permit was handed to it and before this line runs.
-			if (!signal.aborted) return this.#admit(permit, queued, rank)
-			this.#giveBack(permit, rank)
+			if (!signal.aborted) return this.#admit(permit, queued, rank, since + permit.waited)
+			this.#giveBack(permit, rank, 0)
 		} catch (caught) {
 			error = caught
 		}
@@ -231,8 +246,8 @@ export class Partition {
 		return rejected
 	}
 
-	#admit(permit: Permit, queued: number, rank: Rank | undefined): Stay {
-		const stay = new PartitionStay(this, permit, rank, queued, this.#permits.available)
+	#admit(permit: Permit, queued: number, rank: Rank | undefined, since: number): Stay {
+		const stay = new PartitionStay(this, permit, rank, queued, this.#permits.available, since)
 		this.#common.figures.admitted(permit.waited, this.key, this)
 		return stay
 	}
@@ -242,9 +257,9 @@ export class Partition {
 		return { tag: 'rejected', error }
 	}
 
-	#giveBack(permit: Permit, rank: Rank | undefined): void {
+	#giveBack(permit: Permit, rank: Rank | undefined, held: number): void {
 		// Before the permit is handed on, as it decides which one is next.
-		if (rank !== undefined) this.#queue?.release(rank)
+		if (rank !== undefined) this.#queue?.release(rank, held)
 		permit.release()
 		this.#forgetIfIdle()
 	}
@@ -276,11 +291,11 @@ export class Partition {
 
 class PartitionStay implements Stay {
 	readonly permit: Permit
-	readonly rank: Rank | undefined
+	rank: Rank | undefined
 	readonly queued: number
 	readonly available: number
 	/** When it began, in ms. */
-	readonly since: number = now()
+	readonly since: number
 	/** `undefined` once it is over. */
 	#partition: Partition | undefined
 
@@ -290,12 +305,14 @@ class PartitionStay implements Stay {
 		rank: Rank | undefined,
 		queued: number,
 		available: number,
+		since: number,
 	) {
 		this.#partition = partition
 		this.permit = permit
 		this.rank = rank
 		this.queued = queued
 		this.available = available
+		this.since = since
 	}
 
 	get tag(): 'admitted' {
@@ -308,6 +325,11 @@ class PartitionStay implements Stay {
 
 	get waited(): number {
 		return this.permit.waited
+	}
+
+	weigh(weight: number): void {
+		checkWeight(weight, Number.POSITIVE_INFINITY)
+		this.#partition?.weigh(this, weight)
 	}
 
 	leave(outcome: Outcome): void {

@@ -1,7 +1,7 @@
 import { checkOptions, checkSignal, wrongType } from '../checks.js'
 import type { AbortSignalLike, Permit } from '../semaphore/permits.js'
 import type { Outcome } from '../stats/observer.js'
-import { enter, type Gate, type Stay } from './gate.js'
+import { enter, type Gate, type Stay, weigh } from './gate.js'
 
 /** Options of a task that takes part in a limit without being a request. */
 export interface TaskOptions {
@@ -68,6 +68,10 @@ class TaskPermit implements Permit {
 
 	get waited(): number {
 		return this.#stay?.waited ?? 0
+	}
+
+	weigh(weight: number): void {
+		if (this.#stay !== undefined) weigh(this.#stay, weight)
 	}
 
 	release(): void {

@@ -9,6 +9,8 @@ export interface Rank {
 	readonly flow: string
 	/** The permits that it takes. */
 	readonly weight: number
+	/** The weight of its flow among the flows; 1 without `share`. */
+	readonly share: number
 }
 
 /** What a scheduled queue needs to know of a waiter. */
@@ -52,8 +54,8 @@ export interface Group<T> {
 	overstayed(rank: Rank, now: number): T | undefined
 	/** An estimate of the permits wanted by the waiters before a newcomer of this rank. */
 	ahead(rank: Rank): number
-	/** A request was admitted without waiting. */
+	/** A request was admitted without waiting, or has taken more permits. */
 	hold(rank: Rank): void
-	/** A request has given its permits back. */
-	release(rank: Rank): void
+	/** A request has given permits back, which it held for so many ms. */
+	release(rank: Rank, held: number): void
 }

@@ -28,7 +28,13 @@ export interface QueueOptions<Request = object> {
 	 * that has most requests waiting. Default: none.
 	 */
 	fairBy?(request: Request): string
+	/**
+	 * With `fairBy`: the weight of a flow, from 0.001 to 1_000_000, as its requests come. A flow with
+	 * twice the weight gets twice the share of the capacity, and of the places in a full queue. What
+	 * it doesn't want is divided among the others. Default: `1` for each flow.
+	 */
+	share?(flow: string): number
 }
 
 /** @internal The names of these options. */
-export const QUEUE_OPTIONS: readonly string[] = ['order', 'priority', 'lowerShare', 'fairBy']
+export const QUEUE_OPTIONS: readonly string[] = ['order', 'priority', 'lowerShare', 'fairBy', 'share']

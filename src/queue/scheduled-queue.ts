@@ -13,7 +13,7 @@ const WHOLE = 1 - 1e-9
  *
  * A new waiter becomes the head if its priority is higher, if its flow holds fewer permits than the
  * flow of the head, or if the order is last in, first out. Every operation is O(1) in the number of
- * waiters. The priorities in use are a sorted list, and should be few.
+ * waiters, and with `share` O(log n) in the number of flows. The priorities in use are a sorted list, and should be few.
  */
 export class ScheduledQueue<T extends Ranked<T>> {
 	size = 0
@@ -145,16 +145,16 @@ export class ScheduledQueue<T extends Ranked<T>> {
 		return sum
 	}
 
-	/** A request was admitted without waiting. */
+	/** A request was admitted without waiting, or has taken more permits. */
 	hold(rank: Rank): void {
 		if (this.#shared) this.#level(rank.priority).group.hold(rank)
 	}
 
-	/** A request has given its permits back. */
-	release(rank: Rank): void {
+	/** A request has given permits back, which it held for so many ms. */
+	release(rank: Rank, held: number): void {
 		if (!this.#shared) return
 		const level = this.#level(rank.priority)
-		level.group.release(rank)
+		level.group.release(rank, held)
 		this.#forget(level)
 	}
 

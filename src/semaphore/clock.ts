@@ -31,6 +31,18 @@ export function now(): number {
 	return read() + offset
 }
 
+/** Calls `run`, for which {@link now} is this time. */
+export function asOf(time: number, run: () => void): void {
+	now()
+	const before = read
+	read = () => time - offset
+	try {
+		run()
+	} finally {
+		read = before
+	}
+}
+
 /** Whether {@link now} uses the fake clock of a test. */
 export function isFaked(): boolean {
 	return clock !== own

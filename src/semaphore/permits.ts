@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events'
+import { checkWeight } from '../checks.js'
 import { RejectedError, type RejectionReason } from '../errors.js'
 import { isFaked, now, onNextTurn } from './clock.js'
 import { type Deferred, deferred } from './deferred.js'
@@ -16,6 +17,15 @@ import type { Linked } from './wait-queue.js'
 export interface Permit {
 	/** How long its holder waited for it, in ms; 0 when there was room. */
 	readonly waited: number
+	/**
+	 * Changes how many permits its holder has: for a task whose weight is only known later. More are
+	 * taken at once, even beyond the capacity: others then wait longer. What is too many is given
+	 * back at once. After the release, it does nothing.
+	 *
+	 * @throws TypeError, RangeError - `weight` is not an integer from 1.
+	 * @throws Error - its limiter shares the limit with other processes, and can't change a weight.
+	 */
+	weigh(weight: number): void
 	/** Gives the permit back. Only the first call counts. */
 	release(): void
 	[Symbol.dispose](): void
@@ -79,13 +89,23 @@ const ONCE = { once: true } as const
 class HeldPermit implements Permit {
 	/** `undefined` once it is released, so that only the first release counts. */
 	declare permits: Permits<Waiter> | undefined
-	declare readonly weight: number
+	declare weight: number
 	declare waited: number
 
 	constructor(permits: Permits<Waiter>, weight: number, waited: number) {
 		this.permits = permits
 		this.weight = weight
 		this.waited = waited
+	}
+
+	weigh(weight: number): void {
+		checkWeight(weight, Number.POSITIVE_INFINITY)
+		const { permits } = this
+		if (permits === undefined) return
+		const more = weight - this.weight
+		this.weight = weight
+		if (more > 0) permits.takeMore(more)
+		else if (more < 0) permits.giveBack(-more)
 	}
 
 	release(): void {
@@ -194,19 +214,24 @@ export class Permits<W extends Waiter> {
 	 */
 	#deferred = 0
 	#idle: Deferred | undefined = undefined
+	readonly #virtual: boolean
 
-	/** @param capacity - an integer from 0, or `Infinity`. */
-	constructor(capacity: number, queue: Queue<W>, meter: Meter) {
+	/**
+	 * @param capacity - an integer from 0, or `Infinity`.
+	 * @param virtual - whether nothing real waits, so that a wait does not keep the process alive.
+	 */
+	constructor(capacity: number, queue: Queue<W>, meter: Meter, virtual = false) {
 		this.#capacity = capacity
 		this.queue = queue
 		this.#meter = meter
+		this.#virtual = virtual
 	}
 
 	get capacity(): number {
 		return this.#capacity
 	}
 
-	/** Permits held. Above `capacity` only after a `resize` downwards, until holders finish. */
+	/** Permits held. Above `capacity` only after a `resize` downwards or a `weigh` upwards. */
 	get active(): number {
 		return this.#active
 	}
@@ -280,6 +305,12 @@ export class Permits<W extends Waiter> {
 		// It may have been a head that was too heavy. There may be room for the lighter ones behind it.
 		this.#admit()
 		if (this.#idle !== undefined) this.#settleIdle()
+	}
+
+	/** Takes more permits for a holder, whether there is room or not. Called by a permit. */
+	takeMore(weight: number): void {
+		this.#active += weight
+		this.#taken += weight
 	}
 
 	/** Takes back permits, and hands them on. Called by a permit. */
@@ -431,6 +462,7 @@ export class Permits<W extends Waiter> {
 			if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
 			signal?.addEventListener('abort', waiter, ONCE)
 			if (maxWait !== Number.POSITIVE_INFINITY) bounds.timer = setTimeout(timeOut, maxWait, waiter)
+			if (this.#virtual) bounds.timer?.unref?.()
 		} catch (error) {
 			if (waiter.bounds === bounds) this.#remove(waiter)
 			throw error

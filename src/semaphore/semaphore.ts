@@ -79,7 +79,10 @@ export class Semaphore {
 		return this.#permits.capacity
 	}
 
-	/** Permits held. Above `capacity` only after a `resize` downwards, until holders finish. */
+	/**
+	 * Permits held. Above `capacity` only after a `resize` downwards or a `weigh` upwards, until
+	 * holders finish.
+	 */
 	get active(): number {
 		return this.#permits.active
 	}

@@ -366,6 +366,31 @@ describe.each(frameworks)('$name', (framework) => {
 		expect(running.limiter.stats()).toMatchObject({ admitted: 2, completed: 2 })
 	})
 
+	test('weigh changes how many permits a request holds, until it is over', async () => {
+		const work = workshop()
+		const weights = [5, 1, 2]
+		await using running = await serve(framework, 2, async (req, res) => {
+			for (const weight of weights.splice(0)) {
+				admission(req)?.weigh(weight)
+				expect(running.limiter.active).toBe(weight)
+			}
+			expect(() => admission(req)?.weigh(0)).toThrow('weight must be an integer from 1; got 0')
+			await work.handler(req, res)
+			admission(req)?.release()
+			admission(req)?.weigh(7)
+		})
+		const first = request(running.port)
+		await until(() => work.begun.length === 1)
+		const second = request(running.port)
+		await until(() => running.limiter.queued === 1)
+		work.finish()
+		await first
+		await until(() => work.begun.length === 2)
+		work.finish()
+		expect((await second).status).toBe(200)
+		await until(() => running.limiter.active === 0)
+	})
+
 	test('close rejects all that wait and come; those at work finish', async () => {
 		const work = workshop()
 		await using running = await serve(framework, 1, work.handler)

@@ -6,6 +6,8 @@ import express4 from 'express4'
 import supertest from 'supertest'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { admission, Limiter, type LimitOptions, limit } from '../../adapters/express.js'
+import { enterGate } from '../../src/http/exchange.js'
+import { enter } from '../../src/limiter/gate.js'
 import { get, rawClient, request, until, workshop } from '../support/clients.js'
 import { listen } from '../support/frameworks.js'
 
@@ -25,6 +27,45 @@ test('with room, next is called synchronously, once, and nothing is passed to it
 	})
 	expect((await request(port)).body).toBe('ok')
 	expect(middleware.limiter.stats().completed).toBe(1)
+	server.close()
+})
+
+test('a dry run lets all requests through at once, and tells clients nothing', async () => {
+	const middleware = limit({
+		capacity: 1,
+		maxQueue: 1,
+		dryRun: true,
+		serverTiming: true,
+		rateLimitFields: true,
+	})
+	const working: ServerResponse[] = []
+	const { server, port } = await listen((req, res) => middleware(req, res, () => working.push(res)))
+	const answers = [request(port), request(port), request(port)]
+	await until(() => working.length === 3)
+	for (const res of working) res.end('ok')
+	for (const { status, headers } of await Promise.all(answers)) {
+		expect(status).toBe(200)
+		expect(Object.keys(headers).filter((name) => /ratelimit|server-timing/.test(name))).toEqual([])
+	}
+	await until(() => middleware.limiter.active === 0)
+	expect(middleware.limiter.stats()).toMatchObject({ admitted: 2, rejected: { 'queue-full': 1 } })
+	server.close()
+})
+
+test('weigh is an error where the limit can’t change a weight', async () => {
+	const stay = { tag: 'admitted' as const, waited: 0, queued: 0, capacity: 1, available: 0, leave() {} }
+	const gate = { ...new Limiter(1), name: 'fleet', capacity: 1, [enter]: () => stay }
+	const { server, port } = await listen((req, res) => {
+		enterGate(gate, req, req, res)
+		expect(() => admission(req)?.weigh(2)).toThrow(
+			expect.objectContaining({
+				code: 'ERR_INFLIGHT_UNSUPPORTED',
+				message: 'weigh must not be called: this limiter cannot change a weight',
+			}),
+		)
+		res.end('ok')
+	})
+	expect((await request(port)).body).toBe('ok')
 	server.close()
 })
 

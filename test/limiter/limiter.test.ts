@@ -90,9 +90,57 @@ describe('a capacity for each key', () => {
 		expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0 })
 	})
 
-	test('needs a key, and can’t be resized', () => {
+	test('needs a key, and can’t be resized for all keys', () => {
 		expect(() => new Limiter({ capacity: () => 3 })).toThrow('a function of the key needs the option key')
 		expect(() => keyed({ capacity: () => 3 }).resize(2)).toThrow('the capacity is a function of the key')
+	})
+
+	test('resize(key, n) changes the capacity of one key at once, until its next request', async () => {
+		let plan = 1
+		const limiter = keyed({ capacity: () => plan })
+		const resized = vi.fn()
+		limiter.observe({ resized })
+		const stays = ['ada', '7'].map((user) => enterNow(limiter, { user }))
+		const waiting = ['ada', '7', '7'].map((user) => come(limiter, { user }))
+		limiter.resize('ada', 2)
+		stays.push((await waiting[0]) as Stay)
+		expect([limiter.active, limiter.queued]).toEqual([3, 2])
+		limiter.resize(7, 3)
+		limiter.resize(7n, 3)
+		for (const each of waiting.slice(1)) stays.push((await each) as Stay)
+		limiter.resize('nobody', 9)
+		expect(resized.mock.calls.map(([{ key, capacity }]) => [key, capacity])).toEqual([
+			['ada', 2],
+			['7', 3],
+		])
+		// What the function returns is valid again, and holds the next one back.
+		const last = come(limiter, { user: 'ada' })
+		expect([limiter.active, limiter.queued]).toEqual([5, 1])
+		expect(resized).toHaveBeenLastCalledWith({ limiter: 'default', key: 'ada', capacity: 1 })
+		plan = 2
+		for (const stay of stays) stay.leave('ok')
+		;(await last)?.leave('ok')
+		expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0 })
+	})
+
+	test.each([
+		['ada', 0, new RangeError('capacity must be an integer from 1, or Infinity; got 0')],
+		['ada', null, new TypeError('capacity must be an integer from 1, or Infinity; got null')],
+		[undefined, 3, new TypeError('key must be a string, a number or a bigint; got undefined')],
+	])('resize(%o, %o) is an error', (key, capacity, { name, message }) => {
+		const limiter = keyed({ capacity: () => 3 })
+		expect(() => limiter.resize(key as string, capacity as number)).toThrow(
+			expect.objectContaining({ name, message }),
+		)
+	})
+
+	test('resize(key, n) needs a capacity for each key', () => {
+		expect(() => keyed({ capacity: 3 }).resize('ada', 2)).toThrow(
+			expect.objectContaining({
+				code: 'ERR_INFLIGHT_CAPACITY_FOUND',
+				message: 'resize must not be called: the capacity is no function of the key',
+			}),
+		)
 	})
 })
 
@@ -262,6 +310,34 @@ describe('the functions', () => {
 			expect(limiter.stats()).toMatchObject({ active: 0, keys: 0 })
 		}
 	})
+})
+
+test('weigh changes what a request or a task holds, of its own key', async () => {
+	const limiter = keyed({ capacity: 3 })
+	const released = vi.fn()
+	limiter.observe({ released })
+	const stay = enterNow(limiter, { user: 'a' })
+	stay.weigh?.(3)
+	const waiting = come(limiter, { user: 'a' })
+	enterNow(limiter, { user: 'b' }).leave('ok')
+	expect([limiter.active, limiter.queued]).toEqual([3, 1])
+	stay.weigh?.(2)
+	await limiter.run(
+		async (permit) => {
+			permit.weigh(9)
+			expect(limiter.active).toBe(12)
+		},
+		{ user: 'c' },
+	)
+	stay.leave('ok')
+	stay.weigh?.(8)
+	;(await waiting)?.leave('ok')
+	expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0, completed: 4 })
+	expect(released).toHaveBeenLastCalledWith(expect.objectContaining({ active: 0 }))
+	expect(() => stay.weigh?.(0)).toThrow('weight must be an integer from 1; got 0')
+	const skipped = await limiter.acquire({})
+	skipped.weigh(2)
+	expect(limiter.active).toBe(0)
 })
 
 describe('key', () => {

@@ -113,6 +113,14 @@ class Model {
 		this.admit()
 	}
 
+	weigh(caller: Caller, weight: number): void {
+		const more = weight - caller.weight
+		if (more === 0) return
+		caller.weight = weight
+		if (this.#rules.fair) this.#hold(caller, more)
+		if (more < 0) this.admit()
+	}
+
 	close(): void {
 		this.closed = true
 		for (const caller of this.queue.splice(0)) this.#reject(caller, 'closed')
@@ -255,6 +263,7 @@ class Model {
 type Step =
 	| { kind: 'come'; priority: number; flow: string; weight: number }
 	| { kind: 'release' | 'abort'; which: number }
+	| { kind: 'weigh'; which: number; weight: number }
 	| { kind: 'resize'; capacity: number }
 	| { kind: 'pass'; ms: number }
 	| { kind: 'close' }
@@ -282,6 +291,10 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 		},
 		{ weight: 30, arbitrary: fc.record({ kind: kind('release'), which: fc.nat() }) },
 		{ weight: 20, arbitrary: fc.record({ kind: kind('abort'), which: fc.nat() }) },
+		{
+			weight: 20,
+			arbitrary: fc.record({ kind: kind('weigh'), which: fc.nat(), weight: fc.integer({ min: 1, max: 5 }) }),
+		},
 		{ weight: 40, arbitrary: fc.record({ kind: kind('pass'), ms: fc.constantFrom(1, 4, 6, 60, 120) }) },
 		{
 			weight: 10,
@@ -357,6 +370,11 @@ test('any history, under any rules, agrees with the plain model, and leaves noth
 					const caller = model.queue[step.which % model.queue.length] as Caller
 					model.drop(caller, 'aborted')
 					aborters.get(caller.id)?.abort('left')
+				} else if (step.kind === 'weigh') {
+					if (model.active.length === 0) continue
+					const caller = model.active[step.which % model.active.length] as Caller
+					model.weigh(caller, step.weight)
+					stays.get(caller.id)?.weigh?.(step.weight)
 				} else if (step.kind === 'resize') {
 					model.capacity = step.capacity
 					model.admit()
@@ -387,7 +405,7 @@ test('any history, under any rules, agrees with the plain model, and leaves noth
 			expect(limiter.queued).toBe(0)
 			await limiter.onIdle()
 		}),
-		{ numRuns: 2_000 },
+		{ numRuns: 1_500 },
 	)
 	// The histories reach what they are to test.
 	for (const reason of ['timeout', 'evicted', 'queue-full', 'aborted', 'closed']) {

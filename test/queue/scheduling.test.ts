@@ -345,6 +345,22 @@ describe('fairBy', () => {
 		expect(admitted.at(-1)).toBe('a2')
 	})
 
+	test('what a request weighs now counts for its flow', async () => {
+		const { limiter, come, leave, admitted } = setup({ fairBy, capacity: 4 })
+		const heavy = limiter[enter]({ flow: 'a' }, present) as Stay
+		heavy.weigh?.(3)
+		await come('b1', { flow: 'b' })
+		for (const id of ['a2', 'a3', 'b2', 'b3']) await come(id, { flow: id[0] as string })
+		await leave('b1')
+		expect(admitted).toEqual(['b1', 'b2'])
+		heavy.weigh?.(1)
+		await settled()
+		expect(admitted).toEqual(['b1', 'b2', 'b3', 'a2'])
+		heavy.leave('ok')
+		await settled()
+		expect(limiter.active).toBe(4)
+	})
+
 	test('a flow alone has everything', async () => {
 		const { come, drain, admitted, limiter } = setup({ fairBy, capacity: 3 })
 		for (const id of ['a1', 'a2', 'a3', 'a4']) await come(id, { flow: 'a' })

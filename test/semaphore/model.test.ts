@@ -8,6 +8,7 @@ type Step =
 	| { kind: 'acquire'; weight: number }
 	| { kind: 'tryAcquire'; weight: number }
 	| { kind: 'release' | 'abort'; which: number }
+	| { kind: 'weigh'; which: number; weight: number }
 	| { kind: 'resize'; capacity: number }
 	| { kind: 'close' }
 
@@ -74,6 +75,14 @@ const steps = fc.array(
 		},
 		{ weight: 12, arbitrary: fc.record({ kind: fc.constant('release' as const), which: fc.nat() }) },
 		{ weight: 3, arbitrary: fc.record({ kind: fc.constant('abort' as const), which: fc.nat() }) },
+		{
+			weight: 4,
+			arbitrary: fc.record({
+				kind: fc.constant('weigh' as const),
+				which: fc.nat(),
+				weight: fc.integer({ min: 1, max: 6 }),
+			}),
+		},
 		{
 			weight: 1,
 			arbitrary: fc.record({
@@ -147,6 +156,13 @@ test('any history agrees with the plain model, and leaves nothing behind', async
 						model.admit()
 						await new Promise(setImmediate)
 						expect(rejected.get(caller.id)).toBe(`left ${caller.id}`)
+					} else if (step.kind === 'weigh') {
+						if (model.active.length === 0) continue
+						const caller = model.active[step.which % model.active.length] as Caller
+						const less = step.weight < caller.weight
+						caller.weight = step.weight
+						permits.get(caller.id)?.weigh(step.weight)
+						if (less) model.admit()
 					} else if (step.kind === 'resize') {
 						semaphore.resize(step.capacity)
 						model.capacity = step.capacity

@@ -565,6 +565,63 @@ describe('resize', () => {
 	})
 })
 
+describe('weigh', () => {
+	test('upwards takes more at once, beyond the capacity, and others wait longer', async () => {
+		const semaphore = new Semaphore(3)
+		const permit = await semaphore.acquire()
+		const { log, add } = watch()
+		permit.weigh(5)
+		expect([semaphore.active, semaphore.available]).toEqual([5, 0])
+		const other = add('other', semaphore.acquire({ weight: 2 }))
+		permit.weigh(2)
+		await settle()
+		expect(log).toEqual([])
+		permit.weigh(1)
+		await settle()
+		expect(log).toEqual(['other'])
+		permit.release()
+		expect(semaphore.active).toBe(2)
+		;(await other)?.release()
+		expect(semaphore.active).toBe(0)
+	})
+
+	test('downwards gives the rest back at once, also for one that waited', async () => {
+		const semaphore = new Semaphore(3)
+		const first = await semaphore.acquire({ weight: 3 })
+		const second = semaphore.acquire({ weight: 2 })
+		const third = semaphore.acquire({ weight: 2 })
+		first.weigh(1)
+		const waited = await second
+		expect([semaphore.active, semaphore.queued]).toEqual([3, 1])
+		waited.weigh(1)
+		expect([semaphore.active, semaphore.queued]).toEqual([2, 1])
+		first.release()
+		;(await third).release()
+		waited.release()
+		await semaphore.onIdle()
+		expect(semaphore.active).toBe(0)
+	})
+
+	test('after the release it does nothing', async () => {
+		const semaphore = new Semaphore(1)
+		const permit = await semaphore.acquire()
+		permit.release()
+		permit.weigh(2)
+		permit.release()
+		expect(semaphore.active).toBe(0)
+	})
+
+	test.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY])(
+		'%o is an error, and changes nothing',
+		async (weight) => {
+			const semaphore = new Semaphore(1)
+			const permit = await semaphore.acquire()
+			expect(() => permit.weigh(weight)).toThrow(`weight must be an integer from 1; got ${weight}`)
+			expect(semaphore.active).toBe(1)
+		},
+	)
+})
+
 describe('close and onIdle', () => {
 	test('close rejects waiters and newcomers; holders finish', async () => {
 		const semaphore = new Semaphore(2)

@@ -25,6 +25,9 @@ export async function semaphore(): Promise<void> {
 	using permit = await semaphore.acquire({ weight: 2, signal: AbortSignal.timeout(1_000), maxWait: 5 })
 	holds<Equal<typeof permit, Permit>>()
 	holds<Equal<Permit['waited'], number>>()
+	permit.weigh(3)
+	// @ts-expect-error - a weight is a number
+	permit.weigh('3')
 	permit.release()
 	const tried = semaphore.tryAcquire({ weight: 2 })
 	holds<Equal<typeof tried, Permit | undefined>>()
@@ -74,6 +77,10 @@ export function limiter(): void {
 	new Limiter({ capacity: 3, eventLoop: true })
 	const ready: boolean = !limiter.overloaded
 	limiter.resize(ready ? 3 : 2)
+	limiter.resize('ada', 3)
+	limiter.resize(7n, 3)
+	// @ts-expect-error - a key without a capacity
+	limiter.resize('ada')
 	// @ts-expect-error - read-only
 	limiter.overloaded = false
 	// @ts-expect-error - a limiter watches the one loop of its process

@@ -95,6 +95,10 @@ limit({
 	},
 	lowerShare: 0.1,
 	fairBy: (req) => req.ip ?? '',
+	share: (flow) => {
+		holds<Equal<typeof flow, string>>()
+		return 2
+	},
 	deadline: requestDeadline,
 })
 limit({
@@ -116,6 +120,7 @@ const options: LimitOptions = {
 	order: undefined,
 	lowerShare: undefined,
 	abandonedTimeout: undefined,
+	dryRun: undefined,
 	statusCode: undefined,
 	name: undefined,
 }
@@ -129,6 +134,7 @@ app.use(limit(limiter), limit(limit(limiter).limiter))
 app.get('/admission', (req) => {
 	const own = admission(req)
 	holds<Equal<typeof own, Admission | undefined>>()
+	own?.weigh(2)
 })
 
 // @ts-expect-error - a capacity is required
@@ -149,12 +155,16 @@ limit({ capacity: 3, weight: () => '1' })
 limit({ capacity: 3, skip: async () => true })
 // @ts-expect-error - a status is a number
 limit({ capacity: 3, statusCode: '503' })
+// @ts-expect-error - a dry run is one or is none
+limit({ capacity: 3, dryRun: 'yes' })
 // @ts-expect-error - no such order
 limit({ capacity: 3, order: 'newest' })
 // @ts-expect-error - a priority is a number
 limit({ capacity: 3, priority: () => 'high' })
 // @ts-expect-error - each request belongs to a flow
 limit({ capacity: 3, fairBy: (req) => req.ip })
+// @ts-expect-error - a share is a number
+limit({ capacity: 3, fairBy: (req) => req.ip ?? '', share: () => '2' })
 // @ts-expect-error - a deadline is a number
 limit({ capacity: 3, deadline: () => new Date() })
 // @ts-expect-error - a share is a number

@@ -39,6 +39,8 @@ export async function use(): Promise<void> {
 	await renders.resize(3)
 	// @ts-expect-error - read-only
 	permit.token = 3
+	// @ts-expect-error - a weight can't change
+	permit.weigh(2)
 }
 new LeaseLostError('').code satisfies 'ERR_INFLIGHT_LEASE_LOST'
 RejectedError.name satisfies string
