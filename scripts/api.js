@@ -112,7 +112,7 @@ export function apiPage() {
 	]
 	/** @type {Set<string>} the declarations that are on the page already */
 	const known = new Set()
-	const entries = Object.entries(exports).flatMap(([entry, { import: path }]) =>
+	const entries = Object.entries(exports).flatMap(([entry, { require: path }]) =>
 		path === undefined ? [] : [{ entry, types: path.replace(/^\.\//, '').replace(/\.js$/, '.d.ts') }],
 	)
 	const exported = entries.flatMap(({ types }) => exportsOf(types))
