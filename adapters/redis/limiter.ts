@@ -396,8 +396,8 @@ export class RedisLimiter implements Gate {
 		if (this.#closed) throw this.#rejection('closed', line)
 		const membership = this.#membership
 		membership.check()
+		membership.use()
 		if (membership.state !== 'in') {
-			membership.use()
 			if (!membership.available && this.#rule() === 'reject') throw this.#rejection('unavailable', line)
 			// While Redis is unavailable, each process also has its share of the queue. Until that is
 			// decided, some of the callers will still be admitted, so more may wait.

@@ -274,6 +274,19 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				await finish(limiter)
 			}))
 
+		test('a limiter that is used again and again, but never for long, stays', () =>
+			onBench(pool, kind, async ({ raw, make, finish }) => {
+				const limiter = make({ lease: 1_000 })
+				await vi.waitFor(() => limiter.run(() => {}), 5_000)
+				await raw.config('RESETSTAT')
+				for (let i = 0; i < 60; i++) {
+					await limiter.run(() => {})
+					await sleep(50)
+				}
+				expect(await raw.info('commandstats')).not.toContain('cmdstat_eval:')
+				await finish(limiter)
+			}))
+
 		test('Redis flushed: holders count before newcomers are admitted', () =>
 			onBench(pool, kind, async ({ raw, make, finish }) => {
 				const limiter = make()
