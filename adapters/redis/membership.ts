@@ -85,7 +85,11 @@ export interface MembershipOptions {
 	redisTimeout: number
 }
 
-/** The pause between two attempts to join, in ms. It doubles with each failure. */
+/**
+ * The pause between two attempts to join, in ms. It doubles with each failure, up to a tenth of the
+ * lease: after a loss of memory, the permits are free 0.9 of a lease after the first attempt that
+ * succeeds.
+ */
 const SHORTEST_PAUSE = 100
 const LONGEST_PAUSE = 1_000
 
@@ -480,7 +484,7 @@ export class Membership implements LinkUser {
 		if (this.#looping) return
 		this.#looping = true
 		while (this.#state === 'joining') {
-			if (this.#failures > 1 || this.#unheard > 0) await pause(this.#failures - 2)
+			if (this.#failures > 1 || this.#unheard > 0) await this.#pause()
 			try {
 				await this.#link.subscribe(this.#channel, this)
 				if (this.#link.gapless) await this.#link.subscribe(this.#booksChannel, this)
@@ -495,6 +499,12 @@ export class Membership implements LinkUser {
 		this.#looping = false
 		// The session may have been lost again while `#looping` was still set.
 		if (this.state === 'joining') this.#join()
+	}
+
+	#pause(): Promise<void> {
+		const doubled = SHORTEST_PAUSE * 2 ** Math.max(0, this.#failures - 2)
+		const ms = Math.min(LONGEST_PAUSE, this.#lease / 10, doubled)
+		return new Promise((resolve) => setTimeout(resolve, ms).unref())
 	}
 
 	async #joinOnce(): Promise<void> {
@@ -657,11 +667,6 @@ export class Membership implements LinkUser {
 
 function losePatience(membership: Membership): void {
 	membership.losePatience()
-}
-
-function pause(failures: number): Promise<void> {
-	const ms = Math.min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** Math.max(0, failures))
-	return new Promise((resolve) => setTimeout(resolve, ms).unref())
 }
 
 /** Rejects when a promise takes longer than `ms`. */

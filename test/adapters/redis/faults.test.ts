@@ -354,6 +354,29 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 		}),
 	)
 
+	test('after a long outage and a loss of memory, the whole capacity is back within a lease', () =>
+		onBench(async (bench) => {
+			const { admin, joined } = bench
+			await admin.call('ACL', 'SETUSER', 'late', ...all)
+			const options = { whenUnavailable: 'reject', maxWait: 10_000, lease: 2_000, redisTimeout: 500, user: 'late' } as const
+			const limiter = await joined(options)
+			const attempts = async () =>
+				Number(/cmdstat_eval:.*rejected_calls=(\d+)/.exec(await admin.info('commandstats'))?.[1] ?? 0)
+			const held = await limiter.acquire()
+			await admin.call('ACL', 'SETUSER', 'late', '-eval', '-evalsha')
+			await vi.waitFor(() => expect(limiter.available).toBe(false), 5_000)
+			// Until the pauses between its attempts are at their longest.
+			await sleep(3_000)
+			await admin.config('RESETSTAT')
+			await vi.waitFor(async () => expect(await attempts()).toBe(1), { timeout: 5_000, interval: 5 })
+			await admin.flushall()
+			await admin.call('ACL', 'SETUSER', 'late', '+eval', '+evalsha')
+			const since = performance.now()
+			await vi.waitFor(() => limiter.run(() => {}), { timeout: 5_000, interval: 5 })
+			expect(performance.now() - since).toBeLessThan(2_000 + 150)
+			held.release()
+		}))
+
 	test('junk on its channels is left aside, and so are forged grants and capacities', () =>
 		onBench(async ({ admin, key, joined }) => {
 			const limiter = await joined({ maxWait: 10_000 })
