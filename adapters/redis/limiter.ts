@@ -477,7 +477,7 @@ export class RedisLimiter implements Gate {
 		// The message with the permit came before this answer: the permit is in use already.
 		if (caller.state === 'held') return
 		if (caller.state === 'over') {
-			this.#release(caller)
+			this.#release(caller, caller.ticket)
 		} else if (answer.is === 'queued') {
 			caller.asked = 'queued'
 			if (ticket === 0) caller.ahead = answer.ahead

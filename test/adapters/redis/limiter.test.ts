@@ -210,6 +210,22 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'closed' })
 			}))
 
+		test('a cancel that crosses with the answer that it is queued takes its place from Redis', () =>
+			onBench(pool, kind, async ({ raw, make, finish }) => {
+				const limiter = make()
+				const held = await limiter.acquire({ weight: 2 })
+				const cancel = new AbortController()
+				const left = limiter.acquire({ signal: cancel.signal })
+				cancel.abort('left')
+				await expect(left).rejects.toBe('left')
+				await sleep(50)
+				const queue = `inflight:{${encodeURIComponent(limiter.name)}}:queue`
+				await vi.waitFor(async () => expect(await raw.zcard(queue)).toBe(0), 1_000)
+				held.release()
+				await limiter.run(() => {}, { weight: 2, maxWait: 1_000 })
+				await finish(limiter)
+			}))
+
 		test('cancels that cross with answers a hundred times leave no permit behind', () =>
 			onBench(pool, kind, async ({ make, finish }) => {
 				const limiter = make()
