@@ -32,7 +32,7 @@ import {
 	REDIS_LIMITER_OPTIONS,
 	type RedisLimiterOptions,
 } from './options.js'
-import { acquire, type Held, type Queued, release } from './protocol.js'
+import { acquire, type Claim, release } from './protocol.js'
 
 /*
  * All callers of this process that wait for one key are in one queue, in order of arrival. While
@@ -477,7 +477,7 @@ export class RedisLimiter implements Gate {
 		// The message with the permit came before this answer: the permit is in use already.
 		if (caller.state === 'held') return
 		if (caller.state === 'over') {
-			this.#release(caller, caller.ticket)
+			this.#release(caller)
 		} else if (answer.is === 'queued') {
 			caller.asked = 'queued'
 			if (ticket === 0) caller.ahead = answer.ahead
@@ -489,8 +489,8 @@ export class RedisLimiter implements Gate {
 	}
 
 	/** Ends a permit, or a wait, in Redis. */
-	async #release(held: Held, ticket = 0): Promise<void> {
-		const active = await this.#membership.ask(release(held, ticket))
+	async #release(claim: Claim): Promise<void> {
+		const active = await this.#membership.ask(release(claim))
 		if (active !== undefined) this.#membership.learn(active)
 	}
 
@@ -557,7 +557,7 @@ export class RedisLimiter implements Gate {
 		this.#leaveQueue(caller)
 		// A caller that still awaits the answer is released when it comes: so the cancel can't arrive
 		// at Redis before the request.
-		if (this.#serving && caller.asked === 'queued') this.#release(caller, caller.ticket)
+		if (this.#serving && caller.asked === 'queued') this.#release(caller)
 		caller.settle(error)
 		this.#admitAlone(caller.line)
 		this.#forget(caller.line)
@@ -687,8 +687,8 @@ export class RedisLimiter implements Gate {
 	 * Callers that wait in Redis: the oldest of each key. With many keys, each call returns other
 	 * keys.
 	 */
-	#queuedInRedis(most: number): Queued[] {
-		const found: Queued[] = []
+	#queuedInRedis(most: number): Claim[] {
+		const found: Claim[] = []
 		const each = this.#options.key === undefined ? most : 1
 		for (const line of [...this.#lines()]) {
 			let left = each

@@ -1,15 +1,14 @@
 import { randomBytes } from 'node:crypto'
 import type { LinkUser, RedisLink } from './link.js'
 import {
+	type Claim,
 	decode,
 	decodeMessage,
 	encode,
 	type FleetState,
-	type Held,
 	join,
 	keysOf,
 	leave,
-	type Queued,
 	type Request,
 	renew,
 	resize,
@@ -43,16 +42,16 @@ export type MembershipState =
 /** What a membership asks and tells its owner, the limiter. */
 export interface MembershipOwner {
 	/** The permits that it holds. */
-	held(): Held[]
+	held(): Claim[]
 	/** Some of the callers that are queued in Redis: the oldest of each key. */
-	waiting(most: number): Queued[]
+	waiting(most: number): Claim[]
 	/** Nothing is held and nothing waits. */
 	readonly idle: boolean
 	/**
 	 * Redis knows of the permits in `held`, and of nothing else of this process. Returns whether a
 	 * command was sent.
 	 */
-	joined(held: Held[]): boolean
+	joined(held: Claim[]): boolean
 	/** From now on commands go to Redis. */
 	opened(): void
 	/**

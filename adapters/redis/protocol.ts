@@ -87,15 +87,12 @@ export function accountOf(key: string | undefined): string {
 }
 
 /** A permit, or a wait for one, as Redis knows it. */
-export interface Held {
+export interface Claim {
 	readonly id: string
 	readonly weight: number
 	/** See {@link accountOf}. */
 	readonly account: string
-}
-
-/** A waiter in the queue of Redis. */
-export interface Queued extends Held {
+	/** Its place in the queue, while it waits; 0: it never got one. */
 	readonly ticket: number
 }
 
@@ -112,7 +109,7 @@ function fieldOf({ process, session }: Speaker, id: string): string {
 }
 
 /** The member of the sorted set for a waiter. */
-function placeOf(speaker: Speaker, { account, ticket, id, weight }: Queued): string {
+function placeOf(speaker: Speaker, { account, ticket, id, weight }: Claim): string {
 	return `${account}:${String(ticket).padStart(16, '0')}:${fieldOf(speaker, id)}:${weight}`
 }
 
@@ -155,7 +152,7 @@ export interface Renewed {
 }
 
 export function acquire(
-	waiter: Queued,
+	waiter: Claim,
 	{ maxQueue, lease }: { maxQueue: number; lease: number },
 ): Request<Acquired> {
 	return {
@@ -185,11 +182,8 @@ function decodeAcquired(answer: Reader): Acquired {
 	}
 }
 
-/**
- * Ends a permit, or a wait (`ticket` above 0). The answer is the number of permits then held in the
- * fleet.
- */
-export function release({ id, account, weight }: Held, ticket: number): Request<number> {
+/** Ends a permit, or a wait. The answer is the number of permits then held in the fleet. */
+export function release({ id, account, weight, ticket }: Claim): Request<number> {
 	return {
 		operation: 'release',
 		args: (speaker) => [fieldOf(speaker, id), account, weight, ticket],
@@ -220,7 +214,7 @@ export interface Joining {
 	secret: string
 	/** Whether to look at the maxmemory-policy. */
 	policy: boolean
-	held: Held[]
+	held: Claim[]
 }
 
 export function join(facts: Joining): Request<Joined> {
@@ -262,7 +256,7 @@ export function join(facts: Joining): Request<Joined> {
 	}
 }
 
-export function renew(lease: number, ttl: number, waiting: Queued[]): Request<Renewed> {
+export function renew(lease: number, ttl: number, waiting: Claim[]): Request<Renewed> {
 	return {
 		operation: 'renew',
 		args: (speaker) => [

@@ -326,7 +326,7 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 				capacity: 6,
 				secret: 'secret',
 				policy: false,
-				held: [{ id: 'a', weight: 1, account: '' }],
+				held: [{ id: 'a', weight: 1, account: '', ticket: 0 }],
 			})
 			const args = encode(request, { process: 'p', session: 1 })
 			const answer = decode(request, await client.eval(SCRIPT, 3, ...keys, ...args))
