@@ -194,7 +194,7 @@ export class Membership implements LinkUser {
 		this.#owner = owner
 		this.#link = link
 		this.#configured = capacity
-		this.#fleet = { capacity, active: 0, queued: 0, processes: 1, rank: 0, soon: undefined }
+		this.#fleet = { capacity, active: 0, queued: 0, processes: 1, rank: 0, soon: undefined, grace: false }
 		this.#lease = lease
 		this.#ttl = Math.floor(lease * 0.9)
 		this.#redisTimeout = redisTimeout
@@ -275,7 +275,7 @@ export class Membership implements LinkUser {
 
 	/** Takes over the permits held in the fleet from an answer. */
 	learn(active: number): void {
-		this.#fleet.active = active
+		if (!this.#fleet.grace) this.#fleet.active = active
 	}
 
 	/** Notes the highest token: the next generation of the books begins with it. */
@@ -648,8 +648,8 @@ export class Membership implements LinkUser {
 	/** Takes over the state of the fleet from an answer, and begins a lease. */
 	#renewedAt(sentAt: number, fleet: FleetState): void {
 		const { capacity } = this.#fleet
+		this.#fleet = fleet.grace ? this.#withMissing(fleet) : fleet
 		this.#known = true
-		this.#fleet = fleet
 		if (this.#resizing !== undefined) this.#fleet.capacity = capacity
 		else if (fleet.capacity !== capacity) this.#owner.resized(fleet.capacity)
 		this.#renewed = sentAt
@@ -661,6 +661,16 @@ export class Membership implements LinkUser {
 		const next = Math.min(this.#lease / 4, (fleet.soon ?? this.#lease) + 2)
 		clearTimeout(this.#renewal)
 		this.#renewal = setTimeout(() => this.#renew(), next).unref()
+	}
+
+	/**
+	 * The state of the fleet, when holders of permits may be missing from the news: with the
+	 * processes and permits that were known before.
+	 */
+	#withMissing(news: FleetState): FleetState {
+		if (!this.#known) return { ...news, active: news.capacity }
+		const { active, processes, rank } = this.#fleet
+		return { ...news, active: Math.max(active, news.active), processes, rank }
 	}
 }
 

@@ -50,9 +50,9 @@ import { SCRIPT } from './script.js'
  * - The books are gone, incomplete, of another type, or an old copy, for any reason: FLUSHALL, DEL,
  *   an eviction, a restart, a failover. Then a new *generation* of the books begins, and processes
  *   join again with what they hold. During a period of *grace*, some of them may be missing, so
- *   free room counts as taken: permits only pass from a holder that releases to a waiter. Processes
- *   are told that the whole capacity is taken, so that none takes a share of room that only seems
- *   free, if Redis goes away again. The grace is a lease if there is any sign of earlier books. If
+ *   free room counts as taken: permits only pass from a holder that releases to a waiter. If Redis
+ *   goes away again, a process takes its share by what it knew before: then room was free that only
+ *   seems free now. A process without such news takes none. The grace is a lease if there is any sign of earlier books. If
  *   there is none, it is the time within which each holder contacts Redis and learns that its
  *   permits are unknown: a quarter of a lease, plus the time to connect.
  * - There are no books, because no process was in the fleet. A *witness* knows this: a process that
@@ -139,6 +139,8 @@ export interface FleetState {
 	 * is known.
 	 */
 	soon: number | undefined
+	/** Whether holders of permits may be missing from these figures, after a loss of memory. */
+	grace: boolean
 }
 
 export type Joined =
@@ -285,7 +287,8 @@ function decodeFleet(answer: Reader): FleetState {
 	const processes = answer.count(1)
 	const rank = answer.count()
 	const soon = answer.count(-1)
-	return { capacity, active, queued, processes, rank, soon: soon < 0 ? undefined : soon }
+	const grace = answer.count() === 1
+	return { capacity, active, queued, processes, rank, soon: soon < 0 ? undefined : soon, grace }
 }
 
 function plain(operation: string, ...args: Args): Request<true> {

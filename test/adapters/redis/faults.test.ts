@@ -274,6 +274,33 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			}),
 	)
 
+	test.each([0, 2])(
+		'stopped right after FLUSHALL, while the one holds %i: by their shares, no more than the capacity',
+		(holding) =>
+			onBench(async ({ server, admin, key, joined }) => {
+				const fleet = [await joined(), await joined()]
+				const [one] = fleet as [(typeof fleet)[0]]
+				const { seen, work } = gauge()
+				const all = Array.from({ length: holding }, () => work(one, LEASE))
+				const told = () => {
+					for (const limiter of fleet) {
+						expect(limiter.stats().fleet).toMatchObject({ processes: 2, active: holding })
+					}
+				}
+				await vi.waitFor(told, 5_000)
+				await admin.flushall()
+				await vi.waitFor(async () => expect(await admin.hget(key(), 'members')).toBe('2'), 2_000)
+				server.pause()
+				for (const limiter of fleet) for (let i = 0; i < 2; i++) all.push(work(limiter, LEASE / 2))
+				await vi.waitFor(() => expect(seen.working).toBe(2), 0.8 * LEASE)
+				await vi.waitFor(() => expect(fleet.some(({ available }) => available)).toBe(false), 2_000)
+				await sleep(100)
+				server.resume()
+				await Promise.all(all)
+				expect(seen.most, ALWAYS).toBe(2)
+			}),
+	)
+
 	/** All that the scripts and the clients may ask of Redis. */
 	const COMMANDS = [
 		...['eval', 'evalsha', 'subscribe', 'publish', 'info', 'time', 'type', 'del', 'pexpire'],
@@ -358,7 +385,13 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 		onBench(async (bench) => {
 			const { admin, joined } = bench
 			await admin.call('ACL', 'SETUSER', 'late', ...all)
-			const options = { whenUnavailable: 'reject', maxWait: 10_000, lease: 2_000, redisTimeout: 500, user: 'late' } as const
+			const options = {
+				whenUnavailable: 'reject',
+				maxWait: 10_000,
+				lease: 2_000,
+				redisTimeout: 500,
+				user: 'late',
+			} as const
 			const limiter = await joined(options)
 			const attempts = async () =>
 				Number(/cmdstat_eval:.*rejected_calls=(\d+)/.exec(await admin.info('commandstats'))?.[1] ?? 0)

@@ -301,20 +301,19 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 
 	test('Redis away: each process goes on with what it held of a key', () =>
 		onBench(async ({ server, joined }) => {
-			const [a, b] = await joined(2, { lease: 4_000, redisTimeout: 500 })
+			const [a, b] = await joined(2, { lease: 8_000, redisTimeout: 500 })
 			const held = [
 				await a.acquire({ key: 'a' }),
 				await a.acquire({ key: 'a' }),
 				await b.acquire({ key: 'b' }),
 			]
-			await sleep(1_500)
 			server.pause()
 			const [more, none] = [
-				later(a.acquire({ key: 'a', maxWait: 2_000 })),
-				b.acquire({ key: 'a', maxWait: 2_000 }),
+				later(a.acquire({ key: 'a', maxWait: 5_000 })),
+				b.acquire({ key: 'a', maxWait: 5_000 }),
 			]
 			none.catch(() => {})
-			await vi.waitFor(() => expect(a.available || b.available).toBe(false), 2_000)
+			await vi.waitFor(() => expect(a.available || b.available).toBe(false), 4_000)
 			held[0]?.release()
 			expect((await more).token).toBe(0)
 			await expect(none).rejects.toMatchObject({ reason: 'timeout' })
