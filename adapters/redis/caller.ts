@@ -52,7 +52,7 @@ export class Caller implements FleetPermit, Linked<Caller>, Claim {
 	readonly weight: number
 	readonly maxWait: number
 	/** The queue of its key in this process. */
-	readonly line: KeyQueue<Caller>
+	readonly queue: KeyQueue<Caller>
 	readonly since: number = performance.now()
 	/** What Redis knows of its wait in the present session. */
 	asked: 'no' | 'asking' | 'queued' = 'no'
@@ -73,9 +73,9 @@ export class Caller implements FleetPermit, Linked<Caller>, Claim {
 	readonly #owner: Owner
 	#controller: AbortController | undefined = undefined
 
-	constructor(owner: Owner, line: KeyQueue<Caller>, weight: number, maxWait: number) {
+	constructor(owner: Owner, queue: KeyQueue<Caller>, weight: number, maxWait: number) {
 		this.#owner = owner
-		this.line = line
+		this.queue = queue
 		this.id = newId()
 		this.weight = weight
 		this.maxWait = maxWait
@@ -83,7 +83,7 @@ export class Caller implements FleetPermit, Linked<Caller>, Claim {
 
 	/** The name of its key in Redis. */
 	get account(): string {
-		return this.line.account
+		return this.queue.account
 	}
 
 	get signal(): AbortSignal {
