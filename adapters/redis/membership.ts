@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { LinkUser, RedisLink } from './link.js'
+import { Pending } from './pending.js'
 import {
 	type Claim,
 	decode,
@@ -15,6 +16,7 @@ import {
 	type Speaker,
 	vouch,
 } from './protocol.js'
+import { Witness } from './witness.js'
 
 /*
  * The membership of a process in a fleet: its session, its lease, and whether Redis answers.
@@ -124,20 +126,6 @@ const LONG_AWAY = 10
 
 const ENDED: unique symbol = Symbol('ended')
 
-/**
- * The books that a process was in when it left, and what it has learned from messages since then
- * (see "witness" in protocol.ts).
- */
-interface Witness {
-	readonly generation: string
-	readonly secret: string
-	closed: boolean
-	/** The first generation that was opened after that. */
-	opened: string | undefined
-	/** The generation that this process has opened. */
-	own: string | undefined
-}
-
 export class Membership implements LinkUser {
 	#state: MembershipState = 'out'
 	#available = true
@@ -163,7 +151,7 @@ export class Membership implements LinkUser {
 	readonly #booksChannel: string
 	#generation = ''
 	#secret = ''
-	#witness: Witness | undefined = undefined
+	readonly #witness = new Witness()
 	/** A capacity that Redis does not know yet. */
 	#resizing: number | undefined = undefined
 	/** When the last renewal that got an answer was sent, in ms: the lease begins at that time. */
@@ -181,10 +169,7 @@ export class Membership implements LinkUser {
 	#lookedAt = Number.NEGATIVE_INFINITY
 	#looping = false
 	#reason: unknown = undefined
-	/** The commands under way, oldest first, with the time at which each was sent. */
-	readonly #pending = new Map<object, number>()
-	#onQuiet: (() => void)[] = []
-	#patience: NodeJS.Timeout | undefined = undefined
+	readonly #pending: Pending
 	#renewal: NodeJS.Timeout | undefined = undefined
 	#look: NodeJS.Timeout | undefined = undefined
 	#lapse: NodeJS.Timeout | undefined = undefined
@@ -198,6 +183,9 @@ export class Membership implements LinkUser {
 		this.#lease = lease
 		this.#ttl = Math.floor(lease * 0.9)
 		this.#redisTimeout = redisTimeout
+		this.#pending = new Pending(redisTimeout, () =>
+			this.#lose(new Error(`no answer within ${redisTimeout} ms`), true),
+		)
 		this.#keys = keysOf(name)
 		// The id has no braces and no colon: they have a meaning in the keys.
 		this.#speaker = { process: link.listening + randomBytes(9).toString('base64url'), session: 0 }
@@ -250,9 +238,8 @@ export class Membership implements LinkUser {
 	 */
 	async ask<Answer>(request: Request<Answer>): Promise<Answer | undefined> {
 		const { session } = this.#speaker
-		const place = {}
-		this.#pending.set(place, performance.now())
-		this.#patience ??= setTimeout(losePatience, this.#redisTimeout, this).unref()
+		const place = this.#pending.add()
+		this.#pending.watch()
 		try {
 			const answer = decode(request, await this.#link.run(this.#keys, encode(request, this.#speaker)))
 			if (!this.#speaks(session)) return undefined
@@ -269,7 +256,6 @@ export class Membership implements LinkUser {
 			return undefined
 		} finally {
 			this.#pending.delete(place)
-			this.#settle()
 		}
 	}
 
@@ -285,10 +271,7 @@ export class Membership implements LinkUser {
 
 	/** Resolves when no command is under way. */
 	quiet(): Promise<void> {
-		if (this.#pending.size === 0) return Promise.resolve()
-		return new Promise((resolve) => {
-			this.#onQuiet.push(resolve)
-		})
+		return this.#pending.quiet()
 	}
 
 	/**
@@ -333,58 +316,27 @@ export class Membership implements LinkUser {
 				if (this.#state === 'in') this.#lookSoon()
 				return
 			case 'opened':
-				this.#witnessOpening(message.generation)
+				this.#witness.opened(message.generation)
+				this.#vouch()
 				// The books of this process are gone.
 				if (this.#state === 'in' && message.generation !== this.#generation) this.#lookSoon()
 				return
 			case 'closed':
-				if (this.#witness?.generation !== message.generation) return
-				if (this.#witness.secret === message.secret) this.#witness.closed = true
+				this.#witness.closed(message.generation, message.secret)
 		}
 	}
 
 	reset(): void {
-		this.#witness = undefined
+		this.#witness.forget()
 		this.#lose(new Error('the connection was lost'))
 	}
 
 	gap(): void {
-		this.#witness = undefined
+		this.#witness.forget()
 	}
 
 	resubscribed(): void {
 		if (this.#state === 'in') this.#renew()
-	}
-
-	/**
-	 * Called when the oldest command has been under way for `redisTimeout`. It counts only if this
-	 * process was not blocked itself.
-	 */
-	losePatience(): void {
-		this.#patience = undefined
-		const oldest = this.#oldest() as number
-		const due = oldest + this.#redisTimeout
-		const now = performance.now()
-		if (now < due) {
-			this.#patience = setTimeout(losePatience, due - now, this).unref()
-		} else if (now - due > this.#redisTimeout / 4) {
-			// The process was blocked: answers may be unread, or commands not even sent. The time begins
-			// again.
-			for (const place of this.#pending.keys()) this.#pending.set(place, now)
-			this.#patience = setTimeout(losePatience, this.#redisTimeout, this).unref()
-		} else {
-			// Node reads sockets between timers and immediates: answers that have arrived count.
-			setImmediate(() => {
-				const left = this.#oldest()
-				if (left === oldest) this.#lose(new Error(`no answer within ${this.#redisTimeout} ms`), true)
-				else if (left !== undefined) this.#patience ??= setTimeout(losePatience, 1, this).unref()
-			})
-		}
-	}
-
-	/** When the oldest command under way was sent; `undefined`: there is none. */
-	#oldest(): number | undefined {
-		return this.#pending.values().next().value
 	}
 
 	/** Whether a session is the present one. */
@@ -397,8 +349,7 @@ export class Membership implements LinkUser {
 		if (this.#state === 'out') return
 		const joined = this.#generation !== ''
 		if (joined && this.#state === 'in' && this.#link.gapless) {
-			const [generation, secret] = [this.#generation, this.#secret]
-			this.#witness = { generation, secret, closed: false, opened: undefined, own: undefined }
+			this.#witness.left(this.#generation, this.#secret)
 		}
 		this.#state = 'out'
 		this.#stop()
@@ -409,23 +360,14 @@ export class Membership implements LinkUser {
 
 	/** Has Redis forget a session of this process. */
 	async #forget(speaker: Speaker): Promise<void> {
-		const place = {}
-		this.#pending.set(place, performance.now())
+		const place = this.#pending.add()
 		try {
 			await within(5 * this.#redisTimeout, this.#link.run(this.#keys, encode(leave, speaker)))
 		} catch {
 			// Its lease will end by itself.
 		} finally {
 			this.#pending.delete(place)
-			this.#settle()
 		}
-	}
-
-	#settle(): void {
-		if (this.#pending.size > 0) return
-		clearTimeout(this.#patience)
-		this.#patience = undefined
-		for (const resolve of this.#onQuiet.splice(0)) resolve()
 	}
 
 	#stop(): void {
@@ -435,7 +377,6 @@ export class Membership implements LinkUser {
 		clearTimeout(this.#lapse)
 		clearTimeout(this.#decision)
 		this.#pending.clear()
-		this.#settle()
 	}
 
 	/** Ends the session: it is not known what Redis has of it. */
@@ -447,7 +388,6 @@ export class Membership implements LinkUser {
 		clearTimeout(this.#look)
 		this.#look = undefined
 		this.#pending.clear()
-		this.#settle()
 		this.#reason = reason
 		// A session in which no command succeeded is a failed attempt to join: it does not change
 		// whether Redis is available.
@@ -550,7 +490,9 @@ export class Membership implements LinkUser {
 			this.#generation = answer.generation
 			this.#secret = answer.secret
 			this.#renewedAt(sentAt, answer.fleet)
-			this.#witnessJoin(answer.opened)
+			if (answer.opened) this.#witness.openedItself(answer.generation)
+			else this.#witness.forget()
+			this.#vouch()
 			if (!this.#owner.joined(held)) this.#renew()
 			if (this.#resizing !== undefined) this.resize(this.#resizing)
 		} finally {
@@ -575,29 +517,10 @@ export class Membership implements LinkUser {
 		this.#owner.opened()
 	}
 
-	/**
-	 * Books were opened. They miss nothing only if they are the first since the closing of the books
-	 * that this process was in.
-	 */
-	#witnessOpening(generation: string): void {
-		const witness = this.#witness
-		if (witness === undefined) return
-		if (!witness.closed || witness.opened !== undefined) this.#witness = undefined
-		else witness.opened = generation
-		this.#vouch()
-	}
-
-	#witnessJoin(opened: boolean): void {
-		if (!opened) this.#witness = undefined
-		else if (this.#witness !== undefined) this.#witness.own = this.#generation
-		this.#vouch()
-	}
-
+	/** If books miss nothing that this process has opened, Redis is told. */
 	#vouch(): void {
-		const { opened, own } = this.#witness ?? {}
-		if (own === undefined || opened === undefined) return
-		this.#witness = undefined
-		if (opened === own && (this.#state === 'trying' || this.#state === 'in')) this.ask(vouch(own))
+		const own = this.#witness.testify()
+		if (own !== undefined && (this.#state === 'trying' || this.#state === 'in')) this.ask(vouch(own))
 	}
 
 	/**
@@ -672,10 +595,6 @@ export class Membership implements LinkUser {
 		const { active, processes, rank } = this.#fleet
 		return { ...news, active: Math.max(active, news.active), processes, rank }
 	}
-}
-
-function losePatience(membership: Membership): void {
-	membership.losePatience()
 }
 
 /** Rejects when a promise takes longer than `ms`. */
