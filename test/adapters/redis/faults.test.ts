@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
+import { redisLimiter } from '../../../adapters/redis/index.js'
 import {
 	ALWAYS,
 	describeRedis,
@@ -18,6 +18,7 @@ import {
 	startWorker,
 	WHEN_BUSY,
 } from '../../support/redis.js'
+import { Bench } from '../../support/redis-bench.js'
 
 /*
  * What Redis, its users, and other programs on it can do to a limiter. In each case there are never
@@ -34,44 +35,9 @@ const LEASE = 3_000
  */
 const AT_ONCE = 16
 
-let names = 0
-
-/** A Redis of its own, and what a test needs with it. */
-class Bench {
-	/** None begins like another. */
-	readonly name = `fault ${1_000 + names++}`
-	readonly server: Server
-	readonly admin: Redis
-	readonly #limiters: ReturnType<typeof redisLimiter>[] = []
-	readonly #ends: (() => unknown)[] = []
-
+class FaultBench extends Bench {
 	constructor(server: Server) {
-		this.server = server
-		this.admin = new Redis(server.port, '127.0.0.1')
-	}
-
-	readonly connect = async (user?: string): Promise<RedisClient> => {
-		const account = user === undefined ? {} : { username: user, password: 'p' }
-		const client = createClient({ socket: { host: '127.0.0.1', port: this.server.port }, ...account })
-		client.on('error', () => {})
-		await client.connect()
-		this.#ends.push(() => client.destroy())
-		return client as unknown as RedisClient
-	}
-
-	readonly make = async (options: Partial<RedisLimiterOptions> & { user?: string } = {}) => {
-		const { user, ...rest } = options
-		const client = await this.connect(user)
-		const limiter = redisLimiter({
-			client,
-			name: this.name,
-			capacity: 2,
-			lease: LEASE,
-			redisTimeout: LEASE / 4,
-			...rest,
-		})
-		this.#limiters.push(limiter)
-		return limiter
+		super(server, { lease: LEASE })
 	}
 
 	/** One that Redis has answered. A busy machine may take longer than a limiter waits for that. */
@@ -81,23 +47,9 @@ class Bench {
 		return limiter
 	}
 
-	/** One of the three keys of the limiter. */
-	readonly key = (suffix = ''): string => {
-		return `inflight:{${encodeURIComponent(this.name)}}${suffix}`
-	}
-
 	/** What was warned of, about the limiters of this test. */
 	get warnings(): string[] {
 		return warned.mock.calls.map(([text]) => String(text)).filter((text) => text.includes(this.name))
-	}
-
-	async end(): Promise<void> {
-		for (const limiter of this.#limiters) limiter.close()
-		for (const end of this.#ends) end()
-		this.server.resume()
-		await this.admin.config('SET', 'maxmemory', '0')
-		await this.admin.flushall()
-		this.admin.disconnect()
 	}
 }
 
@@ -178,7 +130,7 @@ const disturbances: Record<string, (admin: Redis, key: string) => Promise<unknow
 	},
 }
 
-const everything: Record<string, (bench: Bench) => Promise<unknown>> = {
+const everything: Record<string, (bench: FaultBench) => Promise<unknown>> = {
 	FLUSHALL: ({ admin }) => admin.flushall(),
 	'FLUSHALL and SCRIPT FLUSH': async ({ admin }) => {
 		await admin.flushall()
@@ -207,8 +159,8 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 	})
 	afterAll(endAll)
 
-	const onBench = (body: (bench: Bench) => Promise<void>): Promise<void> =>
-		onPool(pool, (server) => new Bench(server), body)
+	const onBench = (body: (bench: FaultBench) => Promise<void>): Promise<void> =>
+		onPool(pool, (server) => new FaultBench(server), body)
 
 	describe.each(Object.keys(everything))('%s', (what) => {
 		test('while one process holds all permits, and another comes', { timeout: 60_000 }, () =>
@@ -389,7 +341,6 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				whenUnavailable: 'reject',
 				maxWait: 10_000,
 				lease: 2_000,
-				redisTimeout: 500,
 				user: 'late',
 			} as const
 			const limiter = await joined(options)
@@ -445,7 +396,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			expect(seen.served).toBe(5)
 		}))
 
-	type Step = (bench: Bench) => Promise<unknown>
+	type Step = (bench: FaultBench) => Promise<unknown>
 	const states: Record<string, [enter: Step, leave: Step]> = {
 		'without memory': [
 			({ admin }) => admin.config('SET', 'maxmemory', '1'),

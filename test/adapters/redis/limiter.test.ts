@@ -47,7 +47,7 @@ const AT_ONCE = 8
 let names = 0
 
 /** A Redis, and what a test needs with it. */
-class Bench {
+class ClientBench {
 	readonly client: RedisClient
 	readonly raw: Redis
 	readonly port: number
@@ -66,7 +66,7 @@ class Bench {
 	}
 
 	/** Nothing is left of a limiter. */
-	readonly finish = async (limiter: ReturnType<Bench['make']>): Promise<void> => {
+	readonly finish = async (limiter: ReturnType<ClientBench['make']>): Promise<void> => {
 		limiter.close()
 		await limiter.onIdle()
 		const key = `inflight:{${encodeURIComponent(limiter.name)}}`
@@ -77,11 +77,11 @@ class Bench {
 async function onBench(
 	pool: Pool,
 	kind: keyof typeof clients,
-	body: (bench: Bench) => Promise<void>,
+	body: (bench: ClientBench) => Promise<void>,
 ): Promise<void> {
 	const server = await pool.take()
 	const { client, end } = await clients[kind](server.port)
-	const bench = new Bench(client, server.port)
+	const bench = new ClientBench(client, server.port)
 	try {
 		await body(bench)
 	} finally {
