@@ -3,7 +3,7 @@ import type { AbortSignalLike, Permit } from '../../src/semaphore/semaphore.js'
 import type { Linked } from '../../src/semaphore/wait-queue.js'
 import type { KeyQueue } from './key-queue.js'
 import { LeaseLostError, watchedSignal } from './lease.js'
-import type { Queued } from './protocol.js'
+import type { Claim } from './protocol.js'
 
 /** A permit of the fleet. Its weight can't change: Redis has counted it. */
 export interface FleetPermit extends Omit<Permit, 'weigh'> {
@@ -44,7 +44,7 @@ function newId(): string {
 }
 
 /** A waiter, which becomes the permit that it is given. It is itself the listener on its signal. */
-export class Caller implements FleetPermit, Linked<Caller>, Queued {
+export class Caller implements FleetPermit, Linked<Caller>, Claim {
 	previous: Caller | undefined = undefined
 	next: Caller | undefined = undefined
 	/** It can't be guessed: so a message with this id must come from Redis. */
@@ -52,12 +52,12 @@ export class Caller implements FleetPermit, Linked<Caller>, Queued {
 	readonly weight: number
 	readonly maxWait: number
 	/** The queue of its key in this process. */
-	readonly line: KeyQueue<Caller>
+	readonly queue: KeyQueue<Caller>
 	readonly since: number = performance.now()
 	/** What Redis knows of its wait in the present session. */
 	asked: 'no' | 'asking' | 'queued' = 'no'
 	state: 'waiting' | 'held' | 'over' = 'waiting'
-	/** Its place in the queue of Redis, which it keeps when it asks again; 0: none. */
+	/** Its place in the queue of Redis, which it keeps when it asks again; 0: it never got one. */
 	ticket = 0
 	token = 0
 	waited = 0
@@ -73,9 +73,9 @@ export class Caller implements FleetPermit, Linked<Caller>, Queued {
 	readonly #owner: Owner
 	#controller: AbortController | undefined = undefined
 
-	constructor(owner: Owner, line: KeyQueue<Caller>, weight: number, maxWait: number) {
+	constructor(owner: Owner, queue: KeyQueue<Caller>, weight: number, maxWait: number) {
 		this.#owner = owner
-		this.line = line
+		this.queue = queue
 		this.id = newId()
 		this.weight = weight
 		this.maxWait = maxWait
@@ -83,7 +83,7 @@ export class Caller implements FleetPermit, Linked<Caller>, Queued {
 
 	/** The name of its key in Redis. */
 	get account(): string {
-		return this.line.account
+		return this.queue.account
 	}
 
 	get signal(): AbortSignal {

@@ -17,6 +17,7 @@ import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore/semaph
 import { Figures } from '../../src/stats/figures.js'
 import type { Observer, Outcome } from '../../src/stats/observer.js'
 import { readSharedOptions, type SharedSettings } from '../shared-options.js'
+import { Alone } from './alone.js'
 import { awake } from './awake.js'
 import { Caller, type FleetPermit } from './caller.js'
 import { KeyQueue } from './key-queue.js'
@@ -32,7 +33,8 @@ import {
 	REDIS_LIMITER_OPTIONS,
 	type RedisLimiterOptions,
 } from './options.js'
-import { acquire, type Held, type Queued, release } from './protocol.js'
+import { acquire, type Claim, release } from './protocol.js'
+import { warnOfClient, warnOfEviction, warnOfOutage, warnOfReturn } from './warnings.js'
 
 /*
  * All callers of this process that wait for one key are in one queue, in order of arrival. While
@@ -94,9 +96,9 @@ export class RedisLimiter implements Gate {
 	readonly #maxQueue: number
 	readonly #maxWait: number
 	readonly #lease: number
-	readonly #whenUnavailable: 'local' | 'reject' | 'admit'
-	readonly #localCapacity: number | undefined
 	readonly #membership: Membership
+	/** For the time in which Redis is unavailable. */
+	readonly #alone: Alone
 	readonly #figures: Figures
 	/** The pace of all keys. */
 	readonly #pace = new Pace()
@@ -132,9 +134,8 @@ export class RedisLimiter implements Gate {
 		this.#maxQueue = Math.min(settings.maxQueue, UNBOUNDED)
 		this.#maxWait = settings.maxWait
 		this.#options = settings.functions
-		this.#whenUnavailable = checkWhenUnavailable(whenUnavailable)
+		checkWhenUnavailable(whenUnavailable)
 		if (localCapacity !== undefined) checkFleetCapacity('localCapacity', localCapacity)
-		this.#localCapacity = localCapacity
 		this.#figures = new Figures(this.name)
 		this.#only = new KeyQueue<Caller>(undefined, undefined)
 		const link = linkOf(options.client)
@@ -145,9 +146,10 @@ export class RedisLimiter implements Gate {
 			lease: this.#lease,
 			redisTimeout: checkRedisTimeout(redisTimeout, this.#lease),
 		})
+		this.#alone = new Alone(this.#membership, whenUnavailable, localCapacity)
 		// Later, as most programs add the listener after they have made the limiter.
 		process.nextTick(() => {
-			if (link.fragile) warnOf('INFLIGHT_REDIS_CLIENT', fragileClient(this.name))
+			if (link.fragile) warnOfClient(this.name)
 		})
 	}
 
@@ -230,7 +232,7 @@ export class RedisLimiter implements Gate {
 		checkAcquireKey(options.key, this.#options.key !== undefined)
 		const weight = options.weight === undefined ? 1 : checkWeight(options.weight, this.capacity)
 		const maxWait = options.maxWait ?? this.#maxWait
-		const admission = this.#admission(this.#lineOf(options.key), weight, options.signal, maxWait)
+		const admission = this.#admission(this.#queueOf(options.key), weight, options.signal, maxWait)
 		return this.#counted(await (maxWait === Number.POSITIVE_INFINITY ? admission : awake(admission)))
 	}
 
@@ -282,7 +284,7 @@ export class RedisLimiter implements Gate {
 			this.#figures.rejected('aborted', 0, undefined, this)
 			return {
 				tag: 'rejected',
-				error: withoutStack(() => this.#rejection('aborted', this.#lineOf(undefined))),
+				error: withoutStack(() => this.#rejection('aborted', this.#queueOf(undefined))),
 			}
 		}
 		if (options.skip !== undefined && checkSkip(options.skip(request))) return SKIPPED
@@ -292,15 +294,15 @@ export class RedisLimiter implements Gate {
 			if (key === undefined) return SKIPPED
 		}
 		const weight = options.weight === undefined ? 1 : checkWeight(options.weight(request), this.capacity)
-		return { tag: 'waiting', settled: this.#settled(this.#lineOf(key), weight, signal) }
+		return { tag: 'waiting', settled: this.#settled(this.#queueOf(key), weight, signal) }
 	}
 
-	async #settled(line: KeyQueue<Caller>, weight: number, signal: AbortSignalLike): Promise<Stay | Rejected> {
+	async #settled(queue: KeyQueue<Caller>, weight: number, signal: AbortSignalLike): Promise<Stay | Rejected> {
 		try {
-			return this.#stay(await this.#admission(line, weight, signal, this.#maxWait))
+			return this.#stay(await this.#admission(queue, weight, signal, this.#maxWait))
 		} catch (error) {
 			const rejected =
-				error instanceof RejectedError ? error : withoutStack(() => this.#rejection('aborted', line))
+				error instanceof RejectedError ? error : withoutStack(() => this.#rejection('aborted', queue))
 			return { tag: 'rejected', error: rejected }
 		}
 	}
@@ -332,25 +334,25 @@ export class RedisLimiter implements Gate {
 	}
 
 	#leaving(caller: Caller): { leave: (outcome: Outcome) => void } {
-		const { waited, line } = caller
-		this.#figures.admitted(waited, line.key, this.#gauge(line))
+		const { waited, queue } = caller
+		this.#figures.admitted(waited, queue.key, this.#gauge(queue))
 		const since = performance.now()
 		let over = false
 		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
 			this.#giveBack(caller)
-			this.#figures.released(waited, performance.now() - since, outcome, line.key, this.#gauge(line))
+			this.#figures.released(waited, performance.now() - since, outcome, queue.key, this.#gauge(queue))
 		}
 		return { leave }
 	}
 
-	#gauge(line: KeyQueue<Caller>): { active: number; queued: number } {
-		return line.key === undefined ? this : line
+	#gauge(queue: KeyQueue<Caller>): { active: number; queued: number } {
+		return queue.key === undefined ? this : queue
 	}
 
 	async #admission(
-		line: KeyQueue<Caller>,
+		queue: KeyQueue<Caller>,
 		weight: number,
 		signal: AbortSignalLike | undefined,
 		maxWait: number,
@@ -358,7 +360,7 @@ export class RedisLimiter implements Gate {
 		const since = performance.now()
 		try {
 			if (signal?.aborted) throw signal.reason
-			const caller = await this.#wait(line, weight, signal, maxWait)
+			const caller = await this.#wait(queue, weight, signal, maxWait)
 			// The client can leave after the permit was handed over and before this line runs.
 			if (signal?.aborted) {
 				this.#giveBack(caller)
@@ -367,47 +369,48 @@ export class RedisLimiter implements Gate {
 			return caller
 		} catch (error) {
 			const reason = error instanceof RejectedError ? error.reason : 'aborted'
-			this.#figures.rejected(reason, performance.now() - since, line.key, this.#gauge(line))
+			this.#figures.rejected(reason, performance.now() - since, queue.key, this.#gauge(queue))
 			throw error
 		}
 	}
 
 	/** The queue of a key in this process. */
-	#lineOf(key: string | undefined): KeyQueue<Caller> {
+	#queueOf(key: string | undefined): KeyQueue<Caller> {
 		if (key === undefined) return this.#only
 		return this.#keys.get(key) ?? new KeyQueue<Caller>(key, this.#pace)
 	}
 
-	#lines(): Iterable<KeyQueue<Caller>> {
+	#queues(): Iterable<KeyQueue<Caller>> {
 		return this.#options.key === undefined ? [this.#only] : this.#keys.values()
 	}
 
 	/** Nothing is kept of a key whose last request is over. */
-	#forget(line: KeyQueue<Caller>): void {
-		if (line.key !== undefined && line.empty) this.#keys.delete(line.key)
+	#forget(queue: KeyQueue<Caller>): void {
+		if (queue.key !== undefined && queue.empty) this.#keys.delete(queue.key)
 	}
 
 	#wait(
-		line: KeyQueue<Caller>,
+		queue: KeyQueue<Caller>,
 		weight: number,
 		signal: AbortSignalLike | undefined,
 		maxWait: number,
 	): Promise<Caller> {
-		if (this.#closed) throw this.#rejection('closed', line)
+		if (this.#closed) throw this.#rejection('closed', queue)
 		const membership = this.#membership
 		membership.check()
+		membership.use()
 		if (membership.state !== 'in') {
-			membership.use()
-			if (!membership.available && this.#rule() === 'reject') throw this.#rejection('unavailable', line)
+			if (!membership.available && this.#alone.rule === 'reject') throw this.#rejection('unavailable', queue)
 			// While Redis is unavailable, each process also has its share of the queue. Until that is
 			// decided, some of the callers will still be admitted, so more may wait.
 			const bound = membership.available
 				? this.#maxQueue + this.capacity
 				: Math.ceil(this.#maxQueue / membership.fleet.processes)
-			if (line.queued >= bound && !this.#roomAlone(line, weight)) throw this.#rejection('queue-full', line)
+			if (queue.queued >= bound && !this.#alone.hasRoom(queue, weight))
+				throw this.#rejection('queue-full', queue)
 		}
-		if (line.key !== undefined) this.#keys.set(line.key, line)
-		const caller = new Caller(this, line, weight, maxWait)
+		if (queue.key !== undefined) this.#keys.set(queue.key, queue)
+		const caller = new Caller(this, queue, weight, maxWait)
 		const promise = new Promise<Caller>((resolve, reject) => {
 			caller.settle = (error) => {
 				if (error === undefined) resolve(caller)
@@ -421,14 +424,14 @@ export class RedisLimiter implements Gate {
 			signal.addEventListener('abort', caller, ONCE)
 			caller.cancel = signal
 		}
-		line.waiting.push(caller)
+		queue.waiting.push(caller)
 		this.#callers.set(caller.id, caller)
 		this.#unasked.add(caller)
 		if (membership.state === 'in') {
 			this.#askMore()
 		} else {
 			this.#bound(caller)
-			this.#admitAlone(line)
+			this.#admitAlone(queue)
 		}
 		return promise
 	}
@@ -457,7 +460,7 @@ export class RedisLimiter implements Gate {
 	/** Asks Redis for a permit. */
 	async #askOne(caller: Caller): Promise<void> {
 		caller.asked = 'asking'
-		const { line, ticket, maxWait } = caller
+		const { queue, ticket, maxWait } = caller
 		// A caller that was queued before is not rejected because the queue is full.
 		const maxQueue = ticket > 0 ? UNBOUNDED : maxWait === 0 ? 0 : this.#maxQueue
 		const answer = await this.#membership.ask(acquire(caller, { maxQueue, lease: this.#lease }))
@@ -465,11 +468,11 @@ export class RedisLimiter implements Gate {
 		if (answer === undefined) return
 		this.#membership.learn(answer.active)
 		if (answer.is === 'full') {
-			line.inFleet = answer.queued
+			queue.inFleet = answer.queued
 			if (caller.state === 'waiting') {
 				caller.asked = 'no'
 				const reason = maxWait === 0 && this.#maxQueue > 0 ? 'timeout' : 'queue-full'
-				this.reject(caller, this.#rejection(reason, line))
+				this.reject(caller, this.#rejection(reason, queue))
 			}
 			return
 		}
@@ -481,7 +484,7 @@ export class RedisLimiter implements Gate {
 		} else if (answer.is === 'queued') {
 			caller.asked = 'queued'
 			if (ticket === 0) caller.ahead = answer.ahead
-			line.inFleet = answer.ahead + 1
+			queue.inFleet = answer.ahead + 1
 			this.#bound(caller)
 		} else {
 			this.#grant(caller, answer.token)
@@ -489,8 +492,8 @@ export class RedisLimiter implements Gate {
 	}
 
 	/** Ends a permit, or a wait, in Redis. */
-	async #release(held: Held, ticket = 0): Promise<void> {
-		const active = await this.#membership.ask(release(held, ticket))
+	async #release(claim: Claim): Promise<void> {
+		const active = await this.#membership.ask(release(claim))
 		if (active !== undefined) this.#membership.learn(active)
 	}
 
@@ -499,7 +502,7 @@ export class RedisLimiter implements Gate {
 		if (caller.maxWait === Number.POSITIVE_INFINITY || caller.timer !== undefined) return
 		const left = Math.max(0, caller.since + caller.maxWait - performance.now())
 		caller.timer = setTimeout(
-			() => this.reject(caller, this.#rejection('timeout', caller.line)),
+			() => this.reject(caller, this.#rejection('timeout', caller.queue)),
 			left,
 		).unref()
 	}
@@ -510,7 +513,7 @@ export class RedisLimiter implements Gate {
 		caller.waited = performance.now() - caller.since
 		this.#held.set(caller.id, caller)
 		this.#active += caller.weight
-		caller.line.active += caller.weight
+		caller.queue.active += caller.weight
 		caller.settle()
 	}
 
@@ -523,7 +526,7 @@ export class RedisLimiter implements Gate {
 	}
 
 	#leaveQueue(caller: Caller): void {
-		caller.line.waiting.remove(caller)
+		caller.queue.waiting.remove(caller)
 		this.#callers.delete(caller.id)
 		this.#unasked.delete(caller)
 		caller.cancel?.removeEventListener('abort', caller)
@@ -532,15 +535,15 @@ export class RedisLimiter implements Gate {
 	}
 
 	#giveBack(caller: Caller): void {
-		const { line } = caller
+		const { queue } = caller
 		caller.state = 'over'
 		this.#held.delete(caller.id)
 		this.#active -= caller.weight
-		line.active -= caller.weight
+		queue.active -= caller.weight
 		// In any other state, Redis learns of the remaining permits when this process joins again.
 		if (this.#serving) this.#release(caller)
-		else this.#admitAlone(line)
-		this.#forget(line)
+		else this.#admitAlone(queue)
+		this.#forget(queue)
 		this.#settleIdle()
 	}
 
@@ -557,10 +560,10 @@ export class RedisLimiter implements Gate {
 		this.#leaveQueue(caller)
 		// A caller that still awaits the answer is released when it comes: so the cancel can't arrive
 		// at Redis before the request.
-		if (this.#serving && caller.asked === 'queued') this.#release(caller, caller.ticket)
+		if (this.#serving && caller.asked === 'queued') this.#release(caller)
 		caller.settle(error)
-		this.#admitAlone(caller.line)
-		this.#forget(caller.line)
+		this.#admitAlone(caller.queue)
+		this.#forget(caller.queue)
 		this.#settleIdle()
 	}
 
@@ -569,59 +572,20 @@ export class RedisLimiter implements Gate {
 		this.#membership.check()
 	}
 
-	/** What happens to requests while Redis is unavailable. */
-	#rule(): 'local' | 'reject' | 'admit' {
-		// A process that never got an answer of Redis knows no share: any permit that it gave could
-		// exceed the capacity.
-		const unknown = this.#localCapacity === undefined && !this.#membership.known
-		return this.#whenUnavailable === 'local' && unknown ? 'reject' : this.#whenUnavailable
-	}
-
-	/**
-	 * The permits of a key that this process may hold while Redis is unavailable. Until its lease
-	 * ends, Redis keeps what the process held: with those permits and its part of the free ones, the
-	 * capacity is not exceeded. After that, this depends on what is away. If it is Redis, it remains
-	 * true. If only this process is cut off, others get what it held: so it then takes at most its
-	 * part of the capacity.
-	 */
-	#share(line: KeyQueue<Caller>): number {
-		if (this.#localCapacity !== undefined) return this.#localCapacity
-		const { capacity, active, processes, rank } = this.#membership.fleet
-		const place = (rank + line.offset) % processes
-		const partOf = (all: number): number => Math.floor(all / processes) + (place < all % processes ? 1 : 0)
-		// How many permits of one key were free is not known.
-		const free = line.key === undefined ? Math.max(0, capacity - active) : 0
-		const known = line.kept + partOf(free)
-		if (!this.#membership.check()) return known
-		return this.#membership.longAway ? partOf(capacity) : Math.min(known, partOf(capacity))
-	}
-
-	#roomAlone(line: KeyQueue<Caller>, weight: number): boolean {
-		const { state, available } = this.#membership
-		// While Redis is being told what is held, no permit must be added.
-		if ((state !== 'joining' && state !== 'out') || available) return false
-		const rule = this.#rule()
-		if (rule !== 'local') return rule === 'admit'
-		const share = this.#share(line)
-		// A caller that is too heavy for the share is admitted alone, once the lease has ended, if
-		// there is a share.
-		return line.active + weight <= share || (line.active === 0 && share > 0 && this.#membership.check())
-	}
-
 	/** Admits the callers of one key for which there is room while Redis is unavailable. */
-	#admitAlone(line: KeyQueue<Caller>): void {
-		for (let head = line.waiting.head; head !== undefined; head = line.waiting.head) {
-			if (!this.#roomAlone(line, head.weight)) return
+	#admitAlone(queue: KeyQueue<Caller>): void {
+		for (let head = queue.waiting.head; head !== undefined; head = queue.waiting.head) {
+			if (!this.#alone.hasRoom(queue, head.weight)) return
 			this.#admit(head)
 		}
 	}
 
 	#admitAllAlone(): void {
-		for (const line of this.#lines()) this.#admitAlone(line)
+		for (const queue of this.#queues()) this.#admitAlone(queue)
 	}
 
 	#rejectAll(reason: RejectionReason): void {
-		for (const caller of this.#callers.values()) this.reject(caller, this.#rejection(reason, caller.line))
+		for (const caller of this.#callers.values()) this.reject(caller, this.#rejection(reason, caller.queue))
 	}
 
 	#owner(): MembershipOwner {
@@ -642,14 +606,14 @@ export class RedisLimiter implements Gate {
 				return this.#asking.size > 0
 			},
 			opened: () => {
-				for (const line of this.#lines()) {
-					line.kept = 0
-					this.#forget(line)
+				for (const queue of this.#queues()) {
+					queue.kept = 0
+					this.#forget(queue)
 				}
 				this.#askMore()
 			},
 			lost: () => {
-				for (const line of this.#lines()) line.kept = line.active
+				for (const queue of this.#queues()) queue.kept = queue.active
 				this.#asking = new Set()
 				for (const caller of this.#callers.values()) {
 					caller.asked = 'no'
@@ -666,7 +630,7 @@ export class RedisLimiter implements Gate {
 				const caller = this.#callers.get(id)
 				if (caller === undefined) return
 				this.#grant(caller, token)
-				caller.line.measure(token)
+				caller.queue.measure(token)
 			},
 			resized: (capacity) => {
 				this.#figures.resized(capacity)
@@ -675,11 +639,7 @@ export class RedisLimiter implements Gate {
 				for (const caller of this.#held.values()) if (caller.leased) caller.lose()
 				this.#admitAllAlone()
 			},
-			evictable: (policy) =>
-				warnOf(
-					'INFLIGHT_REDIS_EVICTION',
-					`Redis may evict the keys of the limiter ${this.name}: its maxmemory-policy is ${policy}, and should be noeviction`,
-				),
+			evictable: (policy) => warnOfEviction(this.name, policy),
 		}
 	}
 
@@ -687,20 +647,20 @@ export class RedisLimiter implements Gate {
 	 * Callers that wait in Redis: the oldest of each key. With many keys, each call returns other
 	 * keys.
 	 */
-	#queuedInRedis(most: number): Queued[] {
-		const found: Queued[] = []
+	#queuedInRedis(most: number): Claim[] {
+		const found: Claim[] = []
 		const each = this.#options.key === undefined ? most : 1
-		for (const line of [...this.#lines()]) {
+		for (const queue of [...this.#queues()]) {
 			let left = each
-			for (let caller = line.waiting.head; caller !== undefined && left > 0; caller = caller.next) {
+			for (let caller = queue.waiting.head; caller !== undefined && left > 0; caller = caller.next) {
 				if (caller.asked !== 'queued') continue
 				found.push(caller)
 				left--
 			}
-			if (left < each && line.key !== undefined) {
+			if (left < each && queue.key !== undefined) {
 				// Moves the key to the end of the map.
-				this.#keys.delete(line.key)
-				this.#keys.set(line.key, line)
+				this.#keys.delete(queue.key)
+				this.#keys.set(queue.key, queue)
 			}
 			if (found.length === most) break
 		}
@@ -708,34 +668,21 @@ export class RedisLimiter implements Gate {
 	}
 
 	#availability(available: boolean, reason: unknown): void {
-		const rule = this.#rule()
-		if (available)
-			warnOf('INFLIGHT_REDIS_BACK', `The limiter ${this.name} is the fleet's again: Redis is back`)
-		else warnOf('INFLIGHT_REDIS_UNAVAILABLE', this.#outage(rule, reason))
+		if (available) warnOfReturn(this.name)
+		else warnOfOutage(this.name, reason, this.#alone)
 		this.#figures.availability(available)
 		if (available) return
-		if (rule === 'reject') this.#rejectAll('unavailable')
+		if (this.#alone.rule === 'reject') this.#rejectAll('unavailable')
 		this.#admitAllAlone()
 	}
 
-	#outage(rule: 'local' | 'reject' | 'admit', reason: unknown): string {
-		const said = reason instanceof Error ? reason.message : String(reason ?? 'no answer')
-		const meant = {
-			local: 'a local share of it is used',
-			reject: 'requests are rejected',
-			admit: 'all are admitted',
-		}[rule]
-		const why = rule === this.#whenUnavailable ? '' : ', as no share is known before it has answered once'
-		return `Redis is unavailable to the limiter ${this.name} (${said}): ${meant}${why}`
-	}
-
-	#rejection(reason: RejectionReason, line: KeyQueue<Caller>): RejectedError {
+	#rejection(reason: RejectionReason, queue: KeyQueue<Caller>): RejectedError {
 		const { active, queued, capacity } = this.#membership.fleet
 		const load =
-			line.key === undefined
+			queue.key === undefined
 				? { active, queued, capacity }
-				: { active: line.active, queued: line.queued, capacity }
-		return new RejectedError(reason, line.retryAfter, load)
+				: { active: queue.active, queued: queue.queued, capacity }
+		return new RejectedError(reason, queue.retryAfter, load)
 	}
 
 	#settleIdle(): void {
@@ -744,17 +691,6 @@ export class RedisLimiter implements Gate {
 		this.#idle?.resolve()
 		this.#idle = undefined
 	}
-}
-
-function warnOf(code: string, text: string): void {
-	process.emitWarning(text, { type: 'InflightLimitWarning', code })
-}
-
-function fragileClient(name: string): string {
-	return (
-		`The client of the limiter ${name} has no listener for 'error': when its connection breaks, it ends the ` +
-		"process. Add one: client.on('error', (error) => …)"
-	)
 }
 
 function checkAcquireKey(key: unknown, required: boolean): void {

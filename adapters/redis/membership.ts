@@ -1,21 +1,22 @@
 import { randomBytes } from 'node:crypto'
 import type { LinkUser, RedisLink } from './link.js'
+import { Pending } from './pending.js'
 import {
+	type Claim,
 	decode,
 	decodeMessage,
 	encode,
 	type FleetState,
-	type Held,
 	join,
 	keysOf,
 	leave,
-	type Queued,
 	type Request,
 	renew,
 	resize,
 	type Speaker,
 	vouch,
 } from './protocol.js'
+import { Witness } from './witness.js'
 
 /*
  * The membership of a process in a fleet: its session, its lease, and whether Redis answers.
@@ -43,16 +44,16 @@ export type MembershipState =
 /** What a membership asks and tells its owner, the limiter. */
 export interface MembershipOwner {
 	/** The permits that it holds. */
-	held(): Held[]
+	held(): Claim[]
 	/** Some of the callers that are queued in Redis: the oldest of each key. */
-	waiting(most: number): Queued[]
+	waiting(most: number): Claim[]
 	/** Nothing is held and nothing waits. */
 	readonly idle: boolean
 	/**
 	 * Redis knows of the permits in `held`, and of nothing else of this process. Returns whether a
 	 * command was sent.
 	 */
-	joined(held: Held[]): boolean
+	joined(held: Claim[]): boolean
 	/** From now on commands go to Redis. */
 	opened(): void
 	/**
@@ -85,7 +86,11 @@ export interface MembershipOptions {
 	redisTimeout: number
 }
 
-/** The pause between two attempts to join, in ms. It doubles with each failure. */
+/**
+ * The pause between two attempts to join, in ms. It doubles with each failure, up to a tenth of the
+ * lease: after a loss of memory, the permits are free 0.9 of a lease after the first attempt that
+ * succeeds.
+ */
 const SHORTEST_PAUSE = 100
 const LONGEST_PAUSE = 1_000
 
@@ -121,20 +126,6 @@ const LONG_AWAY = 10
 
 const ENDED: unique symbol = Symbol('ended')
 
-/**
- * The books that a process was in when it left, and what it has learned from messages since then
- * (see "witness" in protocol.ts).
- */
-interface Witness {
-	readonly generation: string
-	readonly secret: string
-	closed: boolean
-	/** The first generation that was opened after that. */
-	opened: string | undefined
-	/** The generation that this process has opened. */
-	own: string | undefined
-}
-
 export class Membership implements LinkUser {
 	#state: MembershipState = 'out'
 	#available = true
@@ -160,7 +151,7 @@ export class Membership implements LinkUser {
 	readonly #booksChannel: string
 	#generation = ''
 	#secret = ''
-	#witness: Witness | undefined = undefined
+	readonly #witness = new Witness()
 	/** A capacity that Redis does not know yet. */
 	#resizing: number | undefined = undefined
 	/** When the last renewal that got an answer was sent, in ms: the lease begins at that time. */
@@ -178,10 +169,7 @@ export class Membership implements LinkUser {
 	#lookedAt = Number.NEGATIVE_INFINITY
 	#looping = false
 	#reason: unknown = undefined
-	/** The commands under way, oldest first, with the time at which each was sent. */
-	readonly #pending = new Map<object, number>()
-	#onQuiet: (() => void)[] = []
-	#patience: NodeJS.Timeout | undefined = undefined
+	readonly #pending: Pending
 	#renewal: NodeJS.Timeout | undefined = undefined
 	#look: NodeJS.Timeout | undefined = undefined
 	#lapse: NodeJS.Timeout | undefined = undefined
@@ -191,10 +179,13 @@ export class Membership implements LinkUser {
 		this.#owner = owner
 		this.#link = link
 		this.#configured = capacity
-		this.#fleet = { capacity, active: 0, queued: 0, processes: 1, rank: 0, soon: undefined }
+		this.#fleet = { capacity, active: 0, queued: 0, processes: 1, rank: 0, soon: undefined, grace: false }
 		this.#lease = lease
 		this.#ttl = Math.floor(lease * 0.9)
 		this.#redisTimeout = redisTimeout
+		this.#pending = new Pending(redisTimeout, () =>
+			this.#lose(new Error(`no answer within ${redisTimeout} ms`), true),
+		)
 		this.#keys = keysOf(name)
 		// The id has no braces and no colon: they have a meaning in the keys.
 		this.#speaker = { process: link.listening + randomBytes(9).toString('base64url'), session: 0 }
@@ -247,9 +238,8 @@ export class Membership implements LinkUser {
 	 */
 	async ask<Answer>(request: Request<Answer>): Promise<Answer | undefined> {
 		const { session } = this.#speaker
-		const place = {}
-		this.#pending.set(place, performance.now())
-		this.#patience ??= setTimeout(losePatience, this.#redisTimeout, this).unref()
+		const place = this.#pending.add()
+		this.#pending.watch()
 		try {
 			const answer = decode(request, await this.#link.run(this.#keys, encode(request, this.#speaker)))
 			if (!this.#speaks(session)) return undefined
@@ -266,13 +256,12 @@ export class Membership implements LinkUser {
 			return undefined
 		} finally {
 			this.#pending.delete(place)
-			this.#settle()
 		}
 	}
 
 	/** Takes over the permits held in the fleet from an answer. */
 	learn(active: number): void {
-		this.#fleet.active = active
+		if (!this.#fleet.grace) this.#fleet.active = active
 	}
 
 	/** Notes the highest token: the next generation of the books begins with it. */
@@ -282,10 +271,7 @@ export class Membership implements LinkUser {
 
 	/** Resolves when no command is under way. */
 	quiet(): Promise<void> {
-		if (this.#pending.size === 0) return Promise.resolve()
-		return new Promise((resolve) => {
-			this.#onQuiet.push(resolve)
-		})
+		return this.#pending.quiet()
 	}
 
 	/**
@@ -330,58 +316,27 @@ export class Membership implements LinkUser {
 				if (this.#state === 'in') this.#lookSoon()
 				return
 			case 'opened':
-				this.#witnessOpening(message.generation)
+				this.#witness.opened(message.generation)
+				this.#vouch()
 				// The books of this process are gone.
 				if (this.#state === 'in' && message.generation !== this.#generation) this.#lookSoon()
 				return
 			case 'closed':
-				if (this.#witness?.generation !== message.generation) return
-				if (this.#witness.secret === message.secret) this.#witness.closed = true
+				this.#witness.closed(message.generation, message.secret)
 		}
 	}
 
 	reset(): void {
-		this.#witness = undefined
+		this.#witness.forget()
 		this.#lose(new Error('the connection was lost'))
 	}
 
 	gap(): void {
-		this.#witness = undefined
+		this.#witness.forget()
 	}
 
 	resubscribed(): void {
 		if (this.#state === 'in') this.#renew()
-	}
-
-	/**
-	 * Called when the oldest command has been under way for `redisTimeout`. It counts only if this
-	 * process was not blocked itself.
-	 */
-	losePatience(): void {
-		this.#patience = undefined
-		const oldest = this.#oldest() as number
-		const due = oldest + this.#redisTimeout
-		const now = performance.now()
-		if (now < due) {
-			this.#patience = setTimeout(losePatience, due - now, this).unref()
-		} else if (now - due > this.#redisTimeout / 4) {
-			// The process was blocked: answers may be unread, or commands not even sent. The time begins
-			// again.
-			for (const place of this.#pending.keys()) this.#pending.set(place, now)
-			this.#patience = setTimeout(losePatience, this.#redisTimeout, this).unref()
-		} else {
-			// Node reads sockets between timers and immediates: answers that have arrived count.
-			setImmediate(() => {
-				const left = this.#oldest()
-				if (left === oldest) this.#lose(new Error(`no answer within ${this.#redisTimeout} ms`), true)
-				else if (left !== undefined) this.#patience ??= setTimeout(losePatience, 1, this).unref()
-			})
-		}
-	}
-
-	/** When the oldest command under way was sent; `undefined`: there is none. */
-	#oldest(): number | undefined {
-		return this.#pending.values().next().value
 	}
 
 	/** Whether a session is the present one. */
@@ -394,8 +349,7 @@ export class Membership implements LinkUser {
 		if (this.#state === 'out') return
 		const joined = this.#generation !== ''
 		if (joined && this.#state === 'in' && this.#link.gapless) {
-			const [generation, secret] = [this.#generation, this.#secret]
-			this.#witness = { generation, secret, closed: false, opened: undefined, own: undefined }
+			this.#witness.left(this.#generation, this.#secret)
 		}
 		this.#state = 'out'
 		this.#stop()
@@ -406,23 +360,14 @@ export class Membership implements LinkUser {
 
 	/** Has Redis forget a session of this process. */
 	async #forget(speaker: Speaker): Promise<void> {
-		const place = {}
-		this.#pending.set(place, performance.now())
+		const place = this.#pending.add()
 		try {
 			await within(5 * this.#redisTimeout, this.#link.run(this.#keys, encode(leave, speaker)))
 		} catch {
 			// Its lease will end by itself.
 		} finally {
 			this.#pending.delete(place)
-			this.#settle()
 		}
-	}
-
-	#settle(): void {
-		if (this.#pending.size > 0) return
-		clearTimeout(this.#patience)
-		this.#patience = undefined
-		for (const resolve of this.#onQuiet.splice(0)) resolve()
 	}
 
 	#stop(): void {
@@ -432,7 +377,6 @@ export class Membership implements LinkUser {
 		clearTimeout(this.#lapse)
 		clearTimeout(this.#decision)
 		this.#pending.clear()
-		this.#settle()
 	}
 
 	/** Ends the session: it is not known what Redis has of it. */
@@ -444,7 +388,6 @@ export class Membership implements LinkUser {
 		clearTimeout(this.#look)
 		this.#look = undefined
 		this.#pending.clear()
-		this.#settle()
 		this.#reason = reason
 		// A session in which no command succeeded is a failed attempt to join: it does not change
 		// whether Redis is available.
@@ -480,7 +423,7 @@ export class Membership implements LinkUser {
 		if (this.#looping) return
 		this.#looping = true
 		while (this.#state === 'joining') {
-			if (this.#failures > 1 || this.#unheard > 0) await pause(this.#failures - 2)
+			if (this.#failures > 1 || this.#unheard > 0) await this.#pause()
 			try {
 				await this.#link.subscribe(this.#channel, this)
 				if (this.#link.gapless) await this.#link.subscribe(this.#booksChannel, this)
@@ -495,6 +438,12 @@ export class Membership implements LinkUser {
 		this.#looping = false
 		// The session may have been lost again while `#looping` was still set.
 		if (this.state === 'joining') this.#join()
+	}
+
+	#pause(): Promise<void> {
+		const doubled = SHORTEST_PAUSE * 2 ** Math.max(0, this.#failures - 2)
+		const ms = Math.min(LONGEST_PAUSE, this.#lease / 10, doubled)
+		return new Promise((resolve) => setTimeout(resolve, ms).unref())
 	}
 
 	async #joinOnce(): Promise<void> {
@@ -541,7 +490,9 @@ export class Membership implements LinkUser {
 			this.#generation = answer.generation
 			this.#secret = answer.secret
 			this.#renewedAt(sentAt, answer.fleet)
-			this.#witnessJoin(answer.opened)
+			if (answer.opened) this.#witness.openedItself(answer.generation)
+			else this.#witness.forget()
+			this.#vouch()
 			if (!this.#owner.joined(held)) this.#renew()
 			if (this.#resizing !== undefined) this.resize(this.#resizing)
 		} finally {
@@ -566,29 +517,10 @@ export class Membership implements LinkUser {
 		this.#owner.opened()
 	}
 
-	/**
-	 * Books were opened. They miss nothing only if they are the first since the closing of the books
-	 * that this process was in.
-	 */
-	#witnessOpening(generation: string): void {
-		const witness = this.#witness
-		if (witness === undefined) return
-		if (!witness.closed || witness.opened !== undefined) this.#witness = undefined
-		else witness.opened = generation
-		this.#vouch()
-	}
-
-	#witnessJoin(opened: boolean): void {
-		if (!opened) this.#witness = undefined
-		else if (this.#witness !== undefined) this.#witness.own = this.#generation
-		this.#vouch()
-	}
-
+	/** If books miss nothing that this process has opened, Redis is told. */
 	#vouch(): void {
-		const { opened, own } = this.#witness ?? {}
-		if (own === undefined || opened === undefined) return
-		this.#witness = undefined
-		if (opened === own && (this.#state === 'trying' || this.#state === 'in')) this.ask(vouch(own))
+		const own = this.#witness.testify()
+		if (own !== undefined && (this.#state === 'trying' || this.#state === 'in')) this.ask(vouch(own))
 	}
 
 	/**
@@ -639,8 +571,8 @@ export class Membership implements LinkUser {
 	/** Takes over the state of the fleet from an answer, and begins a lease. */
 	#renewedAt(sentAt: number, fleet: FleetState): void {
 		const { capacity } = this.#fleet
+		this.#fleet = fleet.grace ? this.#withMissing(fleet) : fleet
 		this.#known = true
-		this.#fleet = fleet
 		if (this.#resizing !== undefined) this.#fleet.capacity = capacity
 		else if (fleet.capacity !== capacity) this.#owner.resized(fleet.capacity)
 		this.#renewed = sentAt
@@ -653,15 +585,16 @@ export class Membership implements LinkUser {
 		clearTimeout(this.#renewal)
 		this.#renewal = setTimeout(() => this.#renew(), next).unref()
 	}
-}
 
-function losePatience(membership: Membership): void {
-	membership.losePatience()
-}
-
-function pause(failures: number): Promise<void> {
-	const ms = Math.min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** Math.max(0, failures))
-	return new Promise((resolve) => setTimeout(resolve, ms).unref())
+	/**
+	 * The state of the fleet, when holders of permits may be missing from the news: with the
+	 * processes and permits that were known before.
+	 */
+	#withMissing(news: FleetState): FleetState {
+		if (!this.#known) return { ...news, active: news.capacity }
+		const { active, processes, rank } = this.#fleet
+		return { ...news, active: Math.max(active, news.active), processes, rank }
+	}
 }
 
 /** Rejects when a promise takes longer than `ms`. */

@@ -99,7 +99,9 @@ export function checkRedisTimeout(value: unknown, lease: number): number {
 
 const RULES = ['local', 'reject', 'admit'] as const
 
-export function checkWhenUnavailable(value: unknown): (typeof RULES)[number] {
+export type WhenUnavailable = (typeof RULES)[number]
+
+export function checkWhenUnavailable(value: unknown): WhenUnavailable {
 	const allowed = `one of ${RULES.map((rule) => `'${rule}'`).join(', ')}`
 	if (typeof value !== 'string') throw wrongType('whenUnavailable', allowed, value)
 	for (const rule of RULES) if (value === rule) return rule

@@ -50,9 +50,9 @@ import { SCRIPT } from './script.js'
  * - The books are gone, incomplete, of another type, or an old copy, for any reason: FLUSHALL, DEL,
  *   an eviction, a restart, a failover. Then a new *generation* of the books begins, and processes
  *   join again with what they hold. During a period of *grace*, some of them may be missing, so
- *   free room counts as taken: permits only pass from a holder that releases to a waiter. Processes
- *   are told that the whole capacity is taken, so that none takes a share of room that only seems
- *   free, if Redis goes away again. The grace is a lease if there is any sign of earlier books. If
+ *   free room counts as taken: permits only pass from a holder that releases to a waiter. If Redis
+ *   goes away again, a process takes its share by what it knew before: then room was free that only
+ *   seems free now. A process without such news takes none. The grace is a lease if there is any sign of earlier books. If
  *   there is none, it is the time within which each holder contacts Redis and learns that its
  *   permits are unknown: a quarter of a lease, plus the time to connect.
  * - There are no books, because no process was in the fleet. A *witness* knows this: a process that
@@ -87,15 +87,12 @@ export function accountOf(key: string | undefined): string {
 }
 
 /** A permit, or a wait for one, as Redis knows it. */
-export interface Held {
+export interface Claim {
 	readonly id: string
 	readonly weight: number
 	/** See {@link accountOf}. */
 	readonly account: string
-}
-
-/** A waiter in the queue of Redis. */
-export interface Queued extends Held {
+	/** Its place in the queue, while it waits; 0: it never got one. */
 	readonly ticket: number
 }
 
@@ -112,7 +109,7 @@ function fieldOf({ process, session }: Speaker, id: string): string {
 }
 
 /** The member of the sorted set for a waiter. */
-function placeOf(speaker: Speaker, { account, ticket, id, weight }: Queued): string {
+function placeOf(speaker: Speaker, { account, ticket, id, weight }: Claim): string {
 	return `${account}:${String(ticket).padStart(16, '0')}:${fieldOf(speaker, id)}:${weight}`
 }
 
@@ -142,6 +139,8 @@ export interface FleetState {
 	 * is known.
 	 */
 	soon: number | undefined
+	/** Whether holders of permits may be missing from these figures, after a loss of memory. */
+	grace: boolean
 }
 
 export type Joined =
@@ -155,7 +154,7 @@ export interface Renewed {
 }
 
 export function acquire(
-	waiter: Queued,
+	waiter: Claim,
 	{ maxQueue, lease }: { maxQueue: number; lease: number },
 ): Request<Acquired> {
 	return {
@@ -185,11 +184,8 @@ function decodeAcquired(answer: Reader): Acquired {
 	}
 }
 
-/**
- * Ends a permit, or a wait (`ticket` above 0). The answer is the number of permits then held in the
- * fleet.
- */
-export function release({ id, account, weight }: Held, ticket: number): Request<number> {
+/** Ends a permit, or a wait. The answer is the number of permits then held in the fleet. */
+export function release({ id, account, weight, ticket }: Claim): Request<number> {
 	return {
 		operation: 'release',
 		args: (speaker) => [fieldOf(speaker, id), account, weight, ticket],
@@ -220,7 +216,7 @@ export interface Joining {
 	secret: string
 	/** Whether to look at the maxmemory-policy. */
 	policy: boolean
-	held: Held[]
+	held: Claim[]
 }
 
 export function join(facts: Joining): Request<Joined> {
@@ -262,7 +258,7 @@ export function join(facts: Joining): Request<Joined> {
 	}
 }
 
-export function renew(lease: number, ttl: number, waiting: Queued[]): Request<Renewed> {
+export function renew(lease: number, ttl: number, waiting: Claim[]): Request<Renewed> {
 	return {
 		operation: 'renew',
 		args: (speaker) => [
@@ -291,7 +287,8 @@ function decodeFleet(answer: Reader): FleetState {
 	const processes = answer.count(1)
 	const rank = answer.count()
 	const soon = answer.count(-1)
-	return { capacity, active, queued, processes, rank, soon: soon < 0 ? undefined : soon }
+	const grace = answer.count() === 1
+	return { capacity, active, queued, processes, rank, soon: soon < 0 ? undefined : soon, grace }
 }
 
 function plain(operation: string, ...args: Args): Request<true> {

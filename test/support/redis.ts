@@ -25,7 +25,8 @@ const PAUSE = 100
 const LOOK = 20
 
 let pausedAt = Number.NEGATIVE_INFINITY
-let lookedAt = performance.now()
+/** The first look counts for nothing: the modules were being loaded before it. */
+let lookedAt = Number.POSITIVE_INFINITY
 setInterval(() => {
 	const now = performance.now()
 	if (now - lookedAt > PAUSE + LOOK) pausedAt = now

@@ -81,8 +81,9 @@ local function save()
   each('HDEL', S, spare)
 end
 
--- The number of held permits that processes are told. During the grace it is at least the capacity:
--- no process must take a share of room that only seems free, if Redis goes away again.
+-- The number of held permits that is told to those that acquire or release. During the grace it is
+-- at least the capacity: no process must take a share of room that only seems free, if Redis goes
+-- away again.
 local function taken()
   return grace > 0 and math.max(capacity, active) or active
 end

@@ -96,8 +96,8 @@ local function expire(lease)
   for _, name in ipairs(KEYS) do call('PEXPIRE', name, 2 * longest) end
 end
 
--- Adds the state of the fleet to an answer, with the rank of the process, and the time in ms until
--- the next lease of another process, or the grace, ends.
+-- Adds the state of the fleet to an answer, with the rank of the process, the time in ms until the
+-- next lease of another process, or the grace, ends, and whether there is a grace.
 local function fleet(answer)
   local leases, rank, soon = call('ZRANGE', L, 0, -1, 'WITHSCORES'), 0, -1
   for k = 1, #leases, 2 do
@@ -106,7 +106,7 @@ local function fleet(answer)
     if leases[k] ~= P and (soon < 0 or left < soon) then soon = left end
   end
   if grace > 0 and (soon < 0 or grace - now() < soon) then soon = math.max(grace - now(), 0) end
-  for _, value in ipairs({capacity, taken(), queued, #leases / 2, rank, math.ceil(soon)}) do
+  for _, value in ipairs({capacity, active, queued, #leases / 2, rank, math.ceil(soon), grace > 0 and 1 or 0}) do
     answer[#answer + 1] = value
   end
   return answer

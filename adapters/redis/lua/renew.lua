@@ -3,7 +3,7 @@
 -- ARGV     4 lease, 5 ttl, in ms
 --          6 … some of its waiters: <process>:<session>:<id>, then the member of the queue
 -- Answers  {'renewed', capacity, active, queued, processes, rank,
---           ms until another lease, or the grace, ends, or -1,
+--           ms until another lease, or the grace, ends, or -1, 1 in a grace or 0,
 --           then <process>:<session>:<id>, token of each waiter that was granted a permit}
 
 if op == 'renew' then

@@ -22,7 +22,7 @@ function scripted(fleet: { capacity?: number; processes?: number } = {}) {
 	const { capacity = 2, processes = 1 } = fleet
 	let token = 0
 	let listener: (text: string) => void = () => {}
-	const state = [capacity, 0, 0, processes, 0, -1]
+	const state = [capacity, 0, 0, processes, 0, -1, 0]
 	const answers: Answers = {
 		subscribe: () => {},
 		probe: () => 1,
@@ -289,7 +289,7 @@ test('as many whose messages were lost as one renewal asks after: it goes on wit
 	let token = 0
 	redis.answers.renew = (args) => {
 		const asked = args.slice(5).filter((_, i) => i % 2 === 0)
-		return ['renewed', 150, 0, 0, 1, 0, -1, ...asked.flatMap((field) => [field, ++token])]
+		return ['renewed', 150, 0, 0, 1, 0, -1, 0, ...asked.flatMap((field) => [field, ++token])]
 	}
 	const permits = await Promise.all(Array.from({ length: 120 }, () => limiter.acquire()))
 	expect(permits.at(-1)?.token).toBe(120)
@@ -464,6 +464,33 @@ test('without Redis until its lease has ended: what it held is lost, and in the 
 	const share = [await limiter.acquire(), await limiter.acquire()]
 	await expect(limiter.acquire({ maxWait: 20 })).rejects.toMatchObject({ reason: 'timeout' })
 	for (const permit of share) permit.release()
+})
+
+/** With two processes: how many permits were held at the last news before a loss, and in it. */
+test.each([
+	{ what: 'in a quiet fleet, it has its share', before: 0, after: 0, share: 1 },
+	{ what: 'others held all, and are not back: none is free', before: 2, after: 0, share: 0 },
+	{ what: 'others have come back with all: none is free', before: 0, after: 2, share: 0 },
+	{ what: 'it has no news from before: none is free', before: undefined, after: 0, share: 0 },
+])('Redis goes away again after a loss of memory: $what', async ({ before, after, share }) => {
+	const redis = scripted()
+	const limiter = redis.make({ redisTimeout: 50 })
+	redis.answers.acquire = () => ['granted', 1, 2]
+	redis.answers.release = () => ['ok', 2]
+	if (before !== undefined) {
+		redis.answers.join = () => ['joined', '1', 'secret', 0, '', 2, before, 0, 2, 0, -1, 0]
+		redis.answers.release = () => ['ok', before]
+		await limiter.run(() => {})
+	}
+	redis.answers.join = () => ['joined', '2', 'secret', 1, '', 2, after, 0, 1, 0, 9_000, 1]
+	redis.client.emit('end')
+	const first = limiter.run(() => {})
+	await first
+	for (const name of ['join', 'probe', 'renew', 'acquire', 'release']) redis.answers[name] = () => never
+	const all = Array.from({ length: 3 }, () => limiter.acquire({ maxWait: 200 }).catch(() => undefined))
+	const admitted = (await Promise.all(all)).filter((permit) => permit !== undefined)
+	expect(admitted).toHaveLength(share)
+	for (const permit of admitted) permit.release()
 })
 
 test('the signal of a request is aborted with the client and with the permit, even when either is over already', async () => {

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
+import { redisLimiter } from '../../../adapters/redis/index.js'
 import {
 	ALWAYS,
 	describeRedis,
@@ -18,6 +18,7 @@ import {
 	startWorker,
 	WHEN_BUSY,
 } from '../../support/redis.js'
+import { Bench } from '../../support/redis-bench.js'
 
 /*
  * What Redis, its users, and other programs on it can do to a limiter. In each case there are never
@@ -34,44 +35,9 @@ const LEASE = 3_000
  */
 const AT_ONCE = 16
 
-let names = 0
-
-/** A Redis of its own, and what a test needs with it. */
-class Bench {
-	/** None begins like another. */
-	readonly name = `fault ${1_000 + names++}`
-	readonly server: Server
-	readonly admin: Redis
-	readonly #limiters: ReturnType<typeof redisLimiter>[] = []
-	readonly #ends: (() => unknown)[] = []
-
+class FaultBench extends Bench {
 	constructor(server: Server) {
-		this.server = server
-		this.admin = new Redis(server.port, '127.0.0.1')
-	}
-
-	readonly connect = async (user?: string): Promise<RedisClient> => {
-		const account = user === undefined ? {} : { username: user, password: 'p' }
-		const client = createClient({ socket: { host: '127.0.0.1', port: this.server.port }, ...account })
-		client.on('error', () => {})
-		await client.connect()
-		this.#ends.push(() => client.destroy())
-		return client as unknown as RedisClient
-	}
-
-	readonly make = async (options: Partial<RedisLimiterOptions> & { user?: string } = {}) => {
-		const { user, ...rest } = options
-		const client = await this.connect(user)
-		const limiter = redisLimiter({
-			client,
-			name: this.name,
-			capacity: 2,
-			lease: LEASE,
-			redisTimeout: LEASE / 4,
-			...rest,
-		})
-		this.#limiters.push(limiter)
-		return limiter
+		super(server, { lease: LEASE })
 	}
 
 	/** One that Redis has answered. A busy machine may take longer than a limiter waits for that. */
@@ -81,23 +47,9 @@ class Bench {
 		return limiter
 	}
 
-	/** One of the three keys of the limiter. */
-	readonly key = (suffix = ''): string => {
-		return `inflight:{${encodeURIComponent(this.name)}}${suffix}`
-	}
-
 	/** What was warned of, about the limiters of this test. */
 	get warnings(): string[] {
 		return warned.mock.calls.map(([text]) => String(text)).filter((text) => text.includes(this.name))
-	}
-
-	async end(): Promise<void> {
-		for (const limiter of this.#limiters) limiter.close()
-		for (const end of this.#ends) end()
-		this.server.resume()
-		await this.admin.config('SET', 'maxmemory', '0')
-		await this.admin.flushall()
-		this.admin.disconnect()
 	}
 }
 
@@ -178,7 +130,7 @@ const disturbances: Record<string, (admin: Redis, key: string) => Promise<unknow
 	},
 }
 
-const everything: Record<string, (bench: Bench) => Promise<unknown>> = {
+const everything: Record<string, (bench: FaultBench) => Promise<unknown>> = {
 	FLUSHALL: ({ admin }) => admin.flushall(),
 	'FLUSHALL and SCRIPT FLUSH': async ({ admin }) => {
 		await admin.flushall()
@@ -207,8 +159,8 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 	})
 	afterAll(endAll)
 
-	const onBench = (body: (bench: Bench) => Promise<void>): Promise<void> =>
-		onPool(pool, (server) => new Bench(server), body)
+	const onBench = (body: (bench: FaultBench) => Promise<void>): Promise<void> =>
+		onPool(pool, (server) => new FaultBench(server), body)
 
 	describe.each(Object.keys(everything))('%s', (what) => {
 		test('while one process holds all permits, and another comes', { timeout: 60_000 }, () =>
@@ -254,19 +206,50 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				const { seen, work } = gauge()
 				const held = [0, 1, 2, 3].map(() => work(fleet[0] as (typeof fleet)[0], 4 * LEASE))
 				await vi.waitFor(() => expect(seen.working).toBe(4), 5_000)
-				// Each has renewed its lease since: it knows how many it has beside it.
-				await sleep(LEASE / 2)
-				server.pause()
 				const others = fleet.slice(1).map(async (limiter) => {
 					while (seen.served < 4) {
 						await work(limiter, 20)
 						await sleep(20)
 					}
 				})
+				// A process that has nothing to do leaves the fleet, and then its news can be old. These wait,
+				// and each has heard how many are held.
+				for (const limiter of fleet.slice(1)) {
+					const told = () => expect(limiter.stats()).toMatchObject({ queued: 1, fleet: { active: 4 } })
+					await vi.waitFor(told, 5_000)
+				}
+				server.pause()
 				await sleep(1.5 * LEASE)
 				server.resume()
 				await Promise.all([...held, ...others])
 				expect(seen.most, ALWAYS).toBe(4)
+			}),
+	)
+
+	test.each([0, 2])(
+		'stopped right after FLUSHALL, while the one holds %i: by their shares, no more than the capacity',
+		(holding) =>
+			onBench(async ({ server, admin, key, joined }) => {
+				const fleet = [await joined(), await joined()]
+				const [one] = fleet as [(typeof fleet)[0]]
+				const { seen, work } = gauge()
+				const all = Array.from({ length: holding }, () => work(one, LEASE))
+				const told = () => {
+					for (const limiter of fleet) {
+						expect(limiter.stats().fleet).toMatchObject({ processes: 2, active: holding })
+					}
+				}
+				await vi.waitFor(told, 5_000)
+				await admin.flushall()
+				await vi.waitFor(async () => expect(await admin.hget(key(), 'members')).toBe('2'), 2_000)
+				server.pause()
+				for (const limiter of fleet) for (let i = 0; i < 2; i++) all.push(work(limiter, LEASE / 2))
+				await vi.waitFor(() => expect(seen.working).toBe(2), 0.8 * LEASE)
+				await vi.waitFor(() => expect(fleet.some(({ available }) => available)).toBe(false), 2_000)
+				await sleep(100)
+				server.resume()
+				await Promise.all(all)
+				expect(seen.most, ALWAYS).toBe(2)
 			}),
 	)
 
@@ -350,13 +333,41 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 		}),
 	)
 
+	test('after a long outage and a loss of memory, the whole capacity is back within a lease', () =>
+		onBench(async (bench) => {
+			const { admin, joined } = bench
+			await admin.call('ACL', 'SETUSER', 'late', ...all)
+			const options = {
+				whenUnavailable: 'reject',
+				maxWait: 10_000,
+				lease: 2_000,
+				user: 'late',
+			} as const
+			const limiter = await joined(options)
+			const attempts = async () =>
+				Number(/cmdstat_eval:.*rejected_calls=(\d+)/.exec(await admin.info('commandstats'))?.[1] ?? 0)
+			const held = await limiter.acquire()
+			await admin.call('ACL', 'SETUSER', 'late', '-eval', '-evalsha')
+			await vi.waitFor(() => expect(limiter.available).toBe(false), 5_000)
+			// Until the pauses between its attempts are at their longest.
+			await sleep(3_000)
+			await admin.config('RESETSTAT')
+			await vi.waitFor(async () => expect(await attempts()).toBe(1), { timeout: 5_000, interval: 5 })
+			await admin.flushall()
+			await admin.call('ACL', 'SETUSER', 'late', '+eval', '+evalsha')
+			const since = performance.now()
+			await vi.waitFor(() => limiter.run(() => {}), { timeout: 5_000, interval: 5 })
+			expect(performance.now() - since).toBeLessThan(2_000 + 150)
+			held.release()
+		}))
+
 	test('junk on its channels is left aside, and so are forged grants and capacities', () =>
 		onBench(async ({ admin, key, joined }) => {
 			const limiter = await joined({ maxWait: 10_000 })
 			const resized = vi.fn()
 			limiter.observe({ resized })
 			const { seen, insist } = gauge()
-			const all = [insist(limiter, 2_000), insist(limiter, 2_000)]
+			const all = [insist(limiter, 4_000), insist(limiter, 4_000)]
 			await vi.waitFor(() => expect(seen.working).toBe(2), 5_000)
 			for (let i = 0; i < 3; i++) all.push(insist(limiter, 20))
 			const queued = async () => expect(await admin.zcard(key(':queue'))).toBe(3)
@@ -376,7 +387,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			}
 			expect(channels.length).toBeGreaterThan(0)
 			await sleep(200)
-			expect(limiter).toMatchObject({ capacity: 2, active: 2, queued: 3 })
+			expect(limiter.stats()).toMatchObject({ capacity: 2, active: 2, queued: 3 })
 			expect(resized).not.toHaveBeenCalled()
 			const stats = await admin.info('commandstats')
 			expect(Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1] ?? 0)).toBeLessThan(20)
@@ -385,7 +396,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			expect(seen.served).toBe(5)
 		}))
 
-	type Step = (bench: Bench) => Promise<unknown>
+	type Step = (bench: FaultBench) => Promise<unknown>
 	const states: Record<string, [enter: Step, leave: Step]> = {
 		'without memory': [
 			({ admin }) => admin.config('SET', 'maxmemory', '1'),

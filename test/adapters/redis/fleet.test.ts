@@ -84,20 +84,20 @@ class Fleet {
 	}
 
 	/** Until the probe has seen so many admissions more than now, or so many in all. */
-	async admissions(more: number, before?: number): Promise<void> {
+	async admissions(more: number, before?: number, within = 20_000): Promise<void> {
 		const until = (before ?? (await this.seen()).count) + more
-		const patience = performance.now() + 20_000
+		const patience = performance.now() + within
 		while ((await this.seen()).count < until) {
-			if (performance.now() > patience) throw new Error(`not ${more} admissions in 20 s`)
+			if (performance.now() > patience) throw new Error(`not ${more} admissions in ${within} ms`)
 			await sleep(5)
 		}
 	}
 
-	/** Since a moment ago. */
-	async ongoing(): Promise<number> {
-		const before = await this.probe.llen('log')
-		await sleep(500)
-		return (await this.probe.llen('log')) - before
+	/** Checks that work goes on: 30 admissions within a lease. Returns how many that is a second. */
+	async pace(): Promise<number> {
+		const since = performance.now()
+		await this.admissions(30, undefined, LEASE)
+		return Math.round(30_000 / (performance.now() - since))
 	}
 
 	/** Until Redis has answered each: one that it never did may take one permit all the same. */
@@ -235,7 +235,7 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 					interval: 5,
 				})
 				const back = performance.now() - since
-				await vi.waitFor(async () => expect(await fleet.ongoing()).toBeGreaterThan(40), 2 * LEASE)
+				await fleet.pace()
 				print('torture', { whenUnavailable, seed, ...done, ...(await fleet.seen()), back })
 				// What docs/redis.md says of a share: no process but one that was cut off alone can be one
 				// too many.
@@ -267,7 +267,8 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			const processes = 8
 			const workers = await fleet.start(processes, {
 				concurrency: 0,
-				options: { lease: 10_000, redisTimeout: 2_000 },
+				// All arrive before the first is admitted: on a busy machine that takes long.
+				options: { lease: 10_000, redisTimeout: 2_000, maxWait: 120_000 },
 			})
 			const of = (place: number): Worker => workers[place % processes] as Worker
 			// One after the other: each only when Redis knows of the one before.
@@ -310,7 +311,7 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			expect(outOfOrder / 1_006).toBeLessThanOrEqual(0.01)
 		}))
 
-	test('while some may be missing after a loss of memory, a process that is back learns of no room to take a share of', () =>
+	test('after a loss of memory, a process that is back learns that others may be missing', () =>
 		withFleet(async ({ server }) => {
 			const client = new Redis(server.port)
 			const keys = keysOf('told')
@@ -326,11 +327,11 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 				capacity: 6,
 				secret: 'secret',
 				policy: false,
-				held: [{ id: 'a', weight: 1, account: '' }],
+				held: [{ id: 'a', weight: 1, account: '', ticket: 0 }],
 			})
 			const args = encode(request, { process: 'p', session: 1 })
 			const answer = decode(request, await client.eval(SCRIPT, 3, ...keys, ...args))
-			expect(answer).toMatchObject({ is: 'joined', fleet: { capacity: 6, active: 6 } })
+			expect(answer).toMatchObject({ is: 'joined', fleet: { capacity: 6, active: 1, grace: true } })
 			client.disconnect()
 		}))
 
@@ -388,7 +389,7 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			await fleet.kill(fleet.workers[0] as Worker)
 			await fleet.kill(fleet.workers[0] as Worker)
 			await sleep(LEASE)
-			expect(await fleet.ongoing()).toBeGreaterThan(30)
+			await fleet.pace()
 			const found = await fleet.seen()
 			print('SIGKILL of two of six', found)
 			expect(found.over, ALWAYS).toBe(0)
@@ -402,13 +403,12 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			// It is not at work while it is stopped; the probe would count it.
 			await fleet.probe.hdel('working', stopped.id)
 			await sleep(LEASE * 1.2)
-			const ongoingWhileStopped = await fleet.ongoing()
+			const pace = await fleet.pace()
 			stopped.child.kill('SIGCONT')
 			await sleep(500)
 			const { lost, workAfterLoss } = await stopped.figures()
 			const { over } = await fleet.seen()
-			print('SIGSTOP of the holder of all', { ongoingWhileStopped, lost, workAfterLoss, over })
-			expect(ongoingWhileStopped).toBeGreaterThan(30)
+			print('SIGSTOP of the holder of all', { pace, lost, workAfterLoss, over })
 			expect(lost).toBe(6)
 			expect(workAfterLoss).toBe(0)
 			expect(over, ALWAYS).toBe(0)
@@ -425,11 +425,10 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 				await sleep(800)
 			}
 			await sleep(LEASE)
-			const rate = await fleet.ongoing()
+			const pace = await fleet.pace()
 			const found = await fleet.seen()
-			print('killed three times, back empty', { ...found, rate })
+			print('killed three times, back empty', { ...found, pace })
 			expect(found.over, ALWAYS).toBe(0)
-			expect(rate).toBeGreaterThan(30)
 		}))
 
 	test.each(['stalled', 'away'])('Redis %s for 3 s', (how) =>
@@ -443,11 +442,10 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			if (how === 'stalled') fleet.server.resume()
 			else await fleet.server.start()
 			await sleep(LEASE + 500)
-			const rate = await fleet.ongoing()
+			const pace = await fleet.pace()
 			const found = await fleet.seen()
-			print(how, { ...found, rate })
+			print(how, { ...found, pace })
 			expect(found.over, ALWAYS).toBe(0)
-			expect(rate).toBeGreaterThan(30)
 		}),
 	)
 
@@ -493,7 +491,7 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			relay.leadTo(replica.port)
 			relay.cut()
 			await sleep(LEASE + 500)
-			const rate = await fleet.ongoing()
+			const pace = await fleet.pace()
 			const found = await fleet.seen()
 			const answered = await Promise.all(fleet.workers.map((worker) => worker.figures()))
 			// For the next test.
@@ -502,9 +500,8 @@ describeRedis('a fleet of processes', { concurrent: true, retry: WHEN_BUSY, time
 			await replica.kill()
 			master.disconnect()
 			other.disconnect()
-			print(`replica, of a master that was ${how}`, { ...found, rate })
+			print(`replica, of a master that was ${how}`, { ...found, pace })
 			expect(found.over, ALWAYS).toBe(0)
-			expect(rate).toBeGreaterThan(40)
 			for (const { stats } of answered) expect([stats.available, stats.fleet.processes]).toEqual([true, 4])
 		}),
 	)

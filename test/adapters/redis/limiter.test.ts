@@ -47,7 +47,7 @@ const AT_ONCE = 8
 let names = 0
 
 /** A Redis, and what a test needs with it. */
-class Bench {
+class ClientBench {
 	readonly client: RedisClient
 	readonly raw: Redis
 	readonly port: number
@@ -66,7 +66,7 @@ class Bench {
 	}
 
 	/** Nothing is left of a limiter. */
-	readonly finish = async (limiter: ReturnType<Bench['make']>): Promise<void> => {
+	readonly finish = async (limiter: ReturnType<ClientBench['make']>): Promise<void> => {
 		limiter.close()
 		await limiter.onIdle()
 		const key = `inflight:{${encodeURIComponent(limiter.name)}}`
@@ -77,11 +77,11 @@ class Bench {
 async function onBench(
 	pool: Pool,
 	kind: keyof typeof clients,
-	body: (bench: Bench) => Promise<void>,
+	body: (bench: ClientBench) => Promise<void>,
 ): Promise<void> {
 	const server = await pool.take()
 	const { client, end } = await clients[kind](server.port)
-	const bench = new Bench(client, server.port)
+	const bench = new ClientBench(client, server.port)
 	try {
 		await body(bench)
 	} finally {
@@ -210,6 +210,22 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'closed' })
 			}))
 
+		test('a cancel that crosses with the answer that it is queued takes its place from Redis', () =>
+			onBench(pool, kind, async ({ raw, make, finish }) => {
+				const limiter = make()
+				const held = await limiter.acquire({ weight: 2 })
+				const cancel = new AbortController()
+				const left = limiter.acquire({ signal: cancel.signal })
+				cancel.abort('left')
+				await expect(left).rejects.toBe('left')
+				await sleep(50)
+				const queue = `inflight:{${encodeURIComponent(limiter.name)}}:queue`
+				await vi.waitFor(async () => expect(await raw.zcard(queue)).toBe(0), 1_000)
+				held.release()
+				await limiter.run(() => {}, { weight: 2, maxWait: 1_000 })
+				await finish(limiter)
+			}))
+
 		test('cancels that cross with answers a hundred times leave no permit behind', () =>
 			onBench(pool, kind, async ({ make, finish }) => {
 				const limiter = make()
@@ -271,6 +287,19 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				expect(await raw.keys('inflight:*')).not.toEqual([])
 				await vi.waitFor(async () => expect(await raw.keys('inflight:*')).toEqual([]), 5_000)
 				expect(await vi.waitFor(() => limiter.run(() => 'again'), 5_000)).toBe('again')
+				await finish(limiter)
+			}))
+
+		test('a limiter that is used again and again, but never for long, stays', () =>
+			onBench(pool, kind, async ({ raw, make, finish }) => {
+				const limiter = make({ lease: 1_000 })
+				await vi.waitFor(() => limiter.run(() => {}), 5_000)
+				await raw.config('RESETSTAT')
+				for (let i = 0; i < 60; i++) {
+					await limiter.run(() => {})
+					await sleep(50)
+				}
+				expect(await raw.info('commandstats')).not.toContain('cmdstat_eval:')
 				await finish(limiter)
 			}))
 
