@@ -47,7 +47,7 @@ export function aimd(options: AimdOptions = {}): ControllerFactory {
 				if (outcome === 'client-error') return Math.floor(limit)
 				const failed = errors && outcome !== 'ok'
 				if (failed || held > latency) {
-					// Those that began before it last shrank tell of the limit there was then.
+					// Requests that began before it last shrank are signs of the limit before.
 					if (now - held >= shrunkAt) {
 						limit = Math.max(min, limit * BACKOFF)
 						shrunkAt = now

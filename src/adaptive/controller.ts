@@ -1,7 +1,7 @@
 import { checkBoolean, checkCapacity, checkFunction, checkInteger, outOfRange, wrongType } from '../checks.js'
 import type { Outcome } from '../stats/observer.js'
 
-/** A request that is over, as a controller is told of it. */
+/** A request that is over, as controllers see it. */
 export interface Sample {
 	/** How long it held its permit, in ms. */
 	readonly held: number

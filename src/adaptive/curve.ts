@@ -1,43 +1,44 @@
 import type { Measurement } from './meter.js'
 
-/** A parabola near a limit: `slope * x + bend * x ** 2 / 2`, where `x` is the logarithm of a limit over this one. */
+/** A parabola near a limit L: `slope * x + bend * x ** 2 / 2`, where `x` is `log(limit / L)`. */
 export interface Fit {
 	readonly slope: number
 	readonly bend: number
-	/** Where its top is. */
+	/** The `x` of its top. */
 	readonly top: number
-	/** The height at `x` less that here. */
+	/** Its height at `x`, less that at 0. */
 	difference(x: number): number
 }
 
-/** Something that was measured: where, what, and how much it tells. */
+/** A measurement. */
 interface Point {
 	readonly x: number
 	readonly y: number
-	/** The inverse of its variance; it decays. */
+	/** The inverse of its variance. It decays. */
 	weight: number
 }
 
-/** The part of its weight that a measurement loses at each new one: about the last 30 count. */
+/** The fraction of its weight that a measurement loses with each new one: about 30 count. */
 const LOST = 0.03
 
-/** So many are kept: what was before weighs a sixth or less. */
+/** Measurements that are kept. Older ones would have a sixth of their weight or less. */
 const KEPT = 60
 
 /**
- * What is believed before anything is known: the slope is between -1 and 1, as the rate grows in proportion at most; and it
- * falls by 1 over the width of the fit, give or take 2.
+ * The prior of the fit. The slope has mean 0 and variance 1, as the rate grows at most in proportion.
+ * It falls by 1 over the width of the fit, with a standard deviation of 2.
  */
 const SLOPE_VARIANCE = 1
 const BEND = -1
 const BEND_VARIANCE = 4
 
-/** A parabola is never taken for flatter: its top would be anywhere. */
+/** The flattest parabola: the top of a flatter one could be anywhere. */
 const FLATTEST = -0.3
 
 /**
- * What is far from what was seen at about the same limit (within 0.1 of its logarithm): by more than three standard
- * deviations, and more than 0.1, which a knee between the two can make. Then what was seen before weighs a hundredth.
+ * A measurement is a surprise if it differs from those at about the same limit (`CLOSE`, in units of
+ * its logarithm) by more than `SURE` standard deviations and `MISFIT`, which a knee between them can
+ * explain. Then the weights of older measurements are multiplied by `FORGET`.
  */
 const CLOSE = 0.1
 const SURE = 3
@@ -45,15 +46,15 @@ const MISFIT = 0.1
 const FORGET = 0.01
 
 /**
- * The rate as a function of the number at work, both by their logarithms, less the price of each place: from what was
- * measured lately. Near a limit, a parabola is fitted by weighted least squares; its top says where to go. This is the
- * response surface of Box and Wilson (1951).
+ * The logarithm of the rate as a function of the logarithm of the requests at work, less their price,
+ * from recent measurements. Near a limit, a parabola is fitted by weighted least squares. Its top
+ * says where to move: the response surface of Box and Wilson (1951).
  */
 export class Curve {
 	#points: Point[] = []
 	readonly #price: number
 
-	/** @param price how many per cent more answers one per cent more at work must bring */
+	/** @param price - per cent more answers that one per cent more requests at work must bring. */
 	constructor(price: number) {
 		this.#price = price
 	}
@@ -65,7 +66,7 @@ export class Curve {
 		if (this.#points.length > KEPT) this.#points.shift()
 	}
 
-	/** Whether far more or fewer were answered than before at the same limit: then what they wait for has changed. */
+	/** Whether the rate differs much from that measured before at the same limit. */
 	surprise({ active, rate, variance }: Measurement): 'more' | 'fewer' | undefined {
 		const x = Math.log(active)
 		const [y, error] = this.#height(x)
@@ -74,7 +75,7 @@ export class Curve {
 		return change > 0 ? 'more' : 'fewer'
 	}
 
-	/** The mean of what was seen close to `x`, and its variance. */
+	/** The mean of the measurements close to `x`, and its variance. */
 	#height(x: number): [number, number] {
 		let [sum, all] = [0, 0]
 		for (const point of this.#points) {
@@ -89,7 +90,7 @@ export class Curve {
 		for (const point of this.#points) point.weight *= FORGET
 	}
 
-	/** How much is known within `width` of a limit. */
+	/** The sum of the weights of the measurements within `width` of a limit. */
 	known(limit: number, width: number): number {
 		let sum = 0
 		for (const { x, weight } of this.#points) sum += weight * near((x - Math.log(limit)) / width)
@@ -117,7 +118,7 @@ export class Curve {
 		}
 		c += c2
 		r += q0
-		// Height eliminated.
+		// The height is eliminated.
 		const m11 = c - (b * b) / a
 		const m12 = d - (b * c2) / a
 		const m22 = e - (c2 * c2) / a
@@ -135,7 +136,7 @@ export class Curve {
 	}
 }
 
-/** From 1 here to 0 far away. */
+/** A Gaussian weight: 1 at 0, nearly 0 from 3 on. */
 function near(x: number): number {
 	return Math.exp(-(x ** 2) / 2)
 }

@@ -1,54 +1,56 @@
 import { performance } from 'node:perf_hooks'
 
 /*
- * When handlers compute more than they wait, requests queue where no limit on concurrency sees them: in the kernel, until
- * the event loop accepts and reads them. As long as the loop waits for events now and then, nothing stands there. When it
- * has not waited for a while, something may stand there. Then all that comes is rejected, cheaply, until what stood there
- * has been read: the next request that is admitted has only just come.
+ * When handlers compute more than they wait, requests queue where no limit on concurrency sees them:
+ * in the kernel, until the event loop accepts and reads them. While the loop pauses now and then to
+ * wait for events, this queue becomes empty each time. After a long time without a pause, it may be
+ * long. Then all arriving requests are rejected, cheaply, until the queue has been read: the next
+ * request that is admitted has only just arrived.
  *
- * How much stood there is known only afterwards: a request for each connection, each of as much work as those before. If it
- * was little, the loop was busy and nothing stood (a few clients that ask again at once, a job in the background), so the
- * loop may be busy for longer the next time. If it was much, for less long.
+ * The length of the queue is known only afterwards: one request for each connection, with as much
+ * work as the requests before. If it was short, the loop was only busy (a few clients that ask again
+ * at once, a job in the background), so next time the loop may be busy for longer. If it was long,
+ * for less time.
  */
 
 /**
- * The work that may stand, in ms, and how long the loop may always work without a pause: a queue that was not empty for
- * 100 ms stands, by CoDel (RFC 8289).
+ * The work that may be queued, in ms, and the time without a pause that is always allowed. In CoDel
+ * (RFC 8289), a queue that was not empty for 100 ms is a standing queue.
  */
 const STANDING = 100
 
-/** How long the loop may work without a pause at most, in ms: four doublings of `STANDING`. */
+/** The longest time without a pause that is allowed, in ms: `STANDING`, doubled four times. */
 const LONGEST = 1_600
 
-/** What counts as a pause, in ms of waiting for events in all: less is what timers and sockets take between two events. */
+/** The shortest pause, in ms of waiting for events. The loop waits for less between two events. */
 const PAUSE = 1
 
 /**
- * After so many turns of the loop in which no request came, nothing stands. As long as something stands, each turn brings
- * some of it; one turn may bring only connections whose clients have gone.
+ * The queue is empty after this number of turns of the loop without a request. While it is not, each
+ * turn reads some of it; but one turn may read only connections whose clients have left.
  */
 const EMPTY_TURNS = 3
 
-/** For so long after the last rejection, in ms, it counts as overloaded: one that asks only now and then should see it. */
+/** How long it counts as overloaded after the last rejection, in ms: a probe asks only seldom. */
 const LATELY = 1_000
 
-/** Its utilization is that of the last second, at least, in ms. */
+/** The utilization is measured over at least this time, in ms. */
 const WINDOW = 1_000
 
-/** How the event loop does: a plain object, fit for JSON. */
+/** The state of the event loop: a plain object, fit for JSON. */
 export interface EventLoopStats {
 	/**
-	 * For how long it has worked without waiting for events, in ms, as far as its requests show: what
-	 * comes now may have waited so long in the kernel. 0 if it has waited since.
+	 * How long it has worked without a pause, in ms: a request that arrives now may have waited this
+	 * long in the kernel. 0 after a pause.
 	 */
 	delay: number
-	/** The part of the last second, or a little more, in which it was at work: from 0 to 1. */
+	/** The fraction of the last second, or a little more, in which it was at work: from 0 to 1. */
 	utilization: number
-	/** Whether it was so late in the last second that requests were rejected. */
+	/** Whether requests were rejected in the last second because it was late. */
 	overloaded: boolean
 }
 
-/** For how long the loop has waited for events and has worked since it began, in ms. */
+/** How long the loop has waited for events, and worked, since it began, in ms. */
 interface Times {
 	readonly idle: number
 	readonly active: number
@@ -66,32 +68,32 @@ const processClock: LoopClock = {
 	nextTurn: (run) => void setImmediate(run),
 }
 
-/** A time in which all that comes is rejected, until what stood has been read. */
+/** A phase in which all arriving requests are rejected, until the queue has been read. */
 interface Drain {
-	/** What each request would have taken, in ms. */
+	/** The work of one request, in ms. */
 	readonly work: number
 	readonly connections: WeakSet<object>
 	/** Requests on connections that were seen for the first time, and on others. */
 	first: number
 	again: number
-	/** Turns of the loop in which nothing came. */
+	/** Turns of the loop without a request. */
 	emptyTurns: number
 	/** Requests in this turn. */
 	inTurn: number
 }
 
-/** Whether requests wait behind many others in the kernel. It is asked at each arrival, and needs no timer. */
+/** Notices when requests wait behind many others in the kernel. It needs no timer. */
 export class EventLoopMonitor {
 	readonly #clock: LoopClock
 	#drain: Drain | undefined
-	/** For how long the loop may work without a pause, in ms. */
+	/** How long the loop may work without a pause, in ms. */
 	#patience = STANDING
-	/** The loop's times at its last pause. At first no time is a pause's: what a process computes as it starts is no queue. */
+	/** The loop's times at its last pause. The first request counts as one: work at startup is no queue. */
 	#idleThen = Number.NEGATIVE_INFINITY
 	#activeThen = 0
-	/** Requests since then. */
+	/** Requests since the pause. */
 	#came = 0
-	/** The time at work at the arrival before, and the longest between two since the pause, in ms. */
+	/** Time at work at the last arrival, and the longest between two arrivals since the pause, in ms. */
 	#activeBefore = 0
 	#longest = 0
 	/** The time of the last rejection, in ms since the loop began. */
@@ -104,7 +106,7 @@ export class EventLoopMonitor {
 		this.#clock = clock
 	}
 
-	/** Whether all that comes is rejected now. */
+	/** Whether all arriving requests are rejected now. */
 	get draining(): boolean {
 		return this.#drain !== undefined
 	}
@@ -156,7 +158,7 @@ export class EventLoopMonitor {
 			this.#longest = Math.max(this.#longest, active - this.#activeBefore)
 		}
 		this.#activeBefore = active
-		// One long piece of work, a collection of garbage for instance, delays many once, but is no queue that stands.
+		// One long piece of work, like a garbage collection, delays many requests once. It is no queue.
 		const work = active - this.#activeThen - this.#longest
 		if (work <= this.#patience) {
 			this.#came++
@@ -193,7 +195,7 @@ export class EventLoopMonitor {
 		return false
 	}
 
-	/** While it watches, the loop does not wait for events if it has nothing else to do: a turn takes some microseconds. */
+	/** While it watches, an idle loop does not wait for events: it turns every few microseconds. */
 	#watch(drain: Drain): void {
 		if (drain !== this.#drain) return
 		if (drain.inTurn === 0) drain.emptyTurns++

@@ -4,75 +4,81 @@ import type { Sample } from './controller.js'
 export interface Measurement {
 	/** Requests at work, on average. */
 	readonly active: number
-	/** Good answers in a ms: right ones, and those that are wrong by the client's own fault. */
+	/** Good answers per ms: successes, and errors that are the client's fault. */
 	readonly rate: number
 	/** The variance of the logarithm of `rate`. */
 	readonly variance: number
-	/** Requests that ended when their clients had left, as a part of all. */
+	/** The fraction of requests that ended after their clients had left. */
 	readonly late: number
 	/** The mean hold time, in ms. */
 	readonly held: number
-	/** Requests that ended meanwhile, with those that began before. */
+	/** Requests that ended during the measurement, also if they began before it. */
 	readonly ended: number
 	/** Whether the limit was reached most of the time: only then does it bound the work. */
 	readonly full: boolean
 }
 
 /**
- * Requests for each unit of the squared coefficient of variation of hold times: with 25, the standard deviation of the
- * logarithm of the rate is 1 / sqrt(25), a fifth.
+ * Requests per unit of the squared coefficient of variation of hold times. With 25, the standard
+ * deviation of the logarithm of the rate is 1 / sqrt(25), a fifth.
  */
 const TELLING = 25
 
-/** The shortest measurement, in ms: below that, turns of the event loop and collections of garbage are what is seen. */
+/**
+ * The shortest measurement, in ms. A shorter one would measure the event loop and the garbage
+ * collector.
+ */
 const MOMENT = 25
 
 /**
- * From this squared coefficient of variation on, answers are counted; below it, hold times tell more. That of a log-normal
- * distribution with sigma 0.5 is 0.28, that of an exponential one 1.
+ * Squared coefficient of variation of hold times from which answers are counted. Below it, hold
+ * times are more precise. A log-normal distribution with sigma 0.5 has 0.28, an exponential one 1.
  */
 const MIXED = 0.4
 
-/** Of fewer requests, that most are late says nothing. */
+/** Fewer requests than this don't show that most are late. */
 const FEW = 4
 
-/** The limit bounds the work when at least this part of the requests ended while it was full. */
+/** The limit bounds the work if at least this fraction of requests ended while it was full. */
 const REACHED = 1 / 3
 
-/** Where answers are counted: so many times as many as the limit, that is so many mean hold times. */
+/** When answers are counted: how many, as a multiple of the limit (one is one mean hold time). */
 const ROUNDS = 2
 
-/** After so many times the time that it should take at the rate before, it is known that it takes longer. */
+/** A measurement is overdue after this multiple of the time that it takes at the rate before. */
 const OVERDUE = 2
 
-/** Of how many requests the variation of hold times is known, about. */
+/** The variation of hold times is that of about this number of recent requests. */
 const MEMORY = 300
 
-/** Before anything is known, hold times are taken to vary as exponential ones do; that counts as so many requests. */
+/**
+ * The first assumption, that hold times are exponential, counts as much as this number of measured
+ * requests.
+ */
 const UNSURE = 4
 
-/** Bounds of the variation, and the shortest hold time, in ms: what a clock can't tell apart is not certain. */
+/** Bounds of the variation, and the shortest hold time, in ms: a clock is not more precise. */
 const [LEAST_VARIATION, MOST_VARIATION] = [0.001, 20]
 const SHORTEST = 0.001
 
-/** Of a measurement, since it began. */
+/** What a measurement has counted since it began. */
 class Tally {
-	/** Requests that ended, and of them those that were good, and those at a full limit. */
+	/** Requests that ended; of these, the good ones, and those that ended at a full limit. */
 	ended = 0
 	allGood = 0
 	full = 0
-	/** Sums of what they saw, and of their hold times. */
+	/** Sums over them: requests at work, hold times, squares of hold times. */
 	active = 0
 	held = 0
 	squares = 0
-	/** Of those that began at this limit: how many, how many were good or too late, and the sum of their hold times. */
+	/** Those that began at this limit: all, the late ones, the good ones, and the sum of hold times. */
 	fresh = 0
 	late = 0
 	freshGood = 0
 	freshHeld = 0
-	/** Answers that are still of the limit before. */
+	/** Answers still to come of requests that began at the limit before. */
 	settling = 0
-	/** The time in which the limit was full, after that; and what ended in it. */
+	/** After those: the time for which the limit was full, and the requests that ended in it. */
 	time = 0
 	counted = 0
 	good = 0
@@ -81,12 +87,12 @@ class Tally {
 /**
  * Measures the rate of good answers at a limit, in one of two ways.
  *
- * By Little's law it is the number at work divided by the mean hold time. With n requests, its logarithm has the variance
- * of the hold times over n times their squared mean: so where hold times vary little, a few requests tell it.
- *
- * Where fast and slow ones are mixed, the first to end are the fast ones, and the mean of those says little. There answers
- * are counted, and the time in which they came: after as many answers as the limit, which takes one mean hold time, as then
- * most of those at work began at this limit.
+ * 1. By Little's law, rate = requests at work / mean hold time. With n requests, the variance of its
+ *    logarithm is the squared coefficient of variation of the hold times, divided by n. So if hold
+ *    times vary little, a few requests are enough.
+ * 2. If fast and slow requests are mixed, the fast ones end first, and the mean of these is too low.
+ *    Then answers are counted over time. Counting begins after one mean hold time (as many answers as
+ *    the limit), because from then on most requests at work began at this limit.
  */
 export class Meter {
 	limit: number
@@ -97,7 +103,7 @@ export class Meter {
 	#wasFull = false
 	#least = 0
 	#rate = 0
-	/** The squared coefficient of variation of hold times at one limit, and of how many requests it is known. */
+	/** Squared coefficient of variation of hold times at one limit; requests that it was taken from. */
 	#variation = 1
 	#known = UNSURE
 
@@ -108,8 +114,8 @@ export class Meter {
 	/**
 	 * Begins to measure at a limit.
 	 *
-	 * @param least how many requests must end before it is complete
-	 * @param rate in answers a ms, below which it need not be complete; 0: none
+	 * @param least - requests that must end before the measurement is complete.
+	 * @param rate - the rate before, in answers per ms, which makes a measurement overdue; 0: none.
 	 */
 	begin(limit: number, least: number, rate: number): void {
 		const tally = new Tally()
@@ -162,16 +168,16 @@ export class Meter {
 		return this.#rate > 0 && (now - this.#begun) * this.#rate > late ? this.#overdue(full) : undefined
 	}
 
-	/** Whether enough was seen. */
+	/** Whether enough requests were measured. */
 	#tells(variation: number, telling: number): boolean {
 		const { fresh, counted, time } = this.#tally
 		if (variation >= MIXED) return time > 0 && counted >= Math.max(telling, ROUNDS * this.limit)
-		// The first to end are those that take the least: so a round of them is needed, unless they are all alike.
+		// The shortest requests end first. So as many as the limit are needed, unless all are alike.
 		const round = this.limit * Math.min(1, 4 * variation)
 		return fresh >= Math.max(2, round, telling)
 	}
 
-	/** The variation as it was known before, and as it is seen now. */
+	/** The variation known before, combined with that of this measurement. */
 	#blended(): number {
 		const { ended, held, squares } = this.#tally
 		const mean = Math.max(held / ended, SHORTEST)
@@ -189,7 +195,7 @@ export class Meter {
 		const seen = this.#seen(full)
 		if (well === 0) return { ...seen, rate: 0, variance: 1 }
 		const part = (well + 0.5) / (all + 0.5)
-		// Over less than some hold times, answers come as by chance, whatever the variation.
+		// Over only a few hold times, answers arrive at random, whatever the variation.
 		const variation = counts ? Math.max(1, this.#variation) : this.#variation
 		return {
 			...seen,
@@ -200,7 +206,7 @@ export class Meter {
 		}
 	}
 
-	/** It takes longer than it should: then what has ended tells enough. */
+	/** The measurement of an overdue one: its slowness says enough. */
 	#overdue(full: boolean): Measurement {
 		const { allGood } = this.#tally
 		const variance = 1 / Math.max(1, allGood)

@@ -3,51 +3,64 @@ import { Curve } from './curve.js'
 import { type Measurement, Meter } from './meter.js'
 
 /**
- * One per cent more at work must bring 0.1 % more answers; below the knee it brings 1 %. So it aims for the knee, and not
- * for the top of a plateau, where each place more is only waiting. In answers per place, both by their logarithms.
+ * One per cent more requests at work must bring at least 0.1 % more answers. Below the knee it
+ * brings 1 %; on a plateau, more requests at work only wait. So the search aims for the knee. Unit:
+ * logarithm of answers per logarithm of requests at work.
  */
 const PRICE = 0.1
 
-/** The part of the answers that looks may cost: 1 %, what one does not see in the noise of a day. */
+/** The fraction of answers that looks may cost. One per cent is less than the usual noise. */
 const BUDGET = 0.01
 
-/** How many answers a look takes, as a multiple of the limit: those that began before, and half of those it is about. */
+/**
+ * Answers that a look takes, as a multiple of the limit: one of requests that began before it, and
+ * half of one of its own.
+ */
 const LOOK = 1.5
 
-/** How far it looks at least and at most, as a part of the limit: chance hides less, and more costs too much. */
+/** The shortest and the longest look, relative to the limit: shorter is noise, longer is costly. */
 const [NARROWEST, WIDEST] = [0.03, 0.5]
 
-/** The parabola is fitted to what was seen within so many times that distance: to both sides, and some steps before. */
+/** The parabola is fitted to measurements within this multiple of the distance of a look. */
 const WIDTH = 3
 
-/** How far it moves at once at most, in units of log limit: to a half; upwards, where a collapse may be, half as far. */
+/**
+ * The longest move, in units of the logarithm of the limit: to a half; upwards, where throughput
+ * may collapse, half as far.
+ */
 const DOWNWARDS = Math.LN2
 const UPWARDS = Math.LN2 / 2
 
-/** The start is over when one per cent more at work brings less than so many per cent more answers. */
+/** The start ends when one per cent more at work brings less than this per cent more answers. */
 const KEEPS_UP = 0.8
 
-/** It ends only when that is sure: by so many standard deviations. Where it ends too early, each further step takes long. */
+/**
+ * Standard deviations by which that must be sure: after a start that ended too early, each further
+ * step takes long.
+ */
 const SURE = 2
 
-/** When most answers come too late, this part of the limit is left at least, and at most. */
+/** When most answers come too late, the limit falls to a fraction of itself within these bounds. */
 const [LEAST_LEFT, MOST_LEFT] = [0.25, 0.5]
 
-/** A limit that nobody reached for so long, in ms, comes down to what is used (as in RFC 7661 for TCP), and a fifth more. */
+/**
+ * A limit that was not reached for this time, in ms, shrinks towards 1.2 times what is used, as
+ * RFC 7661 does for TCP.
+ */
 const UNUSED = 1_000
 
-/** What it allows from now on, and why. */
+/** The limit from now on, and why. */
 export interface Decision {
 	readonly limit: number
 	readonly reason: string
 }
 
 /**
- * Searches for the limit at which most requests are answered in a second; of those as good, the lowest.
+ * Searches for the limit with the highest rate of answers; of limits with the same rate, the lowest.
  *
- * - `start`: from few, doubling while the rate keeps up.
- * - `hold`: at the limit that is believed to be the best.
- * - `look`: a little above it or below it, for one measurement.
+ * - `start`: doubles the limit from a few requests, while the rate keeps up.
+ * - `hold`: stays at the best limit known.
+ * - `look`: tries a limit a little above or below it, for one measurement.
  */
 export class Search {
 	readonly #min: number
@@ -56,23 +69,23 @@ export class Search {
 	readonly #meter: Meter
 	readonly #curve = new Curve(PRICE)
 	#phase: 'start' | 'hold' | 'look' = 'start'
-	/** Where it believes the best to be. */
+	/** The best limit known. */
 	#limit: number
 	#decision: Decision
-	/** What was seen at the step before, in the start. */
+	/** In the start: the measurement of the step before. */
 	#before: Measurement | undefined
-	/** How far it looks, as a part of the limit, and on which side next. */
+	/** The distance of a look, relative to the limit, and whether the next one is above. */
 	#reach = WIDEST
 	#up = true
-	/** How many times as far as that it may move, as it moved in the same direction before; negative: downwards. */
+	/** The longest move, in distances of a look: doubles with each move in one direction; below 0: down. */
 	#stride = 1
-	/** Answers that looking may still cost, and what the present look costs of each. */
+	/** Answers that looks may still cost, and the fraction that the present look costs. */
 	#credit = 0
 	#cost = 0
-	/** The rate, in answers a ms, and the mean hold time, in ms, as they were seen last. */
+	/** The last rate, in answers per ms, and the last mean hold time, in ms. */
 	#rate = 0
 	#held = 0
-	/** The most at work since `#peakSince`, and whether the limit was reached. */
+	/** The most requests at work since `#peakSince`, and whether the limit was reached. */
 	#peak = 0
 	#peakSince = 0
 	#reached = false
@@ -86,7 +99,7 @@ export class Search {
 		this.#meter = new Meter(initial)
 	}
 
-	/** What it decided last. */
+	/** The last decision. */
 	get decision(): Decision {
 		return this.#decision
 	}
@@ -115,7 +128,7 @@ export class Search {
 				this.#curve.forget()
 				this.#stride = 1
 				this.#up = change === 'more'
-				// More is possible than before: how much, is found as in the beginning.
+				// More is possible than before. The start finds how much.
 				if (change === 'more' && this.#phase === 'hold') {
 					this.#phase = 'start'
 					this.#before = undefined
@@ -133,7 +146,7 @@ export class Search {
 
 	#allow(limit: number, reason: string): void {
 		const next = Math.round(this.#clip(limit))
-		// At the limit itself at least as many must end as are at work, so that it stays there for as long as a look takes.
+		// At the limit itself, the measurement must last about as long as a look.
 		this.#meter.begin(next, this.#phase === 'hold' ? next : 0, next > this.#meter.limit ? this.#rate : 0)
 		this.#decision = { limit: next, reason }
 	}
@@ -144,7 +157,7 @@ export class Search {
 		this.#allow(this.#limit, reason)
 	}
 
-	/** By Little's law, hold times come down at least in proportion to the limit: so by as much as they have grown. */
+	/** By Little's law, hold times shrink at least in proportion to the limit. */
 	#comeDown(seen: Measurement): void {
 		const part = Math.max(LEAST_LEFT, Math.min(MOST_LEFT, this.#held / Math.max(seen.held, 0.001)))
 		this.#curve.forget()
@@ -161,7 +174,7 @@ export class Search {
 			const gain = Math.log(seen.rate / before.rate) / far
 			const doubt = Math.sqrt(seen.variance + before.variance) / far
 			if (gain + SURE * doubt < KEEPS_UP) {
-				// Where a rise in proportion meets a fall in proportion, that knee would make this gain.
+				// The knee that explains this gain: proportional growth below it, proportional loss above it.
 				const part = Math.max(0, Math.min(1, (1 + gain) / 2))
 				this.#hold(before.active * Math.exp(far * part), 'more at work bring too little')
 				return
@@ -177,7 +190,7 @@ export class Search {
 		return Math.max(WIDTH * this.#reach, 1.5 / this.#limit)
 	}
 
-	/** Moves to the top of the parabola, but not further than it looks, and twice as far each time in the same direction. */
+	/** Moves towards the top of the parabola, at most as far as `#reach` and `#stride` allow. */
 	#move(): void {
 		const { top } = this.#curve.fit(this.#limit, this.#width)
 		const far = Math.min(top > 0 ? UPWARDS : DOWNWARDS, this.#reach * Math.abs(this.#stride))
@@ -212,7 +225,7 @@ export class Search {
 		this.#hold(this.#limit, limit > from ? 'more is better' : limit < from ? 'less is as good' : 'stays')
 	}
 
-	/** A limit that is not used says nothing, and would let a burst in that nobody has tried. */
+	/** An unused limit is untested: it would admit a burst that may be too large. */
 	#shrinkToUse(now: number): boolean {
 		const used = Math.max(this.#initial, 1.2 * this.#peak)
 		const { limit } = this.#decision
@@ -224,7 +237,7 @@ export class Search {
 		this.#limit = this.#clip(Math.min(this.#limit, Math.floor(0.7 * limit + 0.3 * used)))
 		this.#before = undefined
 		if (this.#phase === 'look') this.#phase = 'hold'
-		this.#allow(this.#limit, 'nobody reached the limit')
+		this.#allow(this.#limit, 'the limit was not used')
 		return true
 	}
 }
