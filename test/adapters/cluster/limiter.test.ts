@@ -551,7 +551,9 @@ describe('options', () => {
 
 	test('that are wrong throw where the limiter is made', () => {
 		const make = (options: object) => () => clusterLimiter({ name: 'wrong', capacity: 1, ...options })
-		expect(make({ name: undefined })).toThrow('name must be a string of 1 to 64 printable ASCII characters')
+		expect(make({ name: undefined })).toThrow(
+			'name must be a string of 1 to 64 characters, without control characters',
+		)
 		expect(make({ capacity: 0 })).toThrow('capacity must be an integer from 1; got 0')
 		expect(make({ capacity: Number.POSITIVE_INFINITY })).toThrow(RangeError)
 		expect(make({ primaryTimeout: 9 })).toThrow(
