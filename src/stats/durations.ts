@@ -30,6 +30,11 @@ export class Durations {
 	#sum = 0
 	#max = 0
 
+	/** How many were recorded. */
+	get count(): number {
+		return this.#count
+	}
+
 	record(ms: number): void {
 		this.#count++
 		const microseconds = Math.round(ms * 1000)
