@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { gunzipSync } from 'node:zlib'
+import { brotliDecompressSync, gzipSync } from 'node:zlib'
 import { checkBoolean, checkMaxPages, checkOptions, checkPath } from '../../src/checks.js'
 import { releaseAll } from '../../src/http/exchange.js'
 import type { SharedLimiter } from '../../src/http/setup.js'
@@ -155,13 +155,25 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 
 type Asset = (typeof assets)[string]
 
-function send(req: IncomingMessage, res: ServerResponse, { type, gzip }: Asset, cacheControl: string): void {
-	const packed = Buffer.from(gzip, 'base64')
+/** Browsers take Brotli only over TLS. */
+const unpacked = new Map<Asset, { plain: Buffer; gzip: Buffer }>()
+
+function unpack(asset: Asset): { plain: Buffer; gzip: Buffer } {
+	const known = unpacked.get(asset)
+	if (known !== undefined) return known
+	const plain = brotliDecompressSync(Buffer.from(asset.brotli, 'base64'))
+	const both = { plain, gzip: gzipSync(plain) }
+	unpacked.set(asset, both)
+	return both
+}
+
+function send(req: IncomingMessage, res: ServerResponse, asset: Asset, cacheControl: string): void {
+	const { plain, gzip } = unpack(asset)
 	const takesGzip = /\bgzip\b(?!;q=0)/.test(String(req.headers['accept-encoding'] ?? ''))
-	const body = takesGzip ? packed : gunzipSync(packed)
+	const body = takesGzip ? gzip : plain
 	res.writeHead(200, {
 		...SECURITY,
-		'Content-Type': type,
+		'Content-Type': asset.type,
 		'Content-Length': body.length,
 		...(takesGzip && { 'Content-Encoding': 'gzip' }),
 		Vary: 'Accept-Encoding',

@@ -99,8 +99,8 @@ export class Samples {
 		this.closed = inspection?.closed === true
 		const row = this.#row(stats, inspection)
 		const totals = JSON.stringify({
-			waits: rounded(stats.waits),
-			holds: rounded(stats.holds),
+			waits: partsOf(stats.waits),
+			holds: partsOf(stats.holds),
 			...(this.#notes && inspection?.keyed && { busiest: busiest(inspection.keys()) }),
 		})
 		const before = this.#rows.at(-1)
@@ -167,8 +167,8 @@ function percentiles(durations: Durations): (number | null)[] {
 	return [p50, p90, p99].map(round)
 }
 
-function rounded(stats: DurationStats): Record<string, number> {
-	return Object.fromEntries(Object.entries(stats).map(([name, value]) => [name, round(value)]))
+function partsOf({ p50, p90, p99, max }: DurationStats): number[] {
+	return [round(p50), round(p90), round(p99), round(max)]
 }
 
 function round(ms: number): number {

@@ -46,7 +46,8 @@ export class Durations {
 
 	/** Forgets all that was recorded. */
 	reset(): void {
-		this.#histogram.reset()
+		// It is large, and often nothing is in it.
+		if (this.#histogram.count > 0) this.#histogram.reset()
 		this.#count = 0
 		this.#sum = 0
 		this.#max = 0

@@ -292,11 +292,11 @@ function Figures({ limiter, range, now }: { limiter: Limiter; range: Range; now:
 						</tr>
 					</thead>
 					<tbody>
-						{TIMES.map((part) => (
+						{TIMES.map((part, i) => (
 							<tr>
 								<th scope="row">{part}</th>
-								<td data-figure={`waits.${part}`}>{duration(totals.waits[part])}</td>
-								<td data-figure={`holds.${part}`}>{duration(totals.holds[part])}</td>
+								<td data-figure={`waits.${part}`}>{duration(totals.waits[i])}</td>
+								<td data-figure={`holds.${part}`}>{duration(totals.holds[i])}</td>
 							</tr>
 						))}
 					</tbody>

@@ -34,7 +34,7 @@ interface Settings {
 	fair: boolean
 }
 
-type Times = Record<'count' | 'mean' | 'p50' | 'p90' | 'p99' | 'max', number>
+type Times = [p50: number, p90: number, p99: number, max: number]
 
 /** Since the start of the limiter. */
 interface Totals {

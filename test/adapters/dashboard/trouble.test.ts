@@ -21,8 +21,7 @@ const settings = {
 	priority: false,
 	fair: false,
 } as const
-const times = { count: 0, mean: 0, p50: 0, p90: 0, p99: 0, max: 0 }
-const totals = { waits: times, holds: times }
+const totals = { waits: [0, 0, 0, 0], holds: [0, 0, 0, 0] } satisfies Limiter['totals']
 
 /** A limiter with nothing at work. */
 const idle = {
