@@ -16,7 +16,10 @@ export interface DashboardOptions {
 	 * `'/'`.
 	 */
 	path?: string | undefined
-	/** Show the keys that waited longest. They may be personal data. Default: `false`. */
+	/**
+	 * Show the keys that are busiest, that were rejected most and that waited longest. They may be
+	 * personal data. Default: `false`.
+	 */
 	keys?: boolean | undefined
 	/** Pages that may be open at once: an integer from 1, or `Infinity`. Default: `50`. */
 	maxPages?: number | undefined
@@ -26,7 +29,10 @@ const OPTIONS = ['limiters', 'path', 'keys', 'maxPages']
 
 /** A dashboard that can be closed. */
 interface Closable {
-	/** Ends all open pages, for which `server.close()` would wait, and stops taking samples. */
+	/**
+	 * Ends all open pages, for which `server.close()` would wait, and stops taking samples. Pages also
+	 * end when all limiters are closed.
+	 */
 	close(): void
 }
 

@@ -60,7 +60,9 @@ function isFull(sample: Sample | undefined): boolean {
 	if (sample === undefined) return false
 	// A key at its limit is as usual; one whose requests wait is not.
 	if (sample.keys > 0) return sample.saturated > 0 && sample.queued > 0
-	return sample.capacity !== null && sample.active >= sample.capacity
+	// The capacity of a fleet is that of all its processes.
+	const { active } = (sample.more !== 0 && sample.more.fleet) || sample
+	return sample.capacity !== null && active >= sample.capacity
 }
 
 function isNearBound({ settings }: Limiter, sample: Sample | undefined): boolean {
