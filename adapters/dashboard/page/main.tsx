@@ -5,7 +5,7 @@ import { forgetColours } from './chart.js'
 import { onRefresh, refresh } from './refresh.js'
 import { addEarlier, begin, store, update } from './store.js'
 import { watchTips } from './tip.js'
-import { diagnose } from './trouble.js'
+import { isRejecting } from './trouble.js'
 import { readAddress } from './view.js'
 
 /**
@@ -33,9 +33,13 @@ let retry = 0
 function connect(): void {
 	clearTimeout(retry)
 	source?.close()
-	source = new EventSource('events')
+	const own = new EventSource('events')
+	source = own
 	source.addEventListener('begin', ({ data }) => hear(begin, data))
-	source.addEventListener('earlier', ({ data }) => hear(addEarlier, data))
+	// It is long, so what is now is shown first.
+	source.addEventListener('earlier', ({ data }) => {
+		requestAnimationFrame(() => setTimeout(() => source === own && hear(addEarlier, data)))
+	})
 	source.addEventListener('message', ({ data }) => hear(update, data))
 	source.addEventListener('rejected', ({ data }) => {
 		source?.close()
@@ -55,9 +59,8 @@ function hear<T>(take: (data: T) => void, data: string): void {
 	tick++
 	listen()
 	say('live', 'Live')
-	const rejecting = store.limiters.filter(
-		(limiter) => diagnose(limiter, store.times.length - 1).trouble === 'rejecting',
-	).length
+	const latest = store.times.length - 1
+	const rejecting = store.limiters.filter((limiter) => isRejecting(limiter, latest)).length
 	document.title = rejecting > 0 ? `${rejecting} rejecting – Limits` : 'Limits'
 }
 

@@ -64,7 +64,7 @@ function Tiles({
 	keyed: boolean
 }) {
 	const total = (field: Counted): number => sum(limiter, range.from, range.to, field)
-	const rejected = REJECTIONS.reduce((all, reason) => all + total(reason), 0)
+	const rejected = total('rejected')
 	const since = windowText()
 	const latest = limiter.samples.slice(range.from, range.to + 1).findLast((sample) => sample?.holdP50 != null)
 	const { loop, fleet, available } = now.more === 0 ? {} : now.more

@@ -1,5 +1,4 @@
-import { type Limiter, store } from './store.js'
-import { rejected } from './trouble.js'
+import { increase, type Limiter, store } from './store.js'
 
 const WIDTH = 120
 const HEIGHT = 30
@@ -25,7 +24,7 @@ export function Spark({ limiter, from, to }: { limiter: Limiter; from: number; t
 			if (sample === undefined) continue
 			active = Math.max(active, sample.active)
 			load = Math.max(load, sample.active + sample.queued)
-			bad ||= rejected(limiter, j) > 0
+			bad ||= (increase(limiter, j, 'rejected') ?? 0) > 0
 			capacity = sample.capacity
 		}
 		highest = Math.max(highest, load)

@@ -4,7 +4,7 @@ export const REJECTIONS = ['queue-full', 'timeout', 'evicted', 'overloaded', 'un
 export type Rejection = (typeof REJECTIONS)[number]
 
 /** The fields of a sample that are counts since the start of the limiter. */
-export type Counted = 'admitted' | 'completed' | 'abandoned' | 'aborted' | Rejection
+export type Counted = 'admitted' | 'completed' | 'abandoned' | 'aborted' | 'rejected' | Rejection
 
 /** A limiter at one moment. Percentiles are of one second; `null`: nothing ended in it. */
 export type Sample = Record<Counted | 'active' | 'queued' | 'leftBehind' | 'keys' | 'saturated', number> &
@@ -99,12 +99,44 @@ export const store: {
 	busy: (number | null)[]
 } = { process: undefined, changed: undefined, keys: false, limiters: [], times: [], processes: [], busy: [] }
 
-let fields: string[] = []
+/** The place of each field in a row. */
+let places: Record<string, number> = {}
 
 function sampleOf(row: Row, before: Sample | undefined): Sample | undefined {
 	// The same object again, so that limiters without requests take no memory.
 	if (row === 0) return before
-	return Object.fromEntries(fields.map((name, i) => [name, row[i]])) as Sample
+	const at = <T>(name: string): T => row[places[name] as number] as T
+	// A literal, and not a loop: there are thousands at the start, and all must have the same shape.
+	const sample: Sample = {
+		capacity: at('capacity'),
+		active: at('active'),
+		queued: at('queued'),
+		maxQueue: at('maxQueue'),
+		leftBehind: at('leftBehind'),
+		keys: at('keys'),
+		saturated: at('saturated'),
+		admitted: at('admitted'),
+		completed: at('completed'),
+		abandoned: at('abandoned'),
+		aborted: at('aborted'),
+		'queue-full': at('queue-full'),
+		timeout: at('timeout'),
+		evicted: at('evicted'),
+		overloaded: at('overloaded'),
+		unavailable: at('unavailable'),
+		closed: at('closed'),
+		// All reasons together, as it is asked for often.
+		rejected: 0,
+		waitP50: at('waitP50'),
+		waitP90: at('waitP90'),
+		waitP99: at('waitP99'),
+		holdP50: at('holdP50'),
+		holdP90: at('holdP90'),
+		holdP99: at('holdP99'),
+		more: at('more'),
+	}
+	for (const reason of REJECTIONS) sample.rejected += sample[reason]
+	return sample
 }
 
 function samplesOf(rows: Row[]): (Sample | undefined)[] {
@@ -119,7 +151,7 @@ function samplesOf(rows: Row[]): (Sample | undefined)[] {
 export function begin(data: Begin): void {
 	const { process, times } = data
 	const before = store.process
-	fields = data.fields
+	places = Object.fromEntries(data.fields.map((name, i) => [name, i]))
 	const start = times[0] ?? 0
 	const known = store.times.filter((time) => time < start).length
 	const gap = known > 0 && (before?.id !== process.id || start - (store.times[known - 1] as number) > GAP)

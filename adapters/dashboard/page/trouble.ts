@@ -34,12 +34,8 @@ const MANY = 0.25
 /** By this factor, something has changed. */
 const CHANGED = 1.6
 
-export function rejected(limiter: Limiter, i: number): number {
-	return REJECTIONS.reduce((total, reason) => total + (increase(limiter, i, reason) ?? 0), 0)
-}
-
 const conditions: Record<Exclude<Trouble, 'fine'>, (limiter: Limiter, i: number) => boolean> = {
-	rejecting: (limiter, i) => lately(i).some((j) => rejected(limiter, j) > 0),
+	rejecting: isRejecting,
 	filling: (limiter, i) => lately(i, 3).some((j) => isNearBound(limiter, limiter.samples[j])),
 	saturated: (limiter, i) =>
 		lately(i).filter((j) => isFull(limiter.samples[j])).length > 0.6 * lately(i).length &&
@@ -48,6 +44,11 @@ const conditions: Record<Exclude<Trouble, 'fine'>, (limiter: Limiter, i: number)
 		const { leftBehind = 0, active = 0 } = samples[i] ?? {}
 		return leftBehind > 0 && leftBehind >= MANY * active
 	},
+}
+
+/** Whether it rejected a request lately. */
+export function isRejecting(limiter: Limiter, i: number): boolean {
+	return lately(i).some((j) => (increase(limiter, j, 'rejected') ?? 0) > 0)
 }
 
 /** The indices of the last seconds, up to `i`. */
@@ -82,12 +83,14 @@ export function diagnose(limiter: Limiter, i: number): Diagnosis {
 		while (begin > 0 && samples[begin - 1] !== undefined && conditions[trouble](limiter, begin - 1)) begin--
 	}
 	const recent = flowOf(limiter, Math.max(0, i - LATELY), i)
-	const rejections = REJECTIONS.map(
-		(reason) =>
-			[reason, sum(limiter, Math.max(0, i - LATELY), i, reason) / recent.seconds] as [Rejection, number],
-	)
-		.filter(([, perSecond]) => perSecond > 0)
-		.sort(([, a], [, b]) => b - a)
+	const rejections: Diagnosis['rejections'] = []
+	if (trouble === 'rejecting') {
+		for (const reason of REJECTIONS) {
+			const perSecond = sum(limiter, Math.max(0, i - LATELY), i, reason) / recent.seconds
+			if (perSecond > 0) rejections.push([reason, perSecond])
+		}
+		rejections.sort(([, a], [, b]) => b - a)
+	}
 	const waits = lately(i).map((j) => samples[j]?.waitP99 ?? null)
 	const diagnosis: Diagnosis = {
 		trouble,
@@ -99,9 +102,12 @@ export function diagnose(limiter: Limiter, i: number): Diagnosis {
 		waitP99: waits.some((wait) => wait !== null) ? Math.max(...waits.map((wait) => wait ?? 0)) : null,
 		why: [],
 	}
-	// What was usual: the minute before it began.
-	const usual = begin > LATELY ? flowOf(limiter, Math.max(0, begin - LATELY - 60), begin - LATELY) : undefined
-	if (now !== undefined && trouble !== 'fine') diagnosis.why = explain(limiter, now, diagnosis, recent, usual)
+	if (now !== undefined && trouble !== 'fine') {
+		// What was usual: the minute before it began.
+		const usual =
+			begin > LATELY ? flowOf(limiter, Math.max(0, begin - LATELY - 60), begin - LATELY) : undefined
+		diagnosis.why = explain(limiter, now, diagnosis, recent, usual)
+	}
 	return diagnosis
 }
 
@@ -131,7 +137,7 @@ function flowOf(limiter: Limiter, from: number, to: number): Flow {
 		.sort((a, b) => a - b)
 	return {
 		seconds,
-		arrivals: Math.max(0, total('admitted', 'aborted', ...REJECTIONS) + grown),
+		arrivals: Math.max(0, total('admitted', 'aborted', 'rejected') + grown),
 		done: total('completed', 'abandoned'),
 		held: holds[Math.floor(holds.length / 2)],
 	}
