@@ -38,7 +38,7 @@ for (const entry of Object.values(exports)) {
 // The page of the dashboard and the script of Redis are a seventh of the package, so they are
 // packed once. An ES module can import from CommonJS everywhere.
 for (const [file, name] of [
-	['adapters/dashboard/assets.js', 'assets'],
+	['adapters/dashboard/assets.js', 'assets, version'],
 	['adapters/redis/script.js', 'SCRIPT'],
 ]) {
 	writeFileSync(`dist/esm/${file}`, `export { ${name} } from '../../../cjs/${file}'\n`)

@@ -1,55 +1,78 @@
-// Writes the files of the dashboard's page, and uPlot, into a module: adapters/dashboard/assets.ts.
-// A module is found in every environment (ES modules, CommonJS, Jest, bundles); a file beside it is
-// not.
+// Bundles the dashboard's page, with uPlot and Preact, and writes its files into a module:
+// adapters/dashboard/assets.ts. A module is found in every environment (ES modules, CommonJS, Jest,
+// bundles); a file beside it is not. They are compressed, as they would be a fifth of the package.
 import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
+import { brotliCompressSync } from 'node:zlib'
+import { buildSync } from 'esbuild'
 
 const page = 'adapters/dashboard/page'
-const uPlot = 'node_modules/uplot'
 
 /** @param {string} path */
 function read(path) {
 	return readFileSync(path, 'utf8')
 }
 
-/** @param {string} body */
-function hashOf(body) {
-	return createHash('sha256').update(body).digest('base64url').slice(0, 16)
+/** The licence of a package of which the page has a part. @param {string} name */
+function licence(name) {
+	const { version } = JSON.parse(read(`node_modules/${name}/package.json`))
+	return `/*!\n${name} ${version}\n\n${read(`node_modules/${name}/LICENSE`).trim()}\n*/`
+}
+
+/** @param {string} entry @param {string} banner */
+function bundle(entry, banner) {
+	const { outputFiles } = buildSync({
+		entryPoints: [`${page}/${entry}`],
+		bundle: true,
+		minify: true,
+		write: false,
+		format: 'esm',
+		target: ['es2023', 'chrome120', 'firefox121', 'safari17.4'],
+		jsx: 'automatic',
+		jsxImportSource: 'preact',
+		legalComments: 'none',
+	})
+	return `${banner}\n${outputFiles[0]?.text}`
 }
 
 export function embedPage() {
-	const { version } = JSON.parse(read(`${uPlot}/package.json`))
-	const licence = `/*!\nuPlot ${version}, https://github.com/leeoniya/uPlot\n\n${read(`${uPlot}/LICENSE`).trim()}\n*/\n`
 	/** @type {Record<string, { type: string, body: string }>} */
 	const files = {
-		'uplot.js': {
+		'page.js': {
 			type: 'text/javascript; charset=utf-8',
-			// The only small build of uPlot is not a module.
-			body: `${licence}${read(`${uPlot}/dist/uPlot.iife.min.js`).trim()}\nexport default uPlot\n`,
+			body: bundle('main.tsx', `${licence('uplot')}\n${licence('preact')}`),
 		},
-		'page.css': {
-			type: 'text/css; charset=utf-8',
-			body: `${licence}${read(`${uPlot}/dist/uPlot.min.css`).trim()}\n\n${read(`${page}/page.css`)}`,
-		},
+		'page.css': { type: 'text/css; charset=utf-8', body: bundle('page.css', licence('uplot')) },
 		'icon.svg': { type: 'image/svg+xml', body: read(`${page}/icon.svg`) },
 	}
-	/** Names each file by its content, so that it can be cached for ever. @param {string} name */
-	const address = (name) => `${name}?v=${hashOf(files[name]?.body ?? '')}`
-	files['page.js'] = {
-		type: 'text/javascript; charset=utf-8',
-		body: read(`${page}/page.js`).replace("from 'uplot'", `from './${address('uplot.js')}'`),
-	}
+	/** @param {string} name */
+	const hashOf = (name) =>
+		createHash('sha256')
+			.update(files[name]?.body ?? '')
+			.digest('base64url')
+			.slice(0, 16)
 	files['index.html'] = {
 		type: 'text/html; charset=utf-8',
-		body: read(`${page}/index.html`).replace(/(?<=(?:src|href)=")[\w.]+(?=")/g, address),
+		// Each file is named by its content, so that it can be cached for ever.
+		body: read(`${page}/index.html`).replace(
+			/(?<=(?:src|href)=")[\w.]+(?=")/g,
+			(name) => `${name}?v=${hashOf(name)}`,
+		),
 	}
 	const assets = Object.fromEntries(
-		Object.entries(files).map(([name, file]) => [name, { ...file, hash: hashOf(file.body) }]),
+		Object.entries(files).map(([name, { type, body }]) => [
+			name,
+			{ type, hash: hashOf(name), brotli: brotliCompressSync(body).toString('base64') },
+		]),
 	)
+	const { version } = JSON.parse(read('package.json'))
 	writeFileSync(
 		'adapters/dashboard/assets.ts',
 		`// Written by scripts/embed-page.js at each build: change the files in page/ instead.
-export const assets: Record<string, { type: string; body: string; hash: string }> = ${JSON.stringify(assets, null, '\t')}
+export const version: string = ${JSON.stringify(version)}
+
+/** The files of the page, compressed and in base64. */
+export const assets: Record<string, { type: string; hash: string; brotli: string }> = ${JSON.stringify(assets, null, '\t')}
 `,
 	)
 }

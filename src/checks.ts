@@ -115,9 +115,9 @@ export function checkBoolean(name: string, value: unknown): boolean {
 }
 
 export function checkName(value: unknown): string {
-	const allowed = 'a string of 1 to 64 printable ASCII characters'
+	const allowed = 'a string of 1 to 64 characters, without control characters'
 	if (typeof value !== 'string') throw wrongType('name', allowed, value)
-	if (!/^[\x20-\x7e]{1,64}$/.test(value)) throw outOfRange('name', allowed, value)
+	if (!/^[^\p{Cc}\p{Cs}]{1,64}$/u.test(value)) throw outOfRange('name', allowed, value)
 	return value
 }
 

@@ -81,9 +81,18 @@ const refused: [unknown, ErrorConstructor, string][] = [
 	[
 		{ capacity: 3, name: '' },
 		RangeError,
-		'name must be a string of 1 to 64 printable ASCII characters; got ""',
+		'name must be a string of 1 to 64 characters, without control characters; got ""',
 	],
-	[{ capacity: 3, name: 7 }, TypeError, 'name must be a string of 1 to 64 printable ASCII characters; got 7'],
+	[
+		{ capacity: 3, name: 'x'.repeat(65) },
+		RangeError,
+		`name must be a string of 1 to 64 characters, without control characters; got "${'x'.repeat(65)}"`,
+	],
+	[
+		{ capacity: 3, name: 7 },
+		TypeError,
+		'name must be a string of 1 to 64 characters, without control characters; got 7',
+	],
 	[{ capacity: 3, key: 'ip' }, TypeError, 'key must be a function; got "ip"'],
 	[{ capacity: 3, weight: 2 }, TypeError, 'weight must be a function; got 2'],
 	[{ capacity: 3, skip: true }, TypeError, 'skip must be a function; got true'],
@@ -236,6 +245,14 @@ describe('what key returns', () => {
 	])('%o is an error', async (value, type, message) => {
 		await expect(keyOf(value)).rejects.toThrow(fault(type, message))
 	})
+})
+
+test('a name is any text, without control characters and halves of characters', () => {
+	for (const name of ['تقارير', '🚀'.repeat(64), '<b>"\\ %', '👩‍👩‍👧'])
+		expect(new Limiter({ capacity: 3, name }).name).toBe(name)
+	for (const name of ['a\nb', '\u0085', '\ud83d']) {
+		expect(() => new Limiter({ capacity: 3, name })).toThrow(RangeError)
+	}
 })
 
 test('the limiter’s resize refuses what its capacity refuses', () => {

@@ -13,7 +13,7 @@ import {
  */
 export interface ClusterLimiterOptions<Request = object> extends SharedOptions<Request> {
 	/**
-	 * What the limiter is called, in all processes and in figures: 1 to 64 printable ASCII characters.
+	 * What the limiter is called, in all processes and in figures: 1 to 64 characters.
 	 */
 	name: string
 	/**

@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events'
 import { checkInteger, checkKey, checkSkip, checkWeight, LONGEST_TIMER } from '../../src/checks.js'
 import { coded, RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
 import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from '../../src/limiter/gate.js'
+import { type Inspection, inspect } from '../../src/limiter/inspection.js'
 import type { LimiterStats } from '../../src/limiter/limiter.js'
 import { acquireTask, runTask, type TaskOptions } from '../../src/limiter/tasks.js'
 import { now, onNextTurn } from '../../src/semaphore/clock.js'
@@ -121,6 +122,25 @@ export class WorkerLimiter implements Gate, Client {
 	stats(): LimiterStats {
 		const { name, capacity, active, queued } = this
 		return { name, capacity, active, queued, keys: this.#tallies.size, ...this.#figures.counts() }
+	}
+
+	/** @internal */
+	[inspect](): Inspection {
+		const { capacity } = this
+		const { functions, maxQueue, maxWait } = this.#settings
+		return {
+			capacity: 'given',
+			keyed: functions.key !== undefined,
+			maxQueue,
+			maxWait,
+			order: 'fifo',
+			priority: false,
+			fair: false,
+			closed: this.#closed,
+			abandoned: 0,
+			reason: undefined,
+			keys: () => Array.from(this.#tallies, ([key, tally]) => ({ key, capacity, ...tally })),
+		}
 	}
 
 	observe(observer: Observer): () => void {

@@ -1,10 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { brotliDecompressSync, gzipSync } from 'node:zlib'
 import { checkBoolean, checkMaxPages, checkOptions, checkPath } from '../../src/checks.js'
 import { releaseAll } from '../../src/http/exchange.js'
 import type { SharedLimiter } from '../../src/http/setup.js'
 import { claimNames } from '../limiters.js'
 import { assets } from './assets.js'
-import { FIELDS, INTERVAL, Samples } from './samples.js'
+import { createStream } from './stream.js'
 
 export interface DashboardOptions {
 	/** The limiters to show, each with a name of its own. */
@@ -15,7 +16,10 @@ export interface DashboardOptions {
 	 * `'/'`.
 	 */
 	path?: string | undefined
-	/** Show the keys that waited longest. They may be personal data. Default: `false`. */
+	/**
+	 * Show the keys that are busiest, that were rejected most and that waited longest. They may be
+	 * personal data. Default: `false`.
+	 */
 	keys?: boolean | undefined
 	/** Pages that may be open at once: an integer from 1, or `Infinity`. Default: `50`. */
 	maxPages?: number | undefined
@@ -25,7 +29,10 @@ const OPTIONS = ['limiters', 'path', 'keys', 'maxPages']
 
 /** A dashboard that can be closed. */
 interface Closable {
-	/** Ends all open pages, for which `server.close()` would wait, and stops taking samples. */
+	/**
+	 * Ends all open pages, for which `server.close()` would wait, and stops taking samples. Pages also
+	 * end when all limiters are closed.
+	 */
 	close(): void
 }
 
@@ -103,17 +110,6 @@ const SECURITY = {
 	'X-Content-Type-Options': 'nosniff',
 }
 
-/**
- * A page that has not read this many messages in a row is cut off. The browser then connects again.
- */
-const PATIENCE = 10
-
-/** An open page: its stream of events, and how many messages it has not read in time. */
-interface Reader {
-	res: ServerResponse
-	behind: number
-}
-
 type Handle = (req: IncomingMessage, res: ServerResponse, originalUrl: string | undefined) => boolean
 
 function createPage(options: DashboardOptions): { handle: Handle; close(): void } {
@@ -124,63 +120,7 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 	checkBoolean('keys', keys)
 	checkMaxPages(maxPages)
 
-	const samples = limiters.map((limiter) => new Samples(limiter, keys))
-	const readers = new Set<Reader>()
-	let closed = false
-	let latest = takeSamples()
-	// One timer for all pages. It also runs while no page is open, as a page is usually opened after
-	// something went wrong.
-	const timer = setInterval(() => {
-		latest = takeSamples()
-		const message = Buffer.from(`data: ${latest}\n\n`)
-		for (const reader of readers) {
-			if (!reader.res.write(message)) reader.behind++
-			if (reader.behind > PATIENCE) {
-				readers.delete(reader)
-				reader.res.destroy()
-			}
-		}
-	}, INTERVAL).unref()
-
-	/** Takes a sample of each limiter. @returns them as JSON. */
-	function takeSamples(): string {
-		const now = Date.now()
-		return `{"limiters":[${samples.map((each) => each.take(now)).join()}]}`
-	}
-
-	/** All samples that are kept, for a page that was just opened. */
-	function history(): string {
-		const limiters = samples.map(
-			(each) => `{"name":${JSON.stringify(each.limiter.name)},"rows":${each.rows}}`,
-		)
-		return `{"fields":${JSON.stringify(FIELDS)},"keys":${keys},"limiters":[${limiters.join()}]}`
-	}
-
-	function openStream(res: ServerResponse): void {
-		// A pipelined request, which no browser sends. A response without a socket may end without
-		// emitting `close`.
-		if (res.socket === null) {
-			answer(res, 400, 'No stream behind another response\n')
-			return
-		}
-		const headers = { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store, no-transform' }
-		res.writeHead(200, { ...SECURITY, ...headers, 'X-Accel-Buffering': 'no' })
-		if (closed || readers.size >= maxPages) {
-			// With another status, `EventSource` would hide the reason from the page.
-			const reason = closed ? 'The page is closed.' : `${maxPages} pages are open, which is the most.`
-			res.end(`retry: 10000\nevent: rejected\ndata: ${JSON.stringify({ reason })}\n\n`)
-			return
-		}
-		const reader = { res, behind: 0 }
-		readers.add(reader)
-		res.on('close', () => readers.delete(reader))
-		res.on('drain', () => {
-			reader.behind = 0
-		})
-		// The client can leave during a write.
-		res.on('error', () => readers.delete(reader))
-		res.write(`retry: 2000\nevent: history\ndata: ${history()}\n\ndata: ${latest}\n\n`)
-	}
+	const stream = createStream(limiters, keys, maxPages)
 
 	function handle(req: IncomingMessage, res: ServerResponse, originalUrl = '/'): boolean {
 		const url = req.url ?? '/'
@@ -196,11 +136,14 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 			answer(res, 405, 'Only GET and HEAD are allowed\n')
 		} else if (name === 'events') {
 			if (req.method === 'HEAD') answer(res, 200, '')
-			else openStream(res)
+			// A pipelined request, which no browser sends. A response without a socket may end without
+			// emitting `close`.
+			else if (res.socket === null) answer(res, 400, 'No stream behind another response\n')
+			else stream.open(res, SECURITY)
 		} else if (name === '') {
 			const from = originalUrl.split('?', 1)[0] as string
 			// The page's links are relative to it, so its own path must end in a slash.
-			if (from.endsWith('/')) send(res, assets['index.html'] as Asset, 'no-store')
+			if (from.endsWith('/')) send(req, res, assets['index.html'] as Asset, 'no-store')
 			else {
 				res.setHeader('Location', `./${from.slice(from.lastIndexOf('/') + 1)}/`)
 				answer(res, 307, '')
@@ -208,28 +151,38 @@ function createPage(options: DashboardOptions): { handle: Handle; close(): void 
 		} else {
 			const { hash } = asset as Asset
 			const forEver = url.endsWith(`?v=${hash}`)
-			send(res, asset as Asset, forEver ? 'private, max-age=31536000, immutable' : 'no-cache')
+			send(req, res, asset as Asset, forEver ? 'private, max-age=31536000, immutable' : 'no-cache')
 		}
 		return true
 	}
 
-	function close(): void {
-		closed = true
-		clearInterval(timer)
-		for (const each of samples) each.close()
-		for (const { res } of readers) res.end()
-	}
-	return { handle, close }
+	return { handle, close: stream.close }
 }
 
 type Asset = (typeof assets)[string]
 
-function send(res: ServerResponse, { type, body }: Asset, cacheControl: string): void {
-	const length = String(Buffer.byteLength(body))
+/** Browsers take Brotli only over TLS. */
+const unpacked = new Map<Asset, { plain: Buffer; gzip: Buffer }>()
+
+function unpack(asset: Asset): { plain: Buffer; gzip: Buffer } {
+	const known = unpacked.get(asset)
+	if (known !== undefined) return known
+	const plain = brotliDecompressSync(Buffer.from(asset.brotli, 'base64'))
+	const both = { plain, gzip: gzipSync(plain) }
+	unpacked.set(asset, both)
+	return both
+}
+
+function send(req: IncomingMessage, res: ServerResponse, asset: Asset, cacheControl: string): void {
+	const { plain, gzip } = unpack(asset)
+	const takesGzip = /\bgzip\b(?!;q=0)/.test(String(req.headers['accept-encoding'] ?? ''))
+	const body = takesGzip ? gzip : plain
 	res.writeHead(200, {
 		...SECURITY,
-		'Content-Type': type,
-		'Content-Length': length,
+		'Content-Type': asset.type,
+		'Content-Length': body.length,
+		...(takesGzip && { 'Content-Encoding': 'gzip' }),
+		Vary: 'Accept-Encoding',
 		'Cache-Control': cacheControl,
 	})
 	res.end(body)

@@ -1,119 +1,174 @@
 import { REJECTION_REASONS } from '../../src/errors.js'
 import type { SharedLimiter } from '../../src/http/setup.js'
-import { Durations } from '../../src/stats/durations.js'
+import { type Inspection, inspect } from '../../src/limiter/inspection.js'
+import type { LimiterStats } from '../../src/limiter/limiter.js'
+import { type DurationStats, Durations } from '../../src/stats/durations.js'
+import { busiest, KeyNotes } from './keys.js'
 
 /** The time between two samples, in ms. */
 export const INTERVAL = 1000
 
 /** Samples kept of each limiter: 15 minutes. */
-const KEPT = 900
+export const KEPT = 900
 
-/** Keys kept of one interval: those that waited longest. */
-const KEYS = 5
-
-/** Keys are cut to this length, in characters: clients may send keys of any length. */
-const LONGEST_KEY = 80
+/** Stands for a sample that is the same as the one before. */
+const SAME = '0'
 
 /**
  * The fields of a sample, in this order. Counts are since the start of the limiter. Percentiles, in
  * ms, are those of the waits and holds that ended since the sample before; `null` if there were
- * none. `longest` has the keys that waited longest since then, each with its wait in ms; it is
- * empty unless the option `keys` is set.
+ * none. `more` is an object with what few limiters have, or 0.
  */
 export const FIELDS: readonly string[] = [
-	'time',
 	'capacity',
 	'active',
 	'queued',
+	'maxQueue',
+	'leftBehind',
 	'keys',
+	'saturated',
 	'admitted',
 	'completed',
 	'abandoned',
 	...REJECTION_REASONS,
 	'waitP50',
+	'waitP90',
 	'waitP99',
 	'holdP50',
+	'holdP90',
 	'holdP99',
-	'longest',
+	'more',
 ]
 
 /** The samples of a limiter, one for each interval, kept as the JSON that is sent to pages. */
 export class Samples {
 	readonly limiter: SharedLimiter
+	/** Whether the limiter was closed at the last sample. */
+	closed = false
+	/** The same string again for a sample that is the same as the one before. */
 	readonly #rows: string[] = []
 	readonly #waits = new Durations()
 	readonly #holds = new Durations()
+	readonly #notes: KeyNotes | undefined
 	readonly #end: () => void
-	#longest: [key: string, waited: number][] = []
+	#totals = ''
 
 	constructor(limiter: SharedLimiter, keys: boolean) {
 		this.limiter = limiter
-		const note = (key: string | undefined, waited: number): void => {
-			if (keys && key !== undefined && waited > 0) this.#note(key.slice(0, LONGEST_KEY), waited)
-		}
+		const notes = keys ? new KeyNotes() : undefined
+		this.#notes = notes
 		this.#end = limiter.observe({
 			admitted: ({ key, waited }) => {
 				this.#waits.record(waited)
-				note(key, waited)
+				if (key !== undefined && waited > 0) notes?.waited(key, waited)
 			},
 			released: ({ held }) => this.#holds.record(held),
-			rejected: ({ key, waited }) => note(key, waited),
+			rejected: ({ key, waited, reason }) => {
+				if (key === undefined) return
+				if (waited > 0) notes?.waited(key, waited)
+				if (reason !== 'aborted') notes?.rejected(key)
+			},
 		})
 	}
 
-	/** All samples that are kept, oldest first, as JSON. */
-	get rows(): string {
-		return `[${this.#rows.join()}]`
+	/** What does not change, and the totals as they were sent last, as JSON. */
+	get head(): string {
+		const inspection = this.#inspection()
+		const settings = inspection && {
+			capacity: inspection.capacity,
+			keyed: inspection.keyed,
+			maxWait: bound(inspection.maxWait),
+			order: inspection.order,
+			priority: inspection.priority,
+			fair: inspection.fair,
+		}
+		return `"name":${JSON.stringify(this.limiter.name)},"settings":${JSON.stringify(settings ?? null)},"totals":${this.#totals}`
 	}
 
-	/** Takes a sample. @returns the sample and the limiter's `stats()`, as JSON. */
-	take(time: number): string {
+	/** Some samples, oldest first, as JSON. */
+	rows(from: number, to: number): string {
+		const rows = this.#rows
+		const texts = rows.slice(from, to).map((row, i) => (i > 0 && row === rows[from + i - 1] ? SAME : row))
+		return `[${texts.join()}]`
+	}
+
+	/** Takes a sample. @returns it, and the totals, as JSON; for what is the same as before, 0. */
+	take(): string {
 		const stats = this.limiter.stats()
-		const row = JSON.stringify([
-			time,
-			stats.capacity,
-			stats.active,
-			stats.queued,
-			stats.keys,
-			stats.admitted,
-			stats.completed,
-			stats.abandoned,
-			...REJECTION_REASONS.map((reason) => stats.rejected[reason]),
-			...percentiles(this.#waits),
-			...percentiles(this.#holds),
-			this.#longest,
-		])
-		this.#longest = []
-		this.#rows.push(row)
+		const inspection = this.#inspection()
+		this.closed = inspection?.closed === true
+		const row = this.#row(stats, inspection)
+		const totals = JSON.stringify({
+			waits: partsOf(stats.waits),
+			holds: partsOf(stats.holds),
+			...(this.#notes && inspection?.keyed && { busiest: busiest(inspection.keys()) }),
+		})
+		const before = this.#rows.at(-1)
+		const message = `[${row === before ? SAME : row},${totals === this.#totals ? SAME : totals}]`
+		this.#rows.push(row === before ? before : row)
 		if (this.#rows.length > KEPT) this.#rows.shift()
-		return `{"row":${row},"stats":${JSON.stringify(stats)}}`
+		this.#totals = totals
+		return message
 	}
 
 	close(): void {
 		this.#end()
 	}
 
-	#note(key: string, waited: number): void {
-		const known = this.#longest.find(([other]) => other === key)
-		if (known !== undefined) {
-			known[1] = Math.max(known[1], waited)
-			return
+	#row(stats: LimiterStats, inspection: Inspection | undefined): string {
+		let saturated = 0
+		if (inspection?.keyed) {
+			for (const { active, capacity } of inspection.keys()) if (active >= capacity) saturated++
 		}
-		this.#longest.push([key, waited])
-		if (this.#longest.length <= KEYS) return
-		const shortest = Math.min(...this.#longest.map(([, ms]) => ms))
-		this.#longest.splice(
-			this.#longest.findIndex(([, ms]) => ms === shortest),
-			1,
-		)
+		return JSON.stringify([
+			stats.capacity,
+			stats.active,
+			stats.queued,
+			inspection === undefined ? null : bound(inspection.maxQueue),
+			inspection?.abandoned ?? 0,
+			stats.keys,
+			saturated,
+			stats.admitted,
+			stats.completed,
+			stats.abandoned,
+			...REJECTION_REASONS.map((reason) => stats.rejected[reason]),
+			...percentiles(this.#waits),
+			...percentiles(this.#holds),
+			this.#more(stats, inspection),
+		])
+	}
+
+	#more(stats: LimiterStats, inspection: Inspection | undefined): object | 0 {
+		const { eventLoop, fleet, available } = stats as LimiterStats & { fleet?: object; available?: boolean }
+		const more = {
+			...(eventLoop && { loop: { delay: round(eventLoop.delay), overloaded: eventLoop.overloaded } }),
+			...(fleet && { fleet, available }),
+			...(inspection?.reason !== undefined && { why: inspection.reason }),
+			...this.#notes?.take(),
+		}
+		return Object.keys(more).length > 0 ? more : 0
+	}
+
+	#inspection(): Inspection | undefined {
+		return (this.limiter as { [inspect]?(): Inspection })[inspect]?.()
 	}
 }
 
+/** JSON has no `Infinity`. */
+function bound(value: number): number | null {
+	return value === Number.POSITIVE_INFINITY ? null : value
+}
+
 /** The percentiles of one interval. Resets `durations` for the next one. */
-function percentiles(durations: Durations): [p50: number | null, p99: number | null] {
-	const { count, p50, p99 } = durations.stats()
+function percentiles(durations: Durations): (number | null)[] {
+	if (durations.count === 0) return [null, null, null]
+	const { p50, p90, p99 } = durations.stats()
 	durations.reset()
-	return count === 0 ? [null, null] : [round(p50), round(p99)]
+	return [p50, p90, p99].map(round)
+}
+
+function partsOf({ p50, p90, p99, max }: DurationStats): number[] {
+	return [round(p50), round(p90), round(p99), round(max)]
 }
 
 function round(ms: number): number {

@@ -10,6 +10,7 @@ import {
 } from '../../src/checks.js'
 import { coded, RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
 import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from '../../src/limiter/gate.js'
+import { type Inspection, inspect } from '../../src/limiter/inspection.js'
 import type { LimiterStats } from '../../src/limiter/limiter.js'
 import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
 import { Pace } from '../../src/semaphore/pace.js'
@@ -188,6 +189,25 @@ export class RedisLimiter implements Gate {
 			available: this.available,
 			fleet: { processes, active, queued },
 			...this.#figures.counts(),
+		}
+	}
+
+	/** @internal */
+	[inspect](): Inspection {
+		const { capacity } = this
+		return {
+			capacity: 'given',
+			keyed: this.#options.key !== undefined,
+			maxQueue: this.#maxQueue === UNBOUNDED ? Number.POSITIVE_INFINITY : this.#maxQueue,
+			maxWait: this.#maxWait,
+			order: 'fifo',
+			priority: false,
+			fair: false,
+			closed: this.#closed,
+			abandoned: 0,
+			reason: undefined,
+			keys: () =>
+				Array.from(this.#keys.values(), ({ key, active, queued }) => ({ key, capacity, active, queued })),
 		}
 	}
 

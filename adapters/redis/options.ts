@@ -13,7 +13,7 @@ export interface RedisLimiterOptions<Request = object> extends SharedOptions<Req
 	 */
 	client: RedisClient
 	/**
-	 * What the fleet calls the limiter, in Redis and in figures: 1 to 64 printable ASCII characters.
+	 * What the fleet calls the limiter, in Redis and in figures: 1 to 64 characters.
 	 */
 	name: string
 	/** Requests at work at once in the whole fleet: an integer from 1. With `key`: for each key. */

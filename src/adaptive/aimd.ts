@@ -40,9 +40,13 @@ export function aimd(options: AimdOptions = {}): ControllerFactory {
 	const newController = (): Controller => {
 		let limit = initial
 		let shrunkAt = Number.NEGATIVE_INFINITY
+		let reason: string | undefined
 		return {
 			initial,
 			max,
+			get reason() {
+				return reason
+			},
 			sample({ held, active, queued, outcome, now }) {
 				if (outcome === 'client-error') return Math.floor(limit)
 				const failed = errors && outcome !== 'ok'
@@ -51,9 +55,11 @@ export function aimd(options: AimdOptions = {}): ControllerFactory {
 					if (now - held >= shrunkAt) {
 						limit = Math.max(min, limit * BACKOFF)
 						shrunkAt = now
+						reason = failed ? 'a request failed' : 'a request held its permit too long'
 					}
 				} else if (queued > 0 || active >= Math.floor(limit)) {
 					limit = Math.min(max, limit + 1 / limit)
+					reason = 'the capacity was used, and requests ended well'
 				}
 				return Math.floor(limit)
 			},

@@ -23,6 +23,8 @@ export interface Controller {
 	readonly initial: number
 	/** The highest capacity that it can ever give: a request may be as heavy as this. Default: `Infinity`. */
 	readonly max?: number
+	/** Why it gave its last capacity, in a few words, for the live page. Default: none. */
+	readonly reason?: string | undefined
 	/** @returns the capacity from now on: an integer from 1. */
 	sample(sample: Sample): number
 	/**

@@ -43,6 +43,9 @@ export function adaptive(options: AdaptiveOptions = {}): ControllerFactory {
 			initial,
 			max,
 			eventLoop: true,
+			get reason() {
+				return search.decision.reason
+			},
 			sample: (sample) => search.sample(sample),
 		}
 	}

@@ -38,7 +38,9 @@ export function rejectionFields(
 function rateLimitFields({ name }: Gate, capacity: number, state: string): Record<string, string> {
 	// Without a bound there is no quota.
 	if (capacity === Number.POSITIVE_INFINITY) return {}
-	const policy = `"${name.replace(/["\\]/g, '\\$&')}"`
+	// A string of a structured field is ASCII.
+	const ascii = name.replace(/[^\x20-\x7e]+|%/gu, encodeURIComponent)
+	const policy = `"${ascii.replace(/["\\]/g, '\\$&')}"`
 	const quota = Math.min(capacity, LARGEST)
 	return {
 		'RateLimit-Policy': `${policy};q=${quota};qu="concurrent-requests"`,

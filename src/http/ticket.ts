@@ -147,6 +147,7 @@ export class Ticket implements Admission, AbortSignalLike {
 			this.release()
 			return false
 		}
+		this.#stay?.abandon?.()
 		if (abandonedTimeout !== Number.POSITIVE_INFINITY) {
 			this.#timer = setTimeout(() => this.release(), abandonedTimeout)
 			this.#timer.unref?.()

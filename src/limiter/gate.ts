@@ -37,6 +37,8 @@ export interface Stay {
 	 * @throws TypeError, RangeError - `weight` is not an integer from 1.
 	 */
 	weigh?(weight: number): void
+	/** The client has left, and the handler is still at work. */
+	abandon?(): void
 	/** Ends the stay: gives its permits back. Only the first call counts. */
 	leave(outcome: Outcome): void
 }

@@ -22,6 +22,7 @@ import { type Counts, Figures } from '../stats/figures.js'
 import type { Observer } from '../stats/observer.js'
 import { DryRun } from './dry-run.js'
 import { type Entrance, enter, type Gate, SKIPPED } from './gate.js'
+import { type Inspection, inspect } from './inspection.js'
 import { LIMITER_OPTIONS, type LimiterOptions } from './options.js'
 import { type Common, Partition } from './partition.js'
 import { acquireTask, runTask, type TaskOptions } from './tasks.js'
@@ -325,6 +326,25 @@ export class Limiter implements Gate {
 			this.#dryRun?.enter(partition, weight, rank, left) ?? partition.enter(weight, rank, left, signal)
 		if (keyOf !== undefined && !partition.idle) this.#partitions.set(partition.key as string, partition)
 		return entrance
+	}
+
+	/** @internal */
+	[inspect](): Inspection {
+		const { maxWait, scheduling, figures } = this.#common
+		const found = this.#factory === undefined ? 'given' : 'found'
+		return {
+			capacity: this.#capacityOf === undefined ? found : 'by key',
+			keyed: this.#options.key !== undefined,
+			maxQueue: this.#partition.maxQueue,
+			maxWait,
+			order: scheduling?.order ?? 'fifo',
+			priority: scheduling?.priority ?? false,
+			fair: scheduling?.fair ?? false,
+			closed: this.#closed,
+			abandoned: figures.leftBehind,
+			reason: this.#partition.reason,
+			keys: () => this.#partitions.values(),
+		}
 	}
 
 	#partitionOf(key: string): Partition {

@@ -73,8 +73,8 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	 */
 	dryRun?: boolean | undefined
 	/**
-	 * What the limiter is called in figures: 1 to 64 printable ASCII characters. Default:
-	 * `'default'`.
+	 * What the limiter is called in figures: 1 to 64 characters, without control characters. In the
+	 * `RateLimit` fields all but printable ASCII is encoded as in a URL. Default: `'default'`.
 	 */
 	name?: string | undefined
 }

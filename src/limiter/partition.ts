@@ -79,6 +79,11 @@ export class Partition {
 		return this.#permits.queued
 	}
 
+	/** Why the controller found this capacity, if it says so. */
+	get reason(): string | undefined {
+		return this.#controller?.reason
+	}
+
 	get idle(): boolean {
 		return this.#permits.active === 0 && this.#permits.queued === 0
 	}
@@ -147,12 +152,18 @@ export class Partition {
 		permit.weigh(weight)
 	}
 
+	/** The client of a stay has left, and its handler is still at work. */
+	abandon(): void {
+		this.#common.figures.leftBehind++
+	}
+
 	/** Ends a stay. */
 	leave(stay: PartitionStay, outcome: Outcome): void {
 		const time = now()
 		const held = time - stay.since
 		if (this.#controller !== undefined) this.#adapt(this.#controller, held, outcome, time)
 		this.#giveBack(stay.permit, stay.rank, held)
+		if (stay.abandoned) this.#common.figures.leftBehind--
 		this.#common.figures.released(stay.waited, held, outcome, this.key, this)
 	}
 
@@ -172,7 +183,7 @@ export class Partition {
 		// A request that takes the place of another does not lengthen the queue. So it may wait even if
 		// the queue is above its bound, because the capacity shrank.
 		const makesRoom = rank !== undefined && this.#makeRoom(rank, time)
-		if (!makesRoom && permits.queued >= this.#maxQueue) return 'queue-full'
+		if (!makesRoom && permits.queued >= this.maxQueue) return 'queue-full'
 		return this.#common.maxWait === 0 ? 'timeout' : undefined
 	}
 
@@ -198,7 +209,7 @@ export class Partition {
 			if (late === undefined) break
 			permits.reject(late, permits.rejection('timeout', late.weight))
 		}
-		if (queue.size < this.#maxQueue) return false
+		if (queue.size < this.maxQueue) return false
 		const evicted = queue.lessEntitled(rank, time)
 		if (evicted !== undefined) permits.reject(evicted, permits.rejection('evicted', evicted.weight))
 		return evicted !== undefined
@@ -208,7 +219,7 @@ export class Partition {
 	 * How many may wait. With a controller, the queue must only bridge the gaps between arrivals: a
 	 * longer queue would make each wait longer, and no more requests would be served.
 	 */
-	get #maxQueue(): number {
+	get maxQueue(): number {
 		const { maxQueue, shortQueue } = this.#common
 		if (!shortQueue) return maxQueue
 		// To choose the next one by rank, there must be several to choose from.
@@ -296,6 +307,7 @@ class PartitionStay implements Stay {
 	readonly available: number
 	/** When it began, in ms. */
 	readonly since: number
+	abandoned = false
 	/** `undefined` once it is over. */
 	#partition: Partition | undefined
 
@@ -330,6 +342,12 @@ class PartitionStay implements Stay {
 	weigh(weight: number): void {
 		checkWeight(weight, Number.POSITIVE_INFINITY)
 		this.#partition?.weigh(this, weight)
+	}
+
+	abandon(): void {
+		if (this.#partition === undefined || this.abandoned) return
+		this.abandoned = true
+		this.#partition.abandon()
 	}
 
 	leave(outcome: Outcome): void {

@@ -17,12 +17,12 @@ import { WeightedFlows } from './weighted-flows.js'
 
 /** Creates the queues of a limiter, and finds the rank of a request in them. */
 export class Scheduling {
-	readonly #order: Order
+	readonly order: Order
 	readonly #lowerShare: number
 	readonly #options: { [Name in 'priority' | 'fairBy' | 'share']: QueueOptions[Name] | undefined }
 
 	constructor({ order = 'fifo', priority, fairBy, share, lowerShare = 0 }: QueueOptions) {
-		this.#order = checkOrder(order)
+		this.order = checkOrder(order)
 		this.#lowerShare = checkLowerShare(lowerShare, priority)
 		this.#options = {
 			priority: checkFunction('priority', priority),
@@ -32,14 +32,21 @@ export class Scheduling {
 		checkNeeded('share', share, 'fairBy', fairBy)
 	}
 
+	get priority(): boolean {
+		return this.#options.priority !== undefined
+	}
+
+	get fair(): boolean {
+		return this.#options.fairBy !== undefined
+	}
+
 	/** Whether the order is plain first come, first served, for which a simple queue is enough. */
 	get plain(): boolean {
-		const { priority, fairBy } = this.#options
-		return this.#order === 'fifo' && priority === undefined && fairBy === undefined
+		return this.order === 'fifo' && !this.priority && !this.fair
 	}
 
 	newQueue<T extends Ranked<T>>(pace: Pace): ScheduledQueue<T> {
-		const newLine = (): Line<T> => new Line(this.#order, pace)
+		const newLine = (): Line<T> => new Line(this.order, pace)
 		const { fairBy, share } = this.#options
 		if (fairBy === undefined) return new ScheduledQueue(newLine, false, this.#lowerShare)
 		const newFlows = () => (share === undefined ? new Flows(newLine) : new WeightedFlows(newLine))

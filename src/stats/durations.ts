@@ -30,6 +30,11 @@ export class Durations {
 	#sum = 0
 	#max = 0
 
+	/** How many were recorded. */
+	get count(): number {
+		return this.#count
+	}
+
 	record(ms: number): void {
 		this.#count++
 		const microseconds = Math.round(ms * 1000)
@@ -41,7 +46,8 @@ export class Durations {
 
 	/** Forgets all that was recorded. */
 	reset(): void {
-		this.#histogram.reset()
+		// It is large, and often nothing is in it.
+		if (this.#histogram.count > 0) this.#histogram.reset()
 		this.#count = 0
 		this.#sum = 0
 		this.#max = 0

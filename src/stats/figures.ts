@@ -37,6 +37,8 @@ export class Figures {
 	#admitted = 0
 	#completed = 0
 	#abandoned = 0
+	/** Requests at work whose client has left. */
+	leftBehind = 0
 	readonly #observers = new Observers()
 
 	constructor(limiter: string) {

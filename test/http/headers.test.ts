@@ -115,6 +115,13 @@ test('each limiter that a request met is told of, beside what others tell', asyn
 	)
 })
 
+test('a name that is not ASCII is encoded', async () => {
+	const name = 'Größe 50 % "x" 🚀'
+	const answer = await through({ capacity: 2, name, rateLimitFields: true })
+	expect(told(answer).state).toBe('"Gr%C3%B6%C3%9Fe 50 %25 \\"x\\" %F0%9F%9A%80";r=1')
+	expect(decodeURIComponent(String(told(answer).state).replaceAll('\\', ''))).toContain(name)
+})
+
 test('one alone is told; no bound is no quota; a quota is no larger than a field can say', async () => {
 	expect(told(await through({ capacity: 2, serverTiming: true }))).toMatchObject({
 		timing: 'queue;dur=0, db;dur=3',

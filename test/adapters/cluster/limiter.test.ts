@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { clusterLimiter } from '../../../adapters/cluster/index.js'
 import { CLUSTER_LIMITER_OPTIONS } from '../../../adapters/cluster/options.js'
 import { RejectedError } from '../../../src/errors.js'
+import { inspect } from '../../../src/limiter/inspection.js'
 import type { Permit } from '../../../src/semaphore/permits.js'
 import { newPrimary, quiet, TestWorker } from '../../support/cluster.js'
 
@@ -551,7 +552,9 @@ describe('options', () => {
 
 	test('that are wrong throw where the limiter is made', () => {
 		const make = (options: object) => () => clusterLimiter({ name: 'wrong', capacity: 1, ...options })
-		expect(make({ name: undefined })).toThrow('name must be a string of 1 to 64 printable ASCII characters')
+		expect(make({ name: undefined })).toThrow(
+			'name must be a string of 1 to 64 characters, without control characters',
+		)
 		expect(make({ capacity: 0 })).toThrow('capacity must be an integer from 1; got 0')
 		expect(make({ capacity: Number.POSITIVE_INFINITY })).toThrow(RangeError)
 		expect(make({ primaryTimeout: 9 })).toThrow(
@@ -575,6 +578,20 @@ describe('options', () => {
 })
 
 describe('closing', () => {
+	test('the live page is told how a worker is set, and when it is closed', async () => {
+		const key = (context: object): string => (context as { key: string }).key
+		const options = { capacity: 1, key, maxWait: 500 }
+		const { limiter } = new TestWorker(newPrimary(options), options)
+		const held = ask(limiter, { key: 'ada' })
+		await quiet()
+		const told = limiter[inspect]()
+		expect(told).toMatchObject({ capacity: 'given', keyed: true, maxWait: 500, closed: false })
+		expect([...told.keys()]).toEqual([{ key: 'ada', capacity: 1, active: 1, queued: 0 }])
+		held.permit?.release()
+		limiter.close()
+		expect(limiter[inspect]().closed).toBe(true)
+	})
+
 	test('a worker rejects what waits and what comes there', async () => {
 		const primary = newPrimary({ capacity: 1 })
 		const [one, other] = [new TestWorker(primary, { capacity: 1 }), new TestWorker(primary, { capacity: 1 })]

@@ -1,5 +1,7 @@
 import http from 'node:http'
+import { hostname } from 'node:os'
 import { promisify } from 'node:util'
+import { gunzipSync } from 'node:zlib'
 import express from 'express'
 import express4 from 'express4'
 import Koa from 'koa'
@@ -8,6 +10,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type DashboardOptions, dashboard, dashboardKoa } from '../../../adapters/dashboard/index.js'
 import { limit } from '../../../adapters/express.js'
 import { limit as limitKoa } from '../../../adapters/koa.js'
+import { adaptive } from '../../../src/adaptive/index.js'
 import { enter, type Stay } from '../../../src/limiter/gate.js'
 import { Limiter } from '../../../src/limiter/limiter.js'
 import { type Answer, get, rawClient, request, until } from '../../support/clients.js'
@@ -74,10 +77,33 @@ async function open(
 	return { events, headers: res.headers, client, ended: () => ended }
 }
 
-/** A sample, by the names of its fields. */
-function sampleOf(events: Event[], row: unknown[]): Record<string, unknown> {
-	const begin = events.find(({ event }) => event === 'history') as Event
-	return Object.fromEntries(begin.data.fields.map((name: string, i: number) => [name, row[i]]))
+/** All samples that a page was sent of its first limiter, by the names of their fields. */
+function samplesOf(events: Event[]): Record<string, unknown>[] {
+	const [begin] = events as [Event]
+	const earlier = events.find(({ event }) => event === 'earlier')
+	const live = events.filter(({ event }) => event === 'message').map(({ data }) => data)
+	const rowsOf = ({ data }: Event): unknown[][] => {
+		let before: unknown[] = []
+		// 0 stands for a sample that is the same as the one before.
+		return data.limiters[0].rows.map((row: unknown[] | 0) => {
+			before = row === 0 ? before : row
+			return before
+		})
+	}
+	const rows = [...(earlier ? rowsOf(earlier) : []), ...rowsOf(begin)]
+	const times = [...(earlier?.data.times ?? []), ...begin.data.times, ...live.map(({ time }) => time)]
+	for (const { limiters } of live)
+		rows.push(limiters[0][0] === 0 ? (rows.at(-1) as unknown[]) : limiters[0][0])
+	expect(times).toHaveLength(rows.length)
+	return rows.map((row, i) => ({
+		time: times[i],
+		...Object.fromEntries(begin.data.fields.map((name: string, n: number) => [name, row[n]])),
+	}))
+}
+
+async function begun({ events }: { events: Event[] }): Promise<Event> {
+	await until(() => events.length > 0)
+	return events[0] as Event
 }
 
 const limiters = [new Limiter(1)]
@@ -147,9 +173,7 @@ describe.each([
 		expect(html.body).not.toMatch(/<script>|<style|style=|\son\w+=|https?:/)
 
 		const linked = Array.from(html.body.matchAll(/(?:src|href)="([^"]+)"/g), ([, to]) => to as string)
-		expect(linked).toHaveLength(3)
-		const script = await ask(`/limits/${linked.find((to) => to.startsWith('page.js'))}`)
-		linked.push(/from '\.\/(uplot\.js[^']*)'/.exec(script.body)?.[1] as string)
+		expect(linked.map((to) => to.split('?')[0])).toEqual(['icon.svg', 'page.css', 'page.js'])
 		for (const to of linked) {
 			const asset = await ask(`/limits/${to}`)
 			expect([to, asset.status]).toEqual([to, 200])
@@ -158,7 +182,12 @@ describe.each([
 			const stale = await ask(`/limits/${to.replace(/v=.*/, 'v=old')}`)
 			expect([stale.status, stale.headers['cache-control']]).toEqual([200, 'no-cache'])
 		}
-		expect((await ask(`/limits/${linked[3]}`)).body).toMatch(/MIT License[\s\S]+uPlot/)
+		const script = await ask(`/limits/${linked[2]}`)
+		expect(script.body).toMatch(
+			/uplot [\d.]+\n\n[\s\S]+MIT License[\s\S]+preact [\d.]+\n\n[\s\S]+MIT License/,
+		)
+		// It loads nothing else.
+		expect(script.body).not.toMatch(/\bimport\b/)
 
 		for (const path of ['/', '/limitsx', '/limits/other', '/limits/constructor', '/limits/../limits/x']) {
 			expect((await ask(path)).body).toBe('the app')
@@ -178,18 +207,29 @@ describe.each([
 		const { events, headers } = await open(port)
 		expect(headers['content-type']).toBe('text/event-stream')
 		expect(headers['cache-control']).toBe('no-store, no-transform')
-		await until(() => events.length >= 3)
-		expect(events[0]?.event).toBe('history')
+		await until(() => events.length >= 2)
+		expect(events.map(({ event }) => event)).toEqual(['begin', 'message'])
 		expect(events[0]?.data).toMatchObject({
+			process: { host: hostname(), pid: process.pid, node: process.version, id: expect.any(String) },
 			keys: false,
-			limiters: [{ name: 'reports', rows: [expect.any(Array)] }],
+			limiters: [
+				{
+					name: 'reports',
+					settings: { capacity: 'given', keyed: false, maxWait: 10_000, order: 'fifo' },
+					rows: [expect.any(Array)],
+				},
+			],
 		})
-		const [{ row, stats }] = (events[2] as Event).data.limiters
-		expect(stats).toEqual(limiter.stats())
-		expect(sampleOf(events, row)).toMatchObject({
+		const [[, totals]] = (events[1] as Event).data.limiters
+		const { waits, holds } = limiter.stats()
+		for (const [name, { p50, p90, p99, max }] of Object.entries({ waits, holds })) {
+			expect([name, totals[name]]).toEqual([name, [p50, p90, p99, max].map((ms) => expect.closeTo(ms, 1))])
+		}
+		expect(samplesOf(events).at(-1)).toMatchObject({
 			capacity: 3,
 			active: 1,
 			queued: 0,
+			maxQueue: 1000,
 			keys: 0,
 			admitted: 2,
 			completed: 0,
@@ -197,7 +237,7 @@ describe.each([
 			'queue-full': 0,
 			waitP50: 0,
 			holdP99: expect.any(Number),
-			longest: [],
+			more: 0,
 		})
 	})
 })
@@ -277,7 +317,7 @@ test('more pages than may be open are rejected, and told so; one that closes mak
 	await vi.waitFor(async () => {
 		const next = await open(port)
 		await until(() => next.events.length > 0)
-		expect(next.events[0]?.event).toBe('history')
+		expect(next.events[0]?.event).toBe('begin')
 		next.client.destroy()
 	})
 })
@@ -292,7 +332,7 @@ test('a client that pipelines streams takes no place for those that it will neve
 		const pages = [await open(port), await open(port)]
 		await until(() => pages.every(({ events }) => events.length > 0))
 		for (const { client } of pages) client.destroy()
-		expect(pages.map(({ events }) => events[0]?.event)).toEqual(['history', 'history'])
+		expect(pages.map(({ events }) => events[0]?.event)).toEqual(['begin', 'begin'])
 	})
 })
 
@@ -310,11 +350,13 @@ test('a page that does not read is cut off, and others are not', async () => {
 	const reader = await open(port)
 	const { socket } = await rawClient(port, get('/limits/events'))
 	socket.pause()
-	await until(() => reader.events.length >= 2)
+	await begun(reader)
 	// What the kernel takes for it is not bounded by us: so many that it is full at some time.
 	expect(await connections()).toBe(2)
 	for (let i = 0; i < 400 && (await connections()) === 2; i++) {
 		const before = reader.events.length
+		// What has not changed takes hardly any room.
+		for (const limiter of many) (limiter[enter]({}, present) as Stay).leave('ok')
 		vi.advanceTimersByTime(1000)
 		await until(() => reader.events.length > before)
 	}
@@ -343,8 +385,8 @@ describe('the samples', () => {
 			vi.advanceTimersByTime(1000)
 		}
 		const { events } = await open(port)
-		await until(() => events.length > 1)
-		return events[0]?.data.limiters[0].rows.map((row: unknown[]) => sampleOf(events, row))
+		await until(() => events.length > (seconds > 61 ? 1 : 0))
+		return samplesOf(events)
 	}
 
 	test('are of one second each, and of the last 15 minutes', async () => {
@@ -387,41 +429,164 @@ describe('the samples', () => {
 		)
 	})
 
+	test('are the same string for a limiter without requests, which is sent as 0', async () => {
+		const page = dashboard({ limiters: [new Limiter(1)] })
+		const port = await start(express().use('/limits', page), page)
+		vi.advanceTimersByTime(100_000)
+		const reader = await open(port)
+		await until(() => reader.events.length > 1)
+		const [begin, earlier] = reader.events
+		expect(begin?.data.limiters[0].rows).toEqual([expect.any(Array), ...Array(60).fill(0)])
+		expect(earlier?.data.limiters[0].rows).toEqual([expect.any(Array), ...Array(39).fill(0)])
+		vi.advanceTimersByTime(1000)
+		await until(() => reader.events.length > 2)
+		expect(reader.events[2]?.data.limiters).toEqual([[0, 0]])
+	})
+
+	const byKey = (capacity: number): Limiter =>
+		new Limiter({ capacity, maxQueue: 1, key: (request) => (request as { key: string }).key })
+
+	/** What is told of keys in one second, with and without the option. */
+	async function keysOf(own: Limiter, run: () => void | Promise<void>): Promise<[asked: Event, not: Event]> {
+		const pages = [dashboard({ limiters: [own], keys: true }), dashboard({ limiters: [own] })]
+		const app = express()
+			.use('/asked', pages[0] as never)
+			.use('/not', pages[1] as never)
+		const port = await start(app)
+		ends.push(...pages.map((page) => page.close))
+		await run()
+		vi.advanceTimersByTime(1000)
+		return [await begun(await open(port, '/asked/events')), await begun(await open(port, '/not/events'))]
+	}
+
+	function moreOf({ data }: Event): Record<string, [string, number][]>[] {
+		return data.limiters[0].rows
+			.map((row: unknown[] | 0) => (row === 0 ? 0 : row.at(-1)))
+			.filter((more: object | 0) => more !== 0)
+	}
+
 	test('tell the keys that waited longest only when asked to, each second the longest five', async () => {
-		const limiter = (): Limiter =>
-			new Limiter({ capacity: 1, maxQueue: 1, key: (request) => (request as { key: string }).key })
-		async function visit(own: Limiter): Promise<void> {
+		const own = byKey(1)
+		const [asked, not] = await keysOf(own, async () => {
 			for (let i = 1; i <= 8; i++) {
-				const key = i === 3 ? 'x'.repeat(1000) : `key ${i}`
+				const key = `key ${i}`
 				const first = own[enter]({ key }, present) as Stay
 				const second = settle(own[enter]({ key }, present))
 				vi.advanceTimersByTime(i * 10)
 				first.leave('ok')
 				;(await second)?.leave('ok')
 			}
-		}
-		const [asked, not] = [limiter(), limiter()]
-		const pages = [dashboard({ limiters: [asked], keys: true }), dashboard({ limiters: [not] })]
-		const app = express()
-			.use('/asked', pages[0] as never)
-			.use('/not', pages[1] as never)
-		const port = await start(app)
-		ends.push(...pages.map((page) => page.close))
-		await visit(asked)
-		await visit(not)
-		vi.advanceTimersByTime(1000)
-		for (const [path, expected] of [
-			['/asked/events', ['key 8', 'key 7', 'key 6', 'key 5', 'key 4']],
-			['/not/events', []],
-		] as const) {
-			const { events } = await open(port, path)
-			await until(() => events.length > 1)
-			const rows = events[0]?.data.limiters[0].rows.map((row: unknown[]) => sampleOf(events, row).longest)
-			const longest = rows.flat().sort((a: [string, number], b: [string, number]) => b[1] - a[1])
-			expect(longest.map(([key]: [string]) => key).slice(0, 5)).toEqual(expected)
-			expect(JSON.stringify(events)).not.toContain('x'.repeat(81))
-		}
+		})
+		const longest = moreOf(asked).flatMap((more) => more.longest ?? [])
+		expect(longest.map(([key]) => key)).toEqual(['key 8', 'key 7', 'key 6', 'key 5', 'key 4'])
+		expect(JSON.stringify(not)).not.toContain('key 8')
 	})
+
+	test('tell the keys that were rejected most, and those busiest now', async () => {
+		const own = byKey(2)
+		const [asked, not] = await keysOf(own, () => {
+			for (let i = 1; i <= 8; i++) {
+				for (let n = 0; n < 2 + i; n++) own[enter]({ key: `key ${i}` }, present)
+			}
+		})
+		// Each has two at work and, from three on, one that waits; the others are rejected.
+		expect(moreOf(asked).flatMap((more) => more.rejected ?? [])).toEqual([
+			['key 8', 7],
+			['key 7', 6],
+			['key 6', 5],
+			['key 5', 4],
+			['key 4', 3],
+		])
+		const { totals, rows } = asked.data.limiters[0]
+		expect(totals.busiest).toHaveLength(5)
+		expect(totals.busiest[0].slice(1)).toEqual([2, 1, 2])
+		const { fields } = asked.data
+		expect([rows.at(-1)[fields.indexOf('keys')], rows.at(-1)[fields.indexOf('saturated')]]).toEqual([8, 8])
+		expect(JSON.stringify(not)).not.toContain('key 8')
+	})
+
+	test('cut long keys, and tell them apart', async () => {
+		const own = byKey(1)
+		const keys = ['1', '2'].map((middle) => `${'x'.repeat(1000)}${middle}${'y'.repeat(1000)}`)
+		const [asked] = await keysOf(own, () => {
+			for (const key of keys) for (let n = 0; n < 3; n++) own[enter]({ key }, present)
+		})
+		const told = moreOf(asked).flatMap((more) => more.rejected ?? [])
+		expect(told.map(([, number]) => number)).toEqual([1, 1])
+		expect(new Set(told.map(([key]) => key)).size).toBe(2)
+		for (const [key] of told) expect(key).toMatch(/^x{90}…y{50} \(2001 characters, [0-9a-f]{8}\)$/)
+	})
+
+	test('tell how a limiter is set, what was left behind, and why a capacity was found', async () => {
+		const found = new Limiter({ capacity: adaptive(), order: 'lifo', priority: () => 1, name: 'found' })
+		const [row] = (
+			await rowsOf(
+				found,
+				{},
+				() => {
+					const stays = [1, 2].map(() => found[enter]({}, present) as Stay)
+					stays[0]?.abandon?.()
+					stays[0]?.abandon?.()
+					stays[1]?.abandon?.()
+					stays[1]?.leave('abandoned')
+				},
+				1,
+			)
+		).slice(-1)
+		expect(row).toMatchObject({
+			active: 1,
+			abandoned: 1,
+			leftBehind: 1,
+			maxQueue: 20,
+			more: { why: 'begins', loop: { overloaded: false } },
+		})
+	})
+})
+
+test('files are sent compressed to those that take them so', async () => {
+	const page = dashboard({ limiters })
+	const port = await start(express().use('/limits', page), page)
+	const ask = async (encodings: string): Promise<[string | undefined, string]> => {
+		const { headers, buffer } = await new Promise<{ headers: http.IncomingHttpHeaders; buffer: Buffer }>(
+			(resolve) => {
+				http.get(
+					{ port, path: '/limits/icon.svg', headers: { 'accept-encoding': encodings } },
+					async (res) => {
+						const chunks = await res.toArray()
+						resolve({ headers: res.headers, buffer: Buffer.concat(chunks) })
+					},
+				)
+			},
+		)
+		expect(headers.vary).toBe('Accept-Encoding')
+		expect(headers['content-length']).toBe(String(buffer.length))
+		const encoding = headers['content-encoding']
+		return [encoding, (encoding === 'gzip' ? gunzipSync(buffer) : buffer).toString()]
+	}
+	const [, plain] = await ask('identity')
+	expect(plain).toMatch(/^<svg/)
+	expect(await ask('gzip, br')).toEqual(['gzip', plain])
+	expect(await ask('gzip;q=0, br')).toEqual([undefined, plain])
+	expect(await ask('')).toEqual([undefined, plain])
+})
+
+test('a server ends with its pages open, once all limiters are closed', async () => {
+	const [one, two] = [new Limiter({ capacity: 1, name: 'one' }), new Limiter({ capacity: 1, name: 'two' })]
+	const page = dashboard({ limiters: [one, two] })
+	const { server, port } = await listen(express().use('/limits', page))
+	ends.push(page.close)
+	const reader = await open(port)
+	await begun(reader)
+	one.close()
+	// One that is still open has something to show.
+	await until(() => reader.events.length > 2)
+	expect(reader.ended()).toBe(false)
+
+	two.close()
+	const over = new Promise<void>((resolve) => server.close(() => resolve()))
+	await until(() => reader.ended())
+	await over
+	expect(reader.events.at(-1)).toEqual({ event: 'rejected', data: { reason: 'All limiters are closed.' } })
 })
 
 test('close ends the pages, rejects new ones, and leaves the limiters alone', async () => {
@@ -432,6 +597,7 @@ test('close ends the pages, rejects new ones, and leaves the limiters alone', as
 	await until(() => first.events.length > 0)
 	page.close()
 	await until(() => first.ended())
+	expect(first.events.at(-1)).toEqual({ event: 'rejected', data: { reason: 'The page is closed.' } })
 	const late = await open(port)
 	await until(() => late.ended())
 	expect(late.events).toEqual([{ event: 'rejected', data: { reason: 'The page is closed.' } }])

@@ -6,6 +6,7 @@ import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { admission, limit } from '../../../adapters/express.js'
 import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
+import { inspect as inspectGate } from '../../../src/limiter/inspection.js'
 
 /*
  * What crosses on its way, or does not come at all: a scripted client, as no real Redis can be made
@@ -264,6 +265,25 @@ test('closed before it could subscribe: Redis is asked for nothing', async () =>
 	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
 	await sleep(40)
 	expect(redis.calls).toEqual([])
+})
+
+test('the live page is told how it is set, and when it is closed', async () => {
+	const redis = scripted({ capacity: 1 })
+	const key = (request: object): string => (request as { key: string }).key
+	const limiter = redis.make({ capacity: 1, key, maxQueue: Number.POSITIVE_INFINITY, maxWait: 500 })
+	const permit = await limiter.acquire({ key: 'ada' })
+	const told = limiter[inspectGate]()
+	expect(told).toMatchObject({
+		capacity: 'given',
+		keyed: true,
+		maxQueue: Number.POSITIVE_INFINITY,
+		maxWait: 500,
+		closed: false,
+	})
+	expect([...told.keys()]).toEqual([{ key: 'ada', capacity: 1, active: 1, queued: 0 }])
+	permit.release()
+	limiter.close()
+	expect(limiter[inspectGate]().closed).toBe(true)
 })
 
 test('capacities that cross: the last one counts', async () => {

@@ -1,0 +1,175 @@
+import { age, date, moment, rate } from './format.js'
+import { shownRange } from './range.js'
+import { refresh } from './refresh.js'
+import { store } from './store.js'
+import { type Entry, forgetOrder, sorted, Table, TROUBLE_TEXTS } from './table.js'
+import { Glossary, Term } from './tip.js'
+import { diagnose, TROUBLES } from './trouble.js'
+import { view, WINDOWS, writeAddress } from './view.js'
+
+export interface Status {
+	state: 'connecting' | 'live' | 'lost'
+	text: string
+}
+
+export function App({ status, tick }: { status: Status; tick: number }) {
+	const range = shownRange()
+	const all = store.limiters.map((limiter): Entry => ({ limiter, diagnosis: diagnose(limiter, range.to) }))
+	const entries = sorted(all, range.to)
+	const known = store.process !== undefined && store.times.length > 0
+	// The worst one, if nothing else was chosen.
+	const [worst] = entries
+	if (known && worst !== undefined) view.open ??= new Set([worst.limiter.name])
+	const find = view.find.toLowerCase()
+	const shown = entries.filter(
+		({ limiter, diagnosis }) =>
+			(view.only === '' || diagnosis.trouble === view.only) && limiter.name.toLowerCase().includes(find),
+	)
+	return (
+		<>
+			<header>
+				<h1>Limits</h1>
+				<p id="status" role="status" data-state={status.state}>
+					{status.text}
+				</p>
+				<Identity />
+				<Windows />
+			</header>
+			<main>
+				<Changed />
+				{known && (
+					<>
+						<Filters all={all} />
+						{shown.length > 0 && <Table entries={shown} range={range} tick={tick} />}
+						{all.length === 0 && <p class="note">There are no limiters to show.</p>}
+						{all.length > 0 && shown.length === 0 && <p class="note">No limiter is like this.</p>}
+					</>
+				)}
+			</main>
+			<Glossary />
+		</>
+	)
+}
+
+/** Which process answers. */
+function Identity() {
+	const { process } = store
+	if (process === undefined) return null
+	const busy = store.busy.at(-1)
+	return (
+		<p id="process">
+			<b>{process.host}</b> · pid {process.pid} · Node.js {process.node.slice(1)} · inflight-limit{' '}
+			{process.version} · started{' '}
+			<time dateTime={new Date(process.since).toISOString()} title={date(process.since)}>
+				{age((store.times.at(-1) ?? 0) - process.since)} ago
+			</time>{' '}
+			· <Term word="busy">event loop</Term> {busy == null ? '–' : `${Math.round(busy * 100)} %`} busy
+		</p>
+	)
+}
+
+/** Another process answers than before. */
+function Changed() {
+	const { changed, process } = store
+	if (changed === undefined || process === undefined) return null
+	const { at, from, restarted } = changed
+	return (
+		<p class="changed" role="status">
+			{restarted ? 'The process was restarted' : 'Another process answers now'} ({moment(at)}: pid {from.pid}{' '}
+			on {from.host} → pid {process.pid} on {process.host}). Its figures begin anew; the charts mark the
+			moment.{' '}
+			<button
+				type="button"
+				onClick={() => {
+					store.changed = undefined
+					refresh()
+				}}
+			>
+				Close
+			</button>
+		</p>
+	)
+}
+
+function Windows() {
+	return (
+		<fieldset id="windows">
+			<legend>Show the last</legend>
+			{WINDOWS.map((minutes) => (
+				<label>
+					<input
+						type="radio"
+						name="window"
+						value={minutes}
+						checked={view.span === minutes * 60_000}
+						onChange={() => {
+							view.span = minutes * 60_000
+							writeAddress()
+							refresh()
+						}}
+					/>
+					<span>{minutes} min</span>
+				</label>
+			))}
+			<button
+				type="button"
+				id="pause"
+				aria-pressed={view.end !== undefined}
+				onClick={() => {
+					if (view.end === undefined) view.end = store.times.at(-1)
+					else {
+						view.end = undefined
+						if (!WINDOWS.includes(view.span / 60_000)) view.span = 60_000
+					}
+					refresh()
+				}}
+			>
+				{view.end === undefined ? 'Pause' : `Paused at ${moment(view.end)} – go on`}
+			</button>
+		</fieldset>
+	)
+}
+
+/** How many are in which trouble; and the search. */
+function Filters({ all }: { all: Entry[] }) {
+	const rejections = all
+		.flatMap(({ diagnosis }) => diagnosis.rejections)
+		.reduce((total, [, perSecond]) => total + perSecond, 0)
+	return (
+		<search id="filters">
+			<input
+				type="search"
+				aria-label="Find a limiter by its name"
+				placeholder="Find a limiter ( / )"
+				value={view.find}
+				onInput={({ currentTarget }) => {
+					view.find = currentTarget.value
+					writeAddress()
+					refresh()
+				}}
+			/>
+			{TROUBLES.map((trouble) => {
+				const number = all.filter(({ diagnosis }) => diagnosis.trouble === trouble).length
+				if (number === 0 && view.only !== trouble) return null
+				return (
+					<button
+						type="button"
+						data-trouble={trouble}
+						aria-pressed={view.only === trouble}
+						onClick={() => {
+							view.only = view.only === trouble ? '' : trouble
+							forgetOrder()
+							writeAddress()
+							refresh()
+						}}
+					>
+						<span class="pill">
+							{number} {TROUBLE_TEXTS[trouble].toLowerCase()}
+						</span>
+					</button>
+				)
+			})}
+			<span class="note">{rejections > 0 && `${rate(rejections)} rejections a second in all`}</span>
+		</search>
+	)
+}
