@@ -10,7 +10,12 @@ const LONG = {
 	// In Chromium.
 	page: ['test/adapters/dashboard/page.test.ts'],
 	// The packed package, with a registry and compilers.
-	package: ['test/frameworks.test.ts', 'test/package.test.ts', 'test/types.test.ts', 'test/scripts.test.ts'],
+	package: [
+		'test/frameworks.test.ts',
+		'test/package.test.ts',
+		'test/types.test.ts',
+		'test/scripts.test.ts',
+	],
 }
 
 const projects = [
@@ -36,8 +41,8 @@ export default defineConfig({
 		hookTimeout: 60_000,
 		coverage: {
 			include: ['src/**', 'adapters/**'],
-			// The page runs in a browser, and is tested in one; the assets are its files. What is built is
-			// tested from the package.
+			// The page runs in a browser, and is tested in one; the assets are its files. What is built
+			// is tested from the package.
 			exclude: ['dist/**', 'adapters/dashboard/page/**', 'adapters/dashboard/assets.ts'],
 			reporter: ['text', 'json-summary'],
 			thresholds: { lines: 98, branches: 95 },

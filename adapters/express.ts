@@ -54,7 +54,12 @@ export interface Middleware {
 export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
 	const { limiter, onReject } = readLimit(options)
 
-	function answer(error: RejectedError, req: RequestLike, res: ServerResponse, next: Next): unknown {
+	function answer(
+		error: RejectedError,
+		req: RequestLike,
+		res: ServerResponse,
+		next: Next,
+	): unknown {
 		const rejection = rejectionBy(limiter, error, res)
 		if (onReject !== undefined) return onReject(rejection, req, res, next)
 		if (res.headersSent) return next(rejection)

@@ -1,5 +1,11 @@
 import type { UnderlyingSource } from 'node:stream/web'
-import { checkDuration, checkFunction, checkOptions, LONGEST_TIMER, wrongType } from '../src/checks.js'
+import {
+	checkDuration,
+	checkFunction,
+	checkOptions,
+	LONGEST_TIMER,
+	wrongType,
+} from '../src/checks.js'
 import type { SharedLimiter } from '../src/http/setup.js'
 import { enter, type Stay } from '../src/limiter/gate.js'
 import { Limiter } from '../src/limiter/limiter.js'
@@ -121,7 +127,10 @@ export function limitFetch<F extends FetchFunction = typeof globalThis.fetch>(
 		try {
 			// The signal can be aborted after the permit was handed over and before this line runs.
 			signal?.throwIfAborted()
-			const response = await fetch(input, signal === own ? init : { ...init, signal: signal ?? null })
+			const response = await fetch(
+				input,
+				signal === own ? init : { ...init, signal: signal ?? null },
+			)
 			const { status, body } = response
 			if (body === null || body === undefined || response.bodyUsed) {
 				end(false, status)
@@ -163,7 +172,10 @@ function contextOf(input: string | URL | Request, init: RequestInit | undefined)
 }
 
 /** As `fetch` does: a signal of `null` takes away that of the `Request`. */
-function signalOf(input: string | URL | Request, init: RequestInit | undefined): AbortSignal | undefined {
+function signalOf(
+	input: string | URL | Request,
+	init: RequestInit | undefined,
+): AbortSignal | undefined {
 	if (init?.signal !== undefined) return init.signal ?? undefined
 	return typeof input === 'object' && 'signal' in input ? input.signal : undefined
 }
@@ -245,7 +257,9 @@ class Source {
 		this.#awaitRead()
 	}
 
-	async pull(controller: ReadableByteStreamController | ReadableStreamDefaultController): Promise<void> {
+	async pull(
+		controller: ReadableByteStreamController | ReadableStreamDefaultController,
+	): Promise<void> {
 		clearTimeout(this.#timer)
 		if (this.#failure !== undefined) throw this.#failure
 		const { done, value } = await this.#reader.read()
@@ -269,7 +283,10 @@ class Source {
 	}
 
 	#giveUp(): void {
-		this.#failure = new DOMException(`The body was not read for ${this.#unreadTimeout} ms`, 'TimeoutError')
+		this.#failure = new DOMException(
+			`The body was not read for ${this.#unreadTimeout} ms`,
+			'TimeoutError',
+		)
 		this.cancel(this.#failure).catch(() => {})
 		this.#warn()
 	}

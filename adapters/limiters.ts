@@ -20,11 +20,17 @@ export function claimNames(holder: object, limiters: readonly SharedLimiter[]): 
 	const names = new Map<string, SharedLimiter>()
 	for (const [i, limiter] of limiters.entries()) {
 		if (typeof limiter !== 'object' || limiter === null || !(enter in limiter)) {
-			throw wrongType(`limiters[${i}]`, 'a Limiter', limiter, 'that of a middleware is its .limiter')
+			throw wrongType(
+				`limiters[${i}]`,
+				'a Limiter',
+				limiter,
+				'that of a middleware is its .limiter',
+			)
 		}
 		const { name } = limiter
 		const other = names.get(name) ?? claimed.get(name)
-		if (other === limiter) throw taken(`limiter ${JSON.stringify(name)} is registered already: do it once`)
+		if (other === limiter)
+			throw taken(`limiter ${JSON.stringify(name)} is registered already: do it once`)
 		if (other !== undefined) {
 			throw taken(
 				`another limiter named ${JSON.stringify(name)} is registered already: give each a name of its own, by the option name`,

@@ -60,7 +60,8 @@ export function openTelemetryMetrics({
 	const free = claimNames(meter === createNoopMeter() ? {} : meter, limiters)
 
 	const capacity = meter.createObservableUpDownCounter('inflight_limit.capacity', {
-		description: 'Permits there are; with a key, for each key. Not reported where there is no bound.',
+		description:
+			'Permits there are; with a key, for each key. Not reported where there is no bound.',
 		unit: '{permit}',
 	})
 	const active = meter.createObservableUpDownCounter('inflight_limit.active', {
@@ -161,5 +162,7 @@ export function openTelemetryMetrics({
 }
 
 function tellSpan(waited: number, attributes: Attributes): void {
-	trace.getActiveSpan()?.addEvent('inflight_limit.wait', { ...attributes, 'inflight_limit.wait.ms': waited })
+	trace
+		.getActiveSpan()
+		?.addEvent('inflight_limit.wait', { ...attributes, 'inflight_limit.wait.ms': waited })
 }

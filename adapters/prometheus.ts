@@ -73,8 +73,8 @@ const COUNTERS: [name: string, help: string, read: (stats: LimiterStats) => numb
  * - histograms `inflight_limit_wait_seconds` (of the admitted) and `inflight_limit_hold_seconds`.
  *
  * ```ts
- * prometheusMetrics({ limiters: [guard.limiter] })
- * app.get('/metrics', async (req, res) => res.type(register.contentType).send(await register.metrics()))
+ * prometheusMetrics({ limiters: [guard.limiter] }) app.get('/metrics', async (req, res) =>
+ * res.type(register.contentType).send(await register.metrics()))
  * ```
  *
  * Gauges and counters are those of `stats()` at the moment of the scrape. The histograms count from
@@ -84,7 +84,10 @@ const COUNTERS: [name: string, help: string, read: (stats: LimiterStats) => numb
  * @throws TypeError - `limiters` is not an array of limiters.
  * @throws Error - a limiter of the same name is in the registry already.
  */
-export function prometheusMetrics({ limiters, registry = register }: PrometheusOptions): () => void {
+export function prometheusMetrics({
+	limiters,
+	registry = register,
+}: PrometheusOptions): () => void {
 	const metrics = metricsOf(registry as Registry)
 	/** Whether the registry was cleared, or has other metrics by now. */
 	const isCleared = (): boolean => knownTo(registry as Registry) !== metrics
@@ -130,7 +133,9 @@ function metricsOf(registry: Registry): Metrics {
 }
 
 function knownTo(registry: Registry): Metrics | undefined {
-	const known = registry.getSingleMetric('inflight_limit_capacity') as { [METRICS]?: Metrics } | undefined
+	const known = registry.getSingleMetric('inflight_limit_capacity') as
+		| { [METRICS]?: Metrics }
+		| undefined
 	return known?.[METRICS]
 }
 

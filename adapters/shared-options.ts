@@ -18,8 +18,8 @@ export interface SharedOptions<Request = object> {
 	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `10_000`. */
 	maxWait?: number | undefined
 	/**
-	 * A limit of its own for each key (user, tenant, model), in all processes together. `undefined` or
-	 * `null`: not limited. Default: none.
+	 * A limit of its own for each key (user, tenant, model), in all processes together. `undefined`
+	 * or `null`: not limited. Default: none.
 	 */
 	key?(request: Request): string | number | bigint | null | undefined
 	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
@@ -38,9 +38,9 @@ export interface SharedOptions<Request = object> {
 	 */
 	stallTimeout?: number | undefined
 	/**
-	 * Status of a rejection: an integer from 400 to 599. 429 is answered only where the client sent too
-	 * much: not for the reasons `closed`, `overloaded` and `unavailable`, where it becomes 503. Default:
-	 * `503`; `429` with `key`.
+	 * Status of a rejection: an integer from 400 to 599. 429 is answered only where the client sent
+	 * too much: not for the reasons `closed`, `overloaded` and `unavailable`, where it becomes 503.
+	 * Default: `503`; `429` with `key`.
 	 */
 	statusCode?: number | undefined
 	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */
@@ -56,7 +56,9 @@ export interface SharedSettings {
 	readonly stallTimeout: number
 	readonly statusCode: number
 	readonly serverTiming: boolean
-	readonly functions: { readonly [Name in 'key' | 'weight' | 'skip']: SharedOptions[Name] | undefined }
+	readonly functions: {
+		readonly [Name in 'key' | 'weight' | 'skip']: SharedOptions[Name] | undefined
+	}
 }
 
 export function readSharedOptions(
@@ -79,7 +81,12 @@ export function readSharedOptions(
 	}
 }
 
-export function checkMilliseconds(name: string, value: unknown, lowest: number, highest: number): number {
+export function checkMilliseconds(
+	name: string,
+	value: unknown,
+	lowest: number,
+	highest: number,
+): number {
 	const allowed = `a number of milliseconds from ${lowest} to ${highest}`
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
 	if (!(value >= lowest && value <= highest)) throw outOfRange(name, allowed, value)

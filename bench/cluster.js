@@ -1,5 +1,5 @@
-// What an admission through clusterLimiter() costs in CPU, in the worker and in the primary, beside what
-// one message to the primary and one back cost: node bench/cluster.js
+// What an admission through clusterLimiter() costs in CPU, in the worker and in the primary, beside
+// what one message to the primary and one back cost: node bench/cluster.js
 import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { clusterLimiter } from 'inflight-limit/cluster'
@@ -15,7 +15,9 @@ function used(since) {
 	return user + system
 }
 
-/** Each does what it says for a while. @type {Record<string, (until: number) => Promise<number>>} */
+/**
+ * Each does what it says for a while. @type {Record<string, (until: number) => Promise<number>>}
+ */
 const kinds = {
 	/** One message there and one back, again and again. */
 	async messages(until) {
@@ -72,7 +74,8 @@ if (cluster.isPrimary) {
 	worker.kill()
 	printMachine()
 	printTitle('CPU for each, in µs, worker and primary', ['both', 'worker', 'primary', 'messages'])
-	const both = (/** @type {string} */ kind) => (seen[kind] ?? []).map(({ there, here }) => there + here)
+	const both = (/** @type {string} */ kind) =>
+		(seen[kind] ?? []).map(({ there, here }) => there + here)
 	for (const [kind, name, target] of /** @type {const} */ ([
 		['messages', 'a message there and one back', undefined],
 		['alone', 'an admission, 1 caller', undefined],
@@ -80,7 +83,9 @@ if (cluster.isPrimary) {
 		['overloaded', 'an admission, 1000 callers', 20],
 	])) {
 		const own = seen[kind] ?? []
-		const ratios = both(kind).map((sum, round) => sum / /** @type {number} */ (both('messages')[round]))
+		const ratios = both(kind).map(
+			(sum, round) => sum / /** @type {number} */ (both('messages')[round]),
+		)
 		printRow(
 			name,
 			[

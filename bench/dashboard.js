@@ -1,7 +1,7 @@
 // `npm run bench:dashboard`: what the live page costs its server, in percent of a core: sixty
 // limiters, twenty open pages. The server is this process; the pages are in another, which only
-// reads. Each limiter admits requests all the time, so that each sample differs from the one before.
-// Beside it, the same process with no page open, and with no dashboard at all.
+// reads. Each limiter admits requests all the time, so that each sample differs from the one
+// before. Beside it, the same process with no page open, and with no dashboard at all.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import http from 'node:http'

@@ -51,7 +51,9 @@ export function printRow(name, figures, target) {
 }
 
 export function printMissed() {
-	console.log(missed.length === 0 ? '\nAll targets are reached.' : `\nMissed:\n  ${missed.join('\n  ')}`)
+	console.log(
+		missed.length === 0 ? '\nAll targets are reached.' : `\nMissed:\n  ${missed.join('\n  ')}`,
+	)
 }
 
 /**
@@ -60,11 +62,16 @@ export function printMissed() {
  *
  * @param {string} title
  * @param {Alternative[]} alternatives
- * @param {{ rounds: number, operations: number, targets?: Record<string, number>, collect?: boolean }} options -
- * `collect`: the heap is cleared before each round, for alternatives that leave garbage, which the
- * next one would pay for. It leaves the young generation cold, which distorts times of nanoseconds.
+ * @param {{ rounds: number, operations: number, targets?: Record<string, number>, collect?: boolean
+ * }} options - `collect`: the heap is cleared before each round, for alternatives that leave
+ * garbage, which the next one would pay for. It leaves the young generation cold, which distorts
+ * times of nanoseconds.
  */
-export async function compare(title, alternatives, { rounds, operations, targets = {}, collect = false }) {
+export async function compare(
+	title,
+	alternatives,
+	{ rounds, operations, targets = {}, collect = false },
+) {
 	for (const { verify } of alternatives) await verify?.()
 	for (const { run } of alternatives) await run()
 	/** @type {number[][]} */
@@ -82,7 +89,13 @@ export async function compare(title, alternatives, { rounds, operations, targets
 		const own = /** @type {number[]} */ (times[i])
 		const ratios = own.map((time, round) => time / /** @type {number} */ (times[0]?.[round]))
 		const sorted = ratios.toSorted((a, b) => a - b)
-		const [low, high] = [0.25, 0.75].map((part) => sorted[Math.floor(part * sorted.length)]?.toFixed(2))
-		printRow(name, [median(ratios), `${low}-${high}`, (median(own) / operations).toFixed(0)], targets[name])
+		const [low, high] = [0.25, 0.75].map((part) =>
+			sorted[Math.floor(part * sorted.length)]?.toFixed(2),
+		)
+		printRow(
+			name,
+			[median(ratios), `${low}-${high}`, (median(own) / operations).toFixed(0)],
+			targets[name],
+		)
 	}
 }

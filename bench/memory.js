@@ -5,7 +5,8 @@ import { packages } from './semaphores.js'
 const WAITERS = 100_000
 const [name, withSignal] = process.argv.slice(2)
 const { wait } = packages.find((each) => each.name === name)?.make(1) ?? {}
-if (wait === undefined || globalThis.gc === undefined) throw new Error(`nothing to measure for ${name}`)
+if (wait === undefined || globalThis.gc === undefined)
+	throw new Error(`nothing to measure for ${name}`)
 const { gc } = globalThis
 
 await wait()

@@ -77,7 +77,11 @@ async function contended() {
  * connections; `none` twice, to show the noise.
  */
 async function realServer() {
-	const names = [NONE, `${NONE} `, ...middlewares.map(({ name }) => name).filter((name) => name !== NONE)]
+	const names = [
+		NONE,
+		`${NONE} `,
+		...middlewares.map(({ name }) => name).filter((name) => name !== NONE),
+	]
 	/** @type {Map<string, { rate: number, cpu: number }[]>} */
 	const results = new Map(names.map((name) => [name, []]))
 	const servers = new Map()

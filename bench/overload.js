@@ -1,9 +1,10 @@
-// `npm run bench:overload`: which limiters go on answering under overload. First in virtual time, where results repeat to the digit,
-// then on real Express servers. `--quick`: a shorter run; `--simulation` and `--real`: only that.
-// `npm run bench:overload -- family --seeds 1001..1012`: only `adaptive()`, on downstreams drawn at random from these seeds.
-// `npm run bench:overload -- sensitivity`: the same, with each constant of the search halved, and doubled.
-// `npm run bench:overload -- picture`: draws a search as it happens.
-// `npm run bench:overload -- crowd`: what `Retry-After` spares a crowd that obeys it.
+// `npm run bench:overload`: which limiters go on answering under overload. First in virtual time,
+// where results repeat to the digit, then on real Express servers. `--quick`: a shorter run;
+// `--simulation` and `--real`: only that. `npm run bench:overload -- family --seeds 1001..1012`:
+// only `adaptive()`, on downstreams drawn at random from these seeds. `npm run bench:overload --
+// sensitivity`: the same, with each constant of the search halved, and doubled. `npm run
+// bench:overload -- picture`: draws a search as it happens. `npm run bench:overload -- crowd`: what
+// `Retry-After` spares a crowd that obeys it.
 import { writeFileSync } from 'node:fs'
 import { Limiter } from 'inflight-limit'
 import { adaptive } from 'inflight-limit/adaptive'
@@ -30,7 +31,10 @@ const MANY_SEEDS = quick ? [1] : [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
 const OURS = 'adaptive'
 const TUNED = 'fixed, tuned'
 
-/** @param {string} what @param {number} own @param {number} target @param {'least' | 'most'} bound @param {string} peer */
+/**
+ * @param {string} what @param {number} own @param {number} target @param {'least' | 'most'} bound
+ * @param {string} peer
+ */
 function report(what, own, target, bound, peer) {
 	const reached = bound === 'least' ? own >= target : own <= target
 	console.log(
@@ -38,7 +42,10 @@ function report(what, own, target, bound, peer) {
 	)
 }
 
-/** The fixed limit that serves most over all loads past the knee; of those as good, the one with the shortest answers. @param {import('./overload/downstream.js').Knee} downstream */
+/**
+ * The fixed limit that serves most over all loads past the knee; of those as good, the one with the
+ * shortest answers. @param {import('./overload/downstream.js').Knee} downstream
+ */
 async function tune(downstream) {
 	let best = { capacity: 0, maxQueue: 0, goodput: 0, p99: 0 }
 	for (const part of [0.8, 0.9, 1, 1.1]) {
@@ -56,7 +63,8 @@ async function tune(downstream) {
 				goodput += result.goodput
 				p99 += result.p99
 			}
-			const better = goodput > 1.005 * best.goodput || (goodput > 0.995 * best.goodput && p99 < best.p99)
+			const better =
+				goodput > 1.005 * best.goodput || (goodput > 0.995 * best.goodput && p99 < best.p99)
 			if (better) best = { capacity, maxQueue, goodput, p99 }
 		}
 	}
@@ -71,7 +79,8 @@ function mean(values, from, to) {
 /**
  * The same with several seeds.
  *
- * @param {(clock: import('./overload/clock.js').Clock) => import('./overload/simulation.js').Policy} policy
+ * @param {(clock: import('./overload/clock.js').Clock) =>
+ * import('./overload/simulation.js').Policy} policy
  * @param {import('./overload/simulation.js').Scenario} scenario
  * @returns {Promise<{ goodput: number, p99: number, important: number, jain: number }>} means
  */
@@ -94,9 +103,11 @@ async function average(policy, scenario, seeds = SEEDS) {
 }
 
 /**
- * Good answers a second from 3 s after a move at 10 s, and from 3 s after one at 20 s, each until the next.
+ * Good answers a second from 3 s after a move at 10 s, and from 3 s after one at 20 s, each until
+ * the next.
  *
- * @param {(clock: import('./overload/clock.js').Clock) => import('./overload/simulation.js').Policy} policy
+ * @param {(clock: import('./overload/clock.js').Clock) =>
+ * import('./overload/simulation.js').Policy} policy
  * @param {import('./overload/downstream.js').Knee} downstream
  * @param {{ at: number, become: import('./overload/downstream.js').Knee }[]} moves
  * @returns {Promise<[number, number]>} means of several seeds
@@ -119,10 +130,17 @@ async function afterMoves(policy, downstream, moves) {
 	return [first, second]
 }
 
-/** What is served at ten times the load, by ours and by the tuned limit as it is. @param {import('./overload/downstream.js').Knee} downstream @param {{ capacity: number, maxQueue: number }} tuned */
+/**
+ * What is served at ten times the load, by ours and by the tuned limit as it is. @param
+ * {import('./overload/downstream.js').Knee} downstream @param {{ capacity: number, maxQueue: number
+ * }} tuned
+ */
 async function chosen(downstream, tuned) {
 	const scenario = { downstream, load: 10, seconds: SECONDS }
-	const flows = Array.from({ length: 10 }, (_, i) => ({ name: String(i), weight: i === 0 ? 20 : 1 }))
+	const flows = Array.from({ length: 10 }, (_, i) => ({
+		name: String(i),
+		weight: i === 0 ? 20 : 1,
+	}))
 	const priority = (/** @type {any} */ request) => Number(request.important)
 	const fairBy = (/** @type {any} */ request) => request.flow
 	const waiting = { maxQueue: Math.max(20, tuned.capacity) }
@@ -143,7 +161,11 @@ async function chosen(downstream, tuned) {
 		)
 	}
 	const [fair, unfair] = [
-		await average(limiterOf({ capacity: adaptive(), fairBy }, Limiter), { ...scenario, flows }, MANY_SEEDS),
+		await average(
+			limiterOf({ capacity: adaptive(), fairBy }, Limiter),
+			{ ...scenario, flows },
+			MANY_SEEDS,
+		),
 		await average(limiterOf(tuned, Limiter), { ...scenario, flows }, MANY_SEEDS),
 	]
 	report(
@@ -186,7 +208,11 @@ async function simulateAll(downstream) {
 			row.push(
 				collapses
 					? await average(policy, { downstream, load, seconds: 3, warmup: 2 }, [1])
-					: await average(policy, { downstream, load, seconds: SECONDS }, close ? MANY_SEEDS : SEEDS),
+					: await average(
+							policy,
+							{ downstream, load, seconds: SECONDS },
+							close ? MANY_SEEDS : SEEDS,
+						),
 			)
 		}
 		results.set(name, row)
@@ -218,7 +244,13 @@ async function simulateAll(downstream) {
 		const start = { downstream, load, seconds: 5, warmup: 0 }
 		const own = await average(limiterOf({ capacity: adaptive() }, Limiter), start, MANY_SEEDS)
 		const tuned = await average(limiterOf({ capacity, maxQueue }, Limiter), start, MANY_SEEDS)
-		report(`the first 5 s after the start, ${load} x`, own.goodput / tuned.goodput, 0.97, 'least', '')
+		report(
+			`the first 5 s after the start, ${load} x`,
+			own.goodput / tuned.goodput,
+			0.97,
+			'least',
+			'',
+		)
 	}
 	for (const [what, become] of /** @type {const} */ ([
 		['parallel work to a quarter', { ...downstream, knee: downstream.knee / 4 }],
@@ -254,7 +286,13 @@ async function simulateAll(downstream) {
 	const twiceTheLoad = { downstream, load: 2, seconds: SECONDS }
 	const without = await average(own, { ...twiceTheLoad, retries: 0 }, MANY_SEEDS)
 	const twice = await average(own, { ...twiceTheLoad, retries: 2 }, MANY_SEEDS)
-	report('two retries to none, 2 x (1, but for chance)', twice.goodput / without.goodput, 0.99, 'least', '')
+	report(
+		'two retries to none, 2 x (1, but for chance)',
+		twice.goodput / without.goodput,
+		0.99,
+		'least',
+		'',
+	)
 	await chosen(downstream, { capacity, maxQueue })
 }
 
@@ -280,7 +318,10 @@ async function drift(hours) {
 const LAG_SHEDDERS = ['overload-protection', 'toobusy-js']
 const PEERS = ['no limiter', 'express-queue', ...LAG_SHEDDERS]
 
-/** The policies that a real server's own is held against, and how much of the best of them it is to reach. */
+/**
+ * The policies that a real server's own is held against, and how much of the best of them it is to
+ * reach.
+ */
 const REAL = [
 	{ kind: 'io', loads: [0.5, 1, 2, 5, 10], against: [TUNED], aim: 0.97 },
 	{ kind: 'cpu', loads: [2, 5, 10], against: LAG_SHEDDERS, aim: 1.1 },
@@ -290,7 +331,8 @@ const REAL = [
 
 async function real() {
 	const time = quick ? { seconds: 1, warmup: 3 } : { seconds: 6, warmup: 5 }
-	// At some 200 requests a second the limit is found after 10 s; what it costs until then is a row of the simulation.
+	// At some 200 requests a second the limit is found after 10 s; what it costs until then is a row
+	// of the simulation.
 	const closer = quick ? { ...time, rounds: 1 } : { seconds: 10, warmup: 15, rounds: 3 }
 	for (const { kind, loads, against, aim } of REAL) {
 		const own = quick ? [5] : loads
@@ -298,8 +340,11 @@ async function real() {
 		const computes = kind.startsWith('cpu')
 		const capacity = computes ? 4 : quick ? 20 : await tuneReal(kind, { seconds: 5, warmup: 2 })
 		// No limit on concurrency, and so no queue either, bounds what only computes.
-		const policies = computes ? ['no limiter', ...LAG_SHEDDERS, TUNED, OURS] : [...PEERS, TUNED, OURS]
-		// Those of which neither collapses are held against each other, and chance is about 0.03 in one round.
+		const policies = computes
+			? ['no limiter', ...LAG_SHEDDERS, TUNED, OURS]
+			: [...PEERS, TUNED, OURS]
+		// Those of which neither collapses are held against each other, and chance is about 0.03 in one
+		// round.
 		const close = computes ? policies : [TUNED, OURS]
 		const others = policies.filter((name) => !close.includes(name))
 		const results = new Map([
@@ -310,7 +355,9 @@ async function real() {
 			`\nreal server, ${kind}: goodput a second / p99 in ms; tuned: ${capacity} at work\n${' '.repeat(44)}${own.map((load) => `${load} x`.padStart(12)).join('')}`,
 		)
 		for (const [name, row] of results) {
-			const cells = row.map(({ goodput, p99 }) => `${goodput.toFixed(0)}/${p99.toFixed(0)}`.padStart(12))
+			const cells = row.map(({ goodput, p99 }) =>
+				`${goodput.toFixed(0)}/${p99.toFixed(0)}`.padStart(12),
+			)
 			console.log(`  ${name.padEnd(42)}${cells.join('')}`)
 		}
 		console.log(
@@ -325,7 +372,10 @@ async function real() {
 			console.log(`  ${name.padEnd(22)}${cells.join('')}`)
 		}
 		for (const [i, load] of own.entries()) {
-			const goodputs = Array.from(results, ([name, row]) => ({ name, goodput: row[i]?.goodput ?? 0 }))
+			const goodputs = Array.from(results, ([name, row]) => ({
+				name,
+				goodput: row[i]?.goodput ?? 0,
+			}))
 			const best = (/** @type {string[]} */ names) =>
 				goodputs
 					.filter(({ name }) => names.includes(name))

@@ -283,7 +283,8 @@ async function queue(peer) {
 		'commands/s, 1,000 waiting': sent / 5,
 		'served of 1,000 in 60 s': order.length,
 		'ms to wake, p50': median(wakes),
-		'ms to wake, p99': wakes.toSorted((a, b) => a - b)[Math.floor(wakes.length * 0.99)] ?? Number.NaN,
+		'ms to wake, p99':
+			wakes.toSorted((a, b) => a - b)[Math.floor(wakes.length * 0.99)] ?? Number.NaN,
 		'% out of order': (100 * outOfOrder) / order.length,
 	}
 }
@@ -358,7 +359,11 @@ for (const [title, measure] of /** @type {const} */ ([
 		'room available, one at a time, each in turn with a bare pair by the same client',
 		async (/** @type {string} */ peer) =>
 			pairs(
-				await /** @type {any} */ (peers)[peer]({ port: PORT, name: `pairs ${peer}`, capacity: CAPACITY }),
+				await /** @type {any} */ (peers)[peer]({
+					port: PORT,
+					name: `pairs ${peer}`,
+					capacity: CAPACITY,
+				}),
 			),
 	],
 	[`${PROCESSES} processes, 1,000 waiting, one permit from hand to hand`, queue],
@@ -389,6 +394,8 @@ for (const [title, measure] of /** @type {const} */ ([
 console.log(
 	'\nOut of order: a caller that arrived before was admitted after it; each arrives only when Redis knows of the one before.',
 )
-console.log('A dead one’s permit: bottleneck has no lease; its jobs were given an expiration of as long.')
+console.log(
+	'A dead one’s permit: bottleneck has no lease; its jobs were given an expiration of as long.',
+)
 printMissed()
 process.exit()

@@ -81,7 +81,9 @@ function serve(/** @type {string} */ name) {
 		for (let i = 0; i < 10; i++) await new Promise((resolve) => setTimeout(resolve, 10))
 		res.end(String(performance.now() - start))
 	}
-	server.listen(0, '127.0.0.1', () => process.send?.(/** @type {net.AddressInfo} */ (server.address()).port))
+	server.listen(0, '127.0.0.1', () =>
+		process.send?.(/** @type {net.AddressInfo} */ (server.address()).port),
+	)
 	process.on('message', () => {
 		process.send?.({ rejected, cpu: process.cpuUsage() })
 		rejected = 0
@@ -125,7 +127,8 @@ async function realServer() {
 		const [port] = await once(child, 'message')
 		servers.set(name, { child, port })
 		// Takes the only permit for good.
-		if (name === OURS) net.connect(port, '127.0.0.1').write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+		if (name === OURS)
+			net.connect(port, '127.0.0.1').write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
 	}
 	for (let round = 0; round < 5; round++) {
 		for (const [name, { child, port }] of servers) {

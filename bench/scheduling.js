@@ -59,7 +59,10 @@ const alternatives = {
 printMachine()
 await compare(
 	`${WAITERS} requests at once for 3 permits`,
-	Object.entries(alternatives).map(([name, options]) => ({ name, run: () => serve(WAITERS, options) })),
+	Object.entries(alternatives).map(([name, options]) => ({
+		name,
+		run: () => serve(WAITERS, options),
+	})),
 	{ rounds: 5, operations: WAITERS },
 )
 

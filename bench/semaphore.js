@@ -43,7 +43,9 @@ async function uncontended() {
 		'tryAcquire and release, with room',
 		made.flatMap((each) => {
 			const { name, attempts } = each
-			return attempts === undefined ? [] : [{ name, verify: check(each), run: () => attempts(PAIRS * 10) }]
+			return attempts === undefined
+				? []
+				: [{ name, verify: check(each), run: () => attempts(PAIRS * 10) }]
 		}),
 		{ rounds: 31, operations: PAIRS * 10, targets: { [OURS]: 1.5 } },
 	)
@@ -78,7 +80,9 @@ async function contended(waiters, rounds, repeat, target) {
 	const able = packages.filter(({ slow }) => !slow || waiters <= 1_000)
 	if (able.length < packages.length) {
 		const slow = packages.filter((each) => each.slow).map(({ name }) => name)
-		console.log(`\nLeft out, as their queues are not O(1), and this would take minutes: ${slow.join(', ')}.`)
+		console.log(
+			`\nLeft out, as their queues are not O(1), and this would take minutes: ${slow.join(', ')}.`,
+		)
 	}
 	await compare(
 		`${waiters} callers at once for 3 permits`,

@@ -41,7 +41,8 @@ function time(ms) {
 
 /** @param {Story} story @param {number} length of the time axis in ms */
 function line({ name, sent, begun, done = begun, left, answered, outcome }, length) {
-	const cell = (/** @type {number} */ ms) => Math.min(WIDTH - 1, Math.round((ms / length) * (WIDTH - 1)))
+	const cell = (/** @type {number} */ ms) =>
+		Math.min(WIDTH - 1, Math.round((ms / length) * (WIDTH - 1)))
 	const cells = Array(WIDTH).fill(' ')
 	const waitEnd = begun ?? left ?? answered ?? sent
 	cells.fill(waiting, cell(sent), cell(waitEnd))

@@ -27,10 +27,12 @@ function pause(ms) {
  */
 function story(name, start, answer, work) {
 	const { begun, done } = work.log.get(name) ?? {}
-	const since = (/** @type {number | undefined} */ at) => (at === undefined ? undefined : at - start)
+	const since = (/** @type {number | undefined} */ at) =>
+		at === undefined ? undefined : at - start
 	let outcome = 'left'
 	if (answer.status !== undefined) {
-		outcome = answer.reason === undefined ? String(answer.status) : `${answer.status} ${answer.reason}`
+		outcome =
+			answer.reason === undefined ? String(answer.status) : `${answer.status} ${answer.reason}`
 	}
 	return {
 		name,
@@ -57,7 +59,9 @@ function withoutUndefined(times) {
  */
 async function allPermitsAreBack(server) {
 	const { capacity } = server.limiter
-	const fresh = Array.from({ length: capacity }, (_, i) => send(server.port, { name: `fresh${i}`, ms: 20 }))
+	const fresh = Array.from({ length: capacity }, (_, i) =>
+		send(server.port, { name: `fresh${i}`, ms: 20 }),
+	)
 	await until(() => server.work.atWork === capacity || server.limiter.queued > 0)
 	const allIn = server.work.atWork === capacity
 	const answers = await Promise.all(fresh)
@@ -89,7 +93,9 @@ async function tenRequests(title, startServer) {
 	drawRound(stories)
 	const { completed, waits } = limiter.stats()
 	const longest = Math.round(waits.max)
-	console.log(`\n    most at work ${work.highest}; completed ${completed}; longest wait ${longest} ms\n`)
+	console.log(
+		`\n    most at work ${work.highest}; completed ${completed}; longest wait ${longest} ms\n`,
+	)
 	promise(work.highest === 3, 'three were at work at once, and never more')
 	promise(
 		answers.every(({ status }) => status === 200),
@@ -119,7 +125,9 @@ async function pastTheBounds(title, startServer) {
 	for (const order of orders) {
 		const before = limiter.active + limiter.queued + limiter.stats().rejected['queue-full']
 		sending.push(send(server.port, order))
-		await until(() => limiter.active + limiter.queued + limiter.stats().rejected['queue-full'] > before)
+		await until(
+			() => limiter.active + limiter.queued + limiter.stats().rejected['queue-full'] > before,
+		)
 	}
 	// When the client of c has left, its place in the queue is free again.
 	await until(() => limiter.stats().rejected.aborted === 1)
@@ -169,8 +177,13 @@ async function show() {
 		'Express: limit({ capacity: 2, maxQueue: 3, maxWait: 700 }), past its bounds',
 		startExpress,
 	)
-	await pastTheBounds('Koa: limit({ capacity: 2, maxQueue: 3, maxWait: 700 }), past its bounds', startKoa)
-	console.log(broken === 0 ? '\n    Every promise was kept.\n' : `\n    ${broken} promises were broken.\n`)
+	await pastTheBounds(
+		'Koa: limit({ capacity: 2, maxQueue: 3, maxWait: 700 }), past its bounds',
+		startKoa,
+	)
+	console.log(
+		broken === 0 ? '\n    Every promise was kept.\n' : `\n    ${broken} promises were broken.\n`,
+	)
 	process.exitCode = broken === 0 ? 0 : 1
 }
 

@@ -66,7 +66,12 @@ async function startLane(name, guard = (_req, _res, next) => next(), limiter) {
 		const began = performance.now()
 		const other = tenant !== 'greedy'
 		if (other) figures.others++
-		const request = http.get({ port, agent, path: `/report?ms=${ms}`, headers: { 'x-tenant': tenant } })
+		const request = http.get({
+			port,
+			agent,
+			path: `/report?ms=${ms}`,
+			headers: { 'x-tenant': tenant },
+		})
 		const timer = setTimeout(() => request.destroy(), patience)
 		let left = true
 		request.on('response', (res) => {

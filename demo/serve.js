@@ -1,5 +1,5 @@
-// `npm start -- --serve`: the same load on four servers with different limits, on one page, with the
-// controls of the load beside what it does. Ctrl-C ends it.
+// `npm start -- --serve`: the same load on four servers with different limits, on one page, with
+// the controls of the load beside what it does. Ctrl-C ends it.
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -95,7 +95,8 @@ export async function serve(port) {
 	app.post('/load', express.json(), (req, res) => {
 		for (const [name, [lowest, highest]] of Object.entries(bounds)) {
 			const value = Math.round(Number(req.body[name]))
-			if (value >= Number(lowest) && value <= Number(highest)) Object.assign(load, { [name]: value })
+			if (value >= Number(lowest) && value <= Number(highest))
+				Object.assign(load, { [name]: value })
 		}
 		for (const lane of lanes) lane.resize(load.capacity)
 		res.json({ load })
@@ -140,8 +141,14 @@ export async function serve(port) {
 			due = Math.min(due + (load.rate * times * (now - before)) / 1000, 40)
 			before = now
 			for (; due >= 1; due--) {
-				const tenant = greedy && Math.random() < 2 / 3 ? 'greedy' : `tenant ${Math.ceil(Math.random() * 5)}`
-				const order = { ms: load.ms, patience: Math.min(load.patience, patience ?? Infinity), tenant, tries }
+				const tenant =
+					greedy && Math.random() < 2 / 3 ? 'greedy' : `tenant ${Math.ceil(Math.random() * 5)}`
+				const order = {
+					ms: load.ms,
+					patience: Math.min(load.patience, patience ?? Infinity),
+					tenant,
+					tries,
+				}
 				for (const lane of lanes) lane.send(order)
 			}
 			for (const { database } of lanes) database.slowness = slowness
@@ -154,7 +161,11 @@ export async function serve(port) {
 			const { capacity = null, queued = 0 } = lane.limiter ?? {}
 			return { name: lane.name, capacity, queued, ...lane.take() }
 		})
-		const message = JSON.stringify({ time: Date.now() / 1000, playing: playing?.name ?? null, lanes: seen })
+		const message = JSON.stringify({
+			time: Date.now() / 1000,
+			playing: playing?.name ?? null,
+			lanes: seen,
+		})
 		for (const res of readers) res.write(`data: ${message}\n\n`)
 	}, 1000)
 }

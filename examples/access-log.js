@@ -12,7 +12,9 @@ app.use((req, res, next) => {
 		// Undefined for a rejected request: its whole time was waiting.
 		const waited = admission(req)?.waited ?? total
 		const work = Math.round(total - waited)
-		console.log(`${req.method} ${req.url} ${res.statusCode} wait=${Math.round(waited)}ms work=${work}ms`)
+		console.log(
+			`${req.method} ${req.url} ${res.statusCode} wait=${Math.round(waited)}ms work=${work}ms`,
+		)
 	})
 	next()
 })

@@ -1,4 +1,5 @@
-// One limit for all processes: node examples/fleet-limit.js, as often as you like, with a Redis on port 6379 (or REDIS_URL).
+// One limit for all processes: node examples/fleet-limit.js, as often as you like, with a Redis on
+// port 6379 (or REDIS_URL).
 import { createServer } from 'node:http'
 import { admission, limit } from 'inflight-limit/express'
 import { redisLimiter } from 'inflight-limit/redis'
@@ -8,7 +9,13 @@ const client = createClient({ url: process.env.REDIS_URL ?? 'redis://127.0.0.1:6
 client.on('error', (error) => console.error(String(error)))
 await client.connect()
 
-const renders = redisLimiter({ client, name: 'renders', capacity: 2, maxQueue: 500, maxWait: 10_000 })
+const renders = redisLimiter({
+	client,
+	name: 'renders',
+	capacity: 2,
+	maxQueue: 500,
+	maxWait: 10_000,
+})
 const guard = limit(renders)
 
 const server = createServer((req, res) => {

@@ -1,5 +1,6 @@
-// Twelve pages have to be fetched, and the partner allows three connections. The permit must be held until the body has
-// been read: a semaphore around `fetch` alone gives it back when the headers are there.
+// Twelve pages have to be fetched, and the partner allows three connections. The permit must be
+// held until the body has been read: a semaphore around `fetch` alone gives it back when the
+// headers are there.
 import http from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Semaphore } from 'inflight-limit'
@@ -7,7 +8,8 @@ import { limitFetch } from 'inflight-limit/fetch'
 
 const LIMIT = 3
 
-// The partner: sends its headers at once and its body in 50 ms, and counts the responses that are open.
+// The partner: sends its headers at once and its body in 50 ms, and counts the responses that are
+// open.
 let open = 0
 let highest = 0
 const partner = http.createServer(async (_req, res) => {

@@ -89,7 +89,9 @@ for (const [name, request] of /** @type {[string, (i: number) => Promise<void>][
 	/** @type {number[]} */
 	const order = []
 	const start = performance.now()
-	await Promise.all(Array.from({ length: REQUESTS }, (_, i) => request(i).then(() => order.push(i))))
+	await Promise.all(
+		Array.from({ length: REQUESTS }, (_, i) => request(i).then(() => order.push(i))),
+	)
 	const time = Math.round(performance.now() - start)
 	console.log(`${name}: highest ${highest} of ${LIMIT}, ${time} ms, order ${order.join(' ')}`)
 }

@@ -35,8 +35,10 @@ function declarationOf(file, name) {
 		const end = lines.findIndex((line) => /^\S.*;$|^}$/.test(line))
 		return { file, comment: textOf(begin[1] ?? ''), code: lines.slice(0, end + 1).join('\n') }
 	}
-	const from = Array.from(source.matchAll(/(?:export|import) (?:type )?{([^}]*)} from '([^']+)'/g)).find(
-		([, names = '']) => names.split(',').some((one) => one.replace('type ', '').trim() === name),
+	const from = Array.from(
+		source.matchAll(/(?:export|import) (?:type )?{([^}]*)} from '([^']+)'/g),
+	).find(([, names = '']) =>
+		names.split(',').some((one) => one.replace('type ', '').trim() === name),
 	)
 	if (from === undefined) throw new Error(`${file} does not declare ${name}`)
 	return declarationOf(join(dirname(file), (from[2] ?? '').replace(/\.js$/, '.d.ts')), name)
@@ -51,7 +53,9 @@ function exportsOf(file) {
 	const others = Array.from(source.matchAll(/^export (?:type )?{([^}]*)}/gm), ([, names = '']) =>
 		names.split(',').map((name) => name.replace('type ', '').trim()),
 	)
-	return [...Array.from(own, ([, name = '']) => name), ...others.flat()].filter((name) => name !== '').sort()
+	return [...Array.from(own, ([, name = '']) => name), ...others.flat()]
+		.filter((name) => name !== '')
+		.sort()
 }
 
 /** @param {string} comment @returns {string} its text, as Markdown */
@@ -113,14 +117,19 @@ export function apiPage() {
 	/** @type {Set<string>} the declarations that are on the page already */
 	const known = new Set()
 	const entries = Object.entries(exports).flatMap(([entry, { require: path }]) =>
-		path === undefined ? [] : [{ entry, types: path.replace(/^\.\//, '').replace(/\.js$/, '.d.ts') }],
+		path === undefined
+			? []
+			: [{ entry, types: path.replace(/^\.\//, '').replace(/\.js$/, '.d.ts') }],
 	)
 	const exported = entries.flatMap(({ types }) => exportsOf(types))
 	for (const { entry, types } of entries) {
 		const name = `inflight-limit${entry.slice(1)}`
 		parts.push(`## \`${name}\``)
 		const again = []
-		const declarations = exportsOf(types).map((one) => ({ name: one, ...declarationOf(types, one) }))
+		const declarations = exportsOf(types).map((one) => ({
+			name: one,
+			...declarationOf(types, one),
+		}))
 		// Functions and classes come before the types that they name.
 		declarations.sort((a, b) => Number(isType(a)) - Number(isType(b)))
 		for (const { name: one, ...declaration } of declarations) {
@@ -136,11 +145,16 @@ export function apiPage() {
 		}
 		if (again.length > 0) parts.push(`Also, as above: ${again.join(', ')}.`)
 	}
-	return execFileSync(join(root, 'node_modules/.bin/biome'), ['format', '--stdin-file-path=docs/api.md'], {
-		cwd: root,
-		encoding: 'utf8',
-		input: `${parts.join('\n\n')}\n`,
-	})
+	return execFileSync(
+		join(root, 'node_modules/.bin/biome'),
+		['format', '--stdin-file-path=docs/api.md'],
+		{
+			cwd: root,
+			encoding: 'utf8',
+			input: `${parts.join('\n\n')}\n`,
+		},
+	)
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) writeFileSync(join(root, 'docs/api.md'), apiPage())
+if (process.argv[1] === fileURLToPath(import.meta.url))
+	writeFileSync(join(root, 'docs/api.md'), apiPage())

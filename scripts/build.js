@@ -10,13 +10,23 @@ const { exports } = JSON.parse(readFileSync('package.json', 'utf8'))
 
 /** @param {string[]} options */
 function compile(...options) {
-	execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', ...options], { stdio: 'inherit' })
+	execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', ...options], {
+		stdio: 'inherit',
+	})
 }
 
 /** @param {string} folder @param {string} project @param {string} type */
 function build(folder, project, type) {
 	// The code is without comments: the declarations have them, as editors show them.
-	compile('-p', project, '--removeComments', '--declaration', 'false', '--isolatedDeclarations', 'false')
+	compile(
+		'-p',
+		project,
+		'--removeComments',
+		'--declaration',
+		'false',
+		'--isolatedDeclarations',
+		'false',
+	)
 	// Bundlers look for `sideEffects` in the nearest package.json, which is this one.
 	writeFileSync(`${folder}/package.json`, `${JSON.stringify({ type, sideEffects: false })}\n`)
 }

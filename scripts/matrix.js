@@ -12,14 +12,20 @@ for (const version of versions) {
 	const folder = join(root, '.matrix', version)
 	mkdirSync(folder, { recursive: true })
 	writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
-	execFileSync('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', `node@${version}`], {
-		cwd: folder,
-		stdio: 'inherit',
-	})
+	execFileSync(
+		'npm',
+		['install', '--no-audit', '--no-fund', '--loglevel=error', `node@${version}`],
+		{
+			cwd: folder,
+			stdio: 'inherit',
+		},
+	)
 	const node = join(folder, 'node_modules/node/bin/node')
 	const actual = execFileSync(node, ['--version'], { encoding: 'utf8' }).trim()
 	console.log(`\n=== Node ${actual}, with Express 5 and 4, Koa 3 and 2`)
-	console.log('(test/types.test.ts is left out: it runs a compiler, whose answer does not depend on Node)')
+	console.log(
+		'(test/types.test.ts is left out: it runs a compiler, whose answer does not depend on Node)',
+	)
 	const { status } = spawnSync(
 		node,
 		['node_modules/vitest/vitest.mjs', 'run', '--exclude', 'test/types.test.ts', '--reporter=dot'],

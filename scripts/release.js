@@ -18,12 +18,15 @@ function stop(reason) {
 	process.exit(1)
 }
 
-if (!/^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$/.test(version)) stop('give its version, like npm run release 1.2.3')
+if (!/^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$/.test(version))
+	stop('give its version, like npm run release 1.2.3')
 if (execFileSync('git', ['status', '--porcelain'], { encoding: 'utf8' }) !== '') {
 	stop('there are changes that are not committed')
 }
 if (readFileSync('package.json', 'utf8').includes('OWNER')) {
-	stop('OWNER in package.json stands for the account that owns the repository: write its name there')
+	stop(
+		'OWNER in package.json stands for the account that owns the repository: write its name there',
+	)
 }
 const changelog = readFileSync('CHANGELOG.md', 'utf8')
 const [, unreleased = ''] = /^## Unreleased\n(.*?)(?=^## |$(?![\s\S]))/ms.exec(changelog) ?? []

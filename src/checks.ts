@@ -17,13 +17,19 @@ function show(value: unknown): string {
 	if (typeof value === 'bigint') return `${value}n`
 	if (typeof value === 'function') return 'a function'
 	if (isPromise(value)) return 'a promise'
-	if (typeof (value as { tryAcquire?: unknown } | null)?.tryAcquire === 'function') return 'a semaphore'
+	if (typeof (value as { tryAcquire?: unknown } | null)?.tryAcquire === 'function')
+		return 'a semaphore'
 	if (Array.isArray(value)) return 'an array'
 	return typeof value === 'object' && value !== null ? 'an object' : String(value)
 }
 
 /** @param remedy - what to write instead. */
-export function wrongType(name: string, allowed: string, value: unknown, remedy?: string): TypeError {
+export function wrongType(
+	name: string,
+	allowed: string,
+	value: unknown,
+	remedy?: string,
+): TypeError {
 	const rest = remedy === undefined ? '' : `: ${remedy}`
 	const message = `${name} must be ${allowed}; got ${show(value)}${rest}`
 	return coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))
@@ -46,10 +52,16 @@ function isPromise(value: unknown): boolean {
 	return typeof (value as { then?: unknown } | null | undefined)?.then === 'function'
 }
 
-export function checkInteger(name: string, value: unknown, lowest: number, infinity: boolean): number {
+export function checkInteger(
+	name: string,
+	value: unknown,
+	lowest: number,
+	infinity: boolean,
+): number {
 	const allowed = `an integer from ${lowest}${infinity ? ', or Infinity' : ''}`
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
-	const fits = value === Number.POSITIVE_INFINITY ? infinity : Number.isSafeInteger(value) && value >= lowest
+	const fits =
+		value === Number.POSITIVE_INFINITY ? infinity : Number.isSafeInteger(value) && value >= lowest
 	if (!fits) throw outOfRange(name, allowed, value)
 	return value
 }
@@ -105,7 +117,8 @@ export function checkStatusCode(value: unknown): number {
 export function checkPrefix(name: string, value: unknown): number {
 	const allowed = 'an integer from 1 to 128'
 	if (typeof value !== 'number') throw wrongType(name, allowed, value)
-	if (!(Number.isInteger(value) && value >= 1 && value <= 128)) throw outOfRange(name, allowed, value)
+	if (!(Number.isInteger(value) && value >= 1 && value <= 128))
+		throw outOfRange(name, allowed, value)
 	return value
 }
 
@@ -144,7 +157,8 @@ export function checkObserver(value: unknown): void {
 	if (typeof value !== 'object' || value === null) throw wrongType('observer', allowed, value)
 	const observer = value as { [Name in (typeof OBSERVED)[number]]?: unknown }
 	for (const name of OBSERVED) checkFunction(`observer.${name}`, observer[name])
-	if (OBSERVED.every((name) => observer[name] === undefined)) throw wrongType('observer', allowed, value)
+	if (OBSERVED.every((name) => observer[name] === undefined))
+		throw wrongType('observer', allowed, value)
 }
 
 /** @returns the key as a string; `undefined` if the request has none. */
@@ -154,7 +168,8 @@ export function checkKey(value: unknown): string | undefined {
 	const allowed = 'a string, a number, a bigint, undefined or null'
 	// `NaN` would put all requests whose number could not be read under one limit.
 	if (Number.isNaN(value)) throw outOfRange('what key returns', allowed, value)
-	if (typeof value !== 'number' && typeof value !== 'bigint') throw wrongReturn('key', allowed, value)
+	if (typeof value !== 'number' && typeof value !== 'bigint')
+		throw wrongReturn('key', allowed, value)
 	return String(value)
 }
 
@@ -265,7 +280,10 @@ const OPTIONS = 'a capacity or an object of options'
  *
  * @returns a new object with the options.
  */
-export function readOptions<Options extends object>(options: Options, allowed: readonly string[]): Options {
+export function readOptions<Options extends object>(
+	options: Options,
+	allowed: readonly string[],
+): Options {
 	checkOptions(options, allowed)
 	// A semaphore must not be taken for options: its `capacity` would make a second limit of the same
 	// size.

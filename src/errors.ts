@@ -110,7 +110,10 @@ type ErrorCode =
 	| 'ERR_INFLIGHT_WRONG_TYPE'
 
 /** Gives an error its code. Every error of the package has one. */
-export function coded<E extends Error>(code: ErrorCode, error: E): E & { readonly code: ErrorCode } {
+export function coded<E extends Error>(
+	code: ErrorCode,
+	error: E,
+): E & { readonly code: ErrorCode } {
 	return Object.assign(error, { code })
 }
 

@@ -19,7 +19,8 @@ const WAIT = 'a number of milliseconds from 0 to 2147483647, or Infinity'
 function fault(type: ErrorConstructor, message: string): Error {
 	const error = new type(message)
 	if (message.startsWith('unknown option')) return coded('ERR_INFLIGHT_UNKNOWN_OPTION', error)
-	if (message.includes(' must not be given without ')) return coded('ERR_INFLIGHT_MISSING_OPTION', error)
+	if (message.includes(' must not be given without '))
+		return coded('ERR_INFLIGHT_MISSING_OPTION', error)
 	return coded(type === RangeError ? 'ERR_INFLIGHT_OUT_OF_RANGE' : 'ERR_INFLIGHT_WRONG_TYPE', error)
 }
 
@@ -64,20 +65,36 @@ const refused: [unknown, ErrorConstructor, string][] = [
 		TypeError,
 		'unknown option "windowMs": write capacity (of the requests at work at once; there is no window of time)',
 	],
-	[{ capacity: 3, maxQueue: -1 }, RangeError, 'maxQueue must be an integer from 0, or Infinity; got -1'],
-	[{ capacity: 3, maxQueue: '9' }, TypeError, 'maxQueue must be an integer from 0, or Infinity; got "9"'],
+	[
+		{ capacity: 3, maxQueue: -1 },
+		RangeError,
+		'maxQueue must be an integer from 0, or Infinity; got -1',
+	],
+	[
+		{ capacity: 3, maxQueue: '9' },
+		TypeError,
+		'maxQueue must be an integer from 0, or Infinity; got "9"',
+	],
 	[{ capacity: 3, maxWait: 2 ** 31 }, RangeError, `maxWait must be ${WAIT}; got 2147483648`],
 	[{ capacity: 3, maxWait: -1 }, RangeError, `maxWait must be ${WAIT}; got -1`],
 	[{ capacity: 3, maxWait: Number.NaN }, RangeError, `maxWait must be ${WAIT}; got NaN`],
 	[{ capacity: 3, maxWait: '1s' }, TypeError, `maxWait must be ${WAIT}; got "1s"`],
 	[{ capacity: 3, abandonedTimeout: -1 }, RangeError, `abandonedTimeout must be ${WAIT}; got -1`],
-	[{ capacity: 3, statusCode: 200 }, RangeError, 'statusCode must be an integer from 400 to 599; got 200'],
+	[
+		{ capacity: 3, statusCode: 200 },
+		RangeError,
+		'statusCode must be an integer from 400 to 599; got 200',
+	],
 	[
 		{ capacity: 3, statusCode: 503.5 },
 		RangeError,
 		'statusCode must be an integer from 400 to 599; got 503.5',
 	],
-	[{ capacity: 3, statusCode: '503' }, TypeError, 'statusCode must be an integer from 400 to 599; got "503"'],
+	[
+		{ capacity: 3, statusCode: '503' },
+		TypeError,
+		'statusCode must be an integer from 400 to 599; got "503"',
+	],
 	[
 		{ capacity: 3, name: '' },
 		RangeError,
@@ -111,10 +128,18 @@ const refused: [unknown, ErrorConstructor, string][] = [
 		TypeError,
 		'lowerShare must be a number from 0 to 0.5; got "5%"',
 	],
-	[{ capacity: 3, lowerShare: 0.1 }, TypeError, 'lowerShare must not be given without priority; got 0.1'],
+	[
+		{ capacity: 3, lowerShare: 0.1 },
+		TypeError,
+		'lowerShare must not be given without priority; got 0.1',
+	],
 	[{ capacity: 3, fairBy: () => 'a', share: 2 }, TypeError, 'share must be a function; got 2'],
 	[{ capacity: 3, dryRun: 1 }, TypeError, 'dryRun must be true or false; got 1'],
-	[{ capacity: 3, share: () => 2 }, TypeError, 'share must not be given without fairBy; got a function'],
+	[
+		{ capacity: 3, share: () => 2 },
+		TypeError,
+		'share must not be given without fairBy; got a function',
+	],
 ]
 
 const NAMES =
@@ -135,7 +160,9 @@ describe.each([
 	})
 
 	test.each(LIMITER_OPTIONS)('null for %s', (name) => {
-		expect(() => make({ capacity: 3, priority: () => 1, [name]: null })).toThrow(/ must be .*; got null$/)
+		expect(() => make({ capacity: 3, priority: () => 1, [name]: null })).toThrow(
+			/ must be .*; got null$/,
+		)
 	})
 
 	test('what a class says, too', () => {
@@ -154,8 +181,16 @@ describe.each([
 	test('but not what is undefined, nor the edges of what is allowed', () => {
 		make({ capacity: 3, maxQueue: undefined, maxWait: undefined, key: undefined, name: undefined })
 		make({ capacity: 1, maxQueue: 0, maxWait: 0, abandonedTimeout: 0, statusCode: 400 })
-		make({ capacity: Number.POSITIVE_INFINITY, maxQueue: Number.POSITIVE_INFINITY, maxWait: 2_147_483_647 })
-		make({ capacity: 1, maxWait: Number.POSITIVE_INFINITY, abandonedTimeout: Number.POSITIVE_INFINITY })
+		make({
+			capacity: Number.POSITIVE_INFINITY,
+			maxQueue: Number.POSITIVE_INFINITY,
+			maxWait: 2_147_483_647,
+		})
+		make({
+			capacity: 1,
+			maxWait: Number.POSITIVE_INFINITY,
+			abandonedTimeout: Number.POSITIVE_INFINITY,
+		})
 	})
 })
 
@@ -204,7 +239,11 @@ test('the methods of an object of options keep their this', async () => {
 		}
 	}
 	const options = new Options()
-	for (const limiter of [new Limiter(options), limitExpress(options).limiter, limitKoa(options).limiter]) {
+	for (const limiter of [
+		new Limiter(options),
+		limitExpress(options).limiter,
+		limitKoa(options).limiter,
+	]) {
 		seen.length = 0
 		await limiter.run(() => {})
 		expect(seen).toHaveLength(6)
@@ -241,7 +280,11 @@ describe('what key returns', () => {
 		[Number.NaN, RangeError, `${allowed}; got NaN`],
 		[{}, TypeError, `${allowed}; got an object`],
 		[true, TypeError, `${allowed}; got true`],
-		[Promise.resolve('a'), TypeError, `${allowed}; got a promise: find it in a middleware before this one`],
+		[
+			Promise.resolve('a'),
+			TypeError,
+			`${allowed}; got a promise: find it in a middleware before this one`,
+		],
 	])('%o is an error', async (value, type, message) => {
 		await expect(keyOf(value)).rejects.toThrow(fault(type, message))
 	})
@@ -266,7 +309,11 @@ describe('Semaphore', () => {
 	test.each([
 		[[-1], RangeError, `${from0}; got -1`],
 		[['3'], TypeError, `${from0}; got "3"`],
-		[[3, { maxQueue: 0.5 }], RangeError, 'maxQueue must be an integer from 0, or Infinity; got 0.5'],
+		[
+			[3, { maxQueue: 0.5 }],
+			RangeError,
+			'maxQueue must be an integer from 0, or Infinity; got 0.5',
+		],
 		[[3, { maxWait: 2 ** 31 }], RangeError, `maxWait must be ${WAIT}; got 2147483648`],
 		[[3, { maxwait: 1 }], TypeError, 'unknown option "maxwait"; allowed are maxQueue, maxWait'],
 		[[3, 5], TypeError, 'options must be an object; got 5'],
@@ -276,7 +323,11 @@ describe('Semaphore', () => {
 
 	const acquiring: [unknown, ErrorConstructor, string][] = [
 		[{ weight: 0 }, RangeError, 'weight must be an integer from 1; got 0'],
-		[{ weight: Number.POSITIVE_INFINITY }, RangeError, 'weight must be an integer from 1; got Infinity'],
+		[
+			{ weight: Number.POSITIVE_INFINITY },
+			RangeError,
+			'weight must be an integer from 1; got Infinity',
+		],
 		[{ weight: '1' }, TypeError, 'weight must be an integer from 1; got "1"'],
 		[{ weight: 4 }, RangeError, 'weight must be at most the capacity, 3; got 4'],
 		[{ maxWait: -5 }, RangeError, `maxWait must be ${WAIT}; got -5`],

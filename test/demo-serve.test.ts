@@ -30,9 +30,13 @@ test('npm start -- --serve keeps a server running with the page, and a load that
 			const headers = { 'content-type': 'application/json' }
 			return request(port, { method: 'POST', path, headers, body: JSON.stringify(body) })
 		}
-		const set = async (load: object): Promise<object> => JSON.parse((await post('/load', load)).body).load
+		const set = async (load: object): Promise<object> =>
+			JSON.parse((await post('/load', load)).body).load
 		/** What the page shows next of each server. */
-		const figures = async (): Promise<{ playing: string | null; lanes: Record<string, unknown>[] }> => {
+		const figures = async (): Promise<{
+			playing: string | null
+			lanes: Record<string, unknown>[]
+		}> => {
 			const answer = await fetch(`http://127.0.0.1:${port}/figures`)
 			let text = ''
 			for await (const chunk of answer.body as unknown as AsyncIterable<Uint8Array>) {

@@ -9,9 +9,14 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 
 function run(folder: string): Promise<{ status: number; output: string }> {
 	return new Promise((resolve) => {
-		execFile(process.execPath, ['demo/index.js'], { cwd: folder, timeout: 30_000 }, (error, output) => {
-			resolve({ status: error === null ? 0 : Number(error.code), output })
-		})
+		execFile(
+			process.execPath,
+			['demo/index.js'],
+			{ cwd: folder, timeout: 30_000 },
+			(error, output) => {
+				resolve({ status: error === null ? 0 : Number(error.code), output })
+			},
+		)
 	})
 }
 
@@ -31,7 +36,9 @@ test('the demo draws what happened, keeps every promise, and ends with status 0'
 	expect(Math.max(...output.split('\n').map(({ length }) => length))).toBeLessThanOrEqual(80)
 })
 
-test('the demo says which promise was broken, and ends with status 1', { timeout: 40_000 }, async () => {
+test('the demo says which promise was broken, and ends with status 1', {
+	timeout: 40_000,
+}, async () => {
 	const folder = mkdtempSync(join(tmpdir(), 'inflight-limit-demo-'))
 	try {
 		cpSync(join(root, 'demo'), join(folder, 'demo'), { recursive: true })

@@ -29,7 +29,9 @@ const sections = new Map(
 )
 
 test('the page has the codes of the sources, and no others', () => {
-	const codes = sources.flatMap(({ text }) => text.match(/(?<=')(ERR_)?INFLIGHT_[A-Z_]+(?=')/g) ?? [])
+	const codes = sources.flatMap(
+		({ text }) => text.match(/(?<=')(ERR_)?INFLIGHT_[A-Z_]+(?=')/g) ?? [],
+	)
 	expect([...sections.keys()].sort()).toEqual([...new Set(codes)].sort())
 })
 
@@ -45,7 +47,8 @@ test('the page has the reasons of a rejection, and no others', () => {
 
 describe.each(sources)('$path', ({ path, text }) => {
 	test('makes no error and emits no warning without a code', () => {
-		const made = text.match(/(?<!coded\(\s*'ERR_INFLIGHT_[A-Z_]+',\s*)new (Type|Range)?Error\(/g) ?? []
+		const made =
+			text.match(/(?<!coded\(\s*'ERR_INFLIGHT_[A-Z_]+',\s*)new (Type|Range)?Error\(/g) ?? []
 		// Why Redis is unavailable: the text of a warning that has a code.
 		const allowed = path.startsWith('adapters/redis/') ? ['new Error('] : []
 		expect(made.filter((each) => !allowed.includes(each))).toEqual([])

@@ -64,8 +64,12 @@ test('expensive-route rejects what is too much, and its neighbours never wait', 
 
 test('limit-per-user gives each user a limit of their own', async () => {
 	const { ports } = await start('limit-per-user')
-	const ask = (user: string) => request(ports[0] as number, { path: '/export', headers: { 'x-user': user } })
-	const [ada, bob] = await Promise.all([Promise.all([1, 2, 3, 4].map(() => ask('ada'))), ask('bob')])
+	const ask = (user: string) =>
+		request(ports[0] as number, { path: '/export', headers: { 'x-user': user } })
+	const [ada, bob] = await Promise.all([
+		Promise.all([1, 2, 3, 4].map(() => ask('ada'))),
+		ask('bob'),
+	])
 	expect(statuses(ada).sort()).toEqual([200, 200, 429, 429])
 	expect(bob).toMatchObject({ status: 200, body: 'exported for bob\n' })
 })
@@ -112,9 +116,13 @@ test('access-log tells waiting from work', async () => {
 })
 
 test('outbound-semaphore shows what goes wrong, and what is right', async () => {
-	const { stdout } = await promisify(execFile)(process.execPath, ['examples/outbound-semaphore.js'], {
-		cwd: root,
-	})
+	const { stdout } = await promisify(execFile)(
+		process.execPath,
+		['examples/outbound-semaphore.js'],
+		{
+			cwd: root,
+		},
+	)
 	const [counter, lock, semaphore] = stdout.trim().split('\n')
 	expect(Number(/^counter: highest (\d+) of 3/.exec(counter ?? '')?.[1])).toBeGreaterThan(3)
 	expect(lock).toMatch(/^counter under a lock: highest 3 of 3, \d+ ms, order( \d){10}$/)
@@ -126,7 +134,9 @@ test('outbound-fetch holds its permits until the bodies have been read', async (
 		cwd: root,
 	})
 	const [semaphore, limited] = stdout.trim().split('\n')
-	expect(Number(/^semaphore around fetch: highest (\d+) of 3$/.exec(semaphore ?? '')?.[1])).toBeGreaterThan(3)
+	expect(
+		Number(/^semaphore around fetch: highest (\d+) of 3$/.exec(semaphore ?? '')?.[1]),
+	).toBeGreaterThan(3)
 	expect(limited).toBe('limitFetch: highest 3 of 3')
 })
 
@@ -143,12 +153,19 @@ test('adaptive-capacity begins with its initial capacity, and serves', async () 
 test('overload serves all that come in time', async () => {
 	const { ports, lines } = await start('overload')
 	const ask = (customer: string, headers = {}) =>
-		request(ports[0] as number, { headers: { 'x-customer': customer, 'grpc-timeout': '30S', ...headers } })
+		request(ports[0] as number, {
+			headers: { 'x-customer': customer, 'grpc-timeout': '30S', ...headers },
+		})
 	const late = { 'x-request-start': `t=${Date.now() / 1000 - 60}` }
 	const customers = ['eve', 'eve', 'ada', 'ada', 'ada', 'bob']
-	const answers = await Promise.all([...customers.map((customer) => ask(customer)), ask('bob', late)])
+	const answers = await Promise.all([
+		...customers.map((customer) => ask(customer)),
+		ask('bob', late),
+	])
 	expect(statuses(answers)).toEqual([200, 200, 200, 200, 200, 200, 503])
-	expect(lines.slice(1).toSorted()).toEqual(customers.map((customer) => `served ${customer}`).toSorted())
+	expect(lines.slice(1).toSorted()).toEqual(
+		customers.map((customer) => `served ${customer}`).toSorted(),
+	)
 })
 
 test('cluster-limit is one limit for two processes, and ends when it is told to', async () => {
@@ -182,7 +199,9 @@ describeRedis('with a Redis', () => {
 		// A Redis that has just started lets nobody in until all processes may be back.
 		await request(one)
 		const begin = performance.now()
-		const answers = await Promise.all([one, other, one, other, one, other].map((port) => request(port)))
+		const answers = await Promise.all(
+			[one, other, one, other, one, other].map((port) => request(port)),
+		)
 		for (const { status, body } of answers) {
 			expect(status).toBe(200)
 			expect(body).toMatch(/^waited \d+ ms\n$/)

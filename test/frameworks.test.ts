@@ -21,9 +21,26 @@ beforeAll(async () => {
 	mkdirSync(users)
 	await install(users, [
 		inject('tarball'),
-		...['express@5', 'koa@3', 'connect@3', 'fastify@5', '@fastify/middie@9', 'hono@4', '@hono/node-server@2'],
-		...['core', 'common', 'platform-express', 'platform-fastify'].map((name) => `@nestjs/${name}@11`),
-		...['reflect-metadata', 'rxjs@7', 'serverless-http@4', 'supertest@7', 'jest@30', '@types/node@20'],
+		...[
+			'express@5',
+			'koa@3',
+			'connect@3',
+			'fastify@5',
+			'@fastify/middie@9',
+			'hono@4',
+			'@hono/node-server@2',
+		],
+		...['core', 'common', 'platform-express', 'platform-fastify'].map(
+			(name) => `@nestjs/${name}@11`,
+		),
+		...[
+			'reflect-metadata',
+			'rxjs@7',
+			'serverless-http@4',
+			'supertest@7',
+			'jest@30',
+			'@types/node@20',
+		],
 	])
 	symlinkSync(join(root, 'node_modules/vitest'), join(modules, 'vitest'))
 	// Next takes 340 MB. So what its custom server calls is all that there is of it here.
@@ -40,33 +57,47 @@ describe('docs/frameworks.md', () => {
 	const blocks = blocksOf('docs/frameworks.md')
 	const inTypeScript = blocks.filter(({ language }) => language === 'ts')
 
-	test.each(blocks.filter(({ language }) => language === 'js').map((block) => [block.name, block] as const))(
-		'%s runs as pasted',
-		async (_name, block) => {
-			expect(await faultsOf(users, block)).toEqual([])
+	test.each(
+		blocks.filter(({ language }) => language === 'js').map((block) => [block.name, block] as const),
+	)('%s runs as pasted', async (_name, block) => {
+		expect(await faultsOf(users, block)).toEqual([])
+	})
+
+	test.each(['nodenext', 'commonjs'])(
+		'its programs in TypeScript compile as %s, and run',
+		async (module) => {
+			const home = join(users, module)
+			mkdirSync(home)
+			const type = module === 'nodenext' ? 'module' : 'commonjs'
+			writeFileSync(join(home, 'package.json'), JSON.stringify({ type }))
+			inTypeScript.forEach(({ text }, i) => {
+				writeFileSync(join(home, `${i}.ts`), text)
+			})
+			const compilerOptions = {
+				...{
+					target: 'es2022',
+					module,
+					moduleResolution: module === 'commonjs' ? 'bundler' : module,
+				},
+				...{
+					strict: true,
+					experimentalDecorators: true,
+					emitDecoratorMetadata: true,
+					types: ['node'],
+				},
+				...{ skipLibCheck: true, rootDir: '.', outDir: 'out' },
+			}
+			writeFileSync(
+				join(home, 'tsconfig.json'),
+				JSON.stringify({ compilerOptions, include: ['*.ts'] }),
+			)
+			const compiler = join(root, 'node_modules/typescript/bin/tsc')
+			expect(await node(home, [compiler, '-p', home])).toEqual({ code: 0, output: '' })
+			for (const [i, block] of inTypeScript.entries()) {
+				expect(await faultsOf(users, block, join(home, 'out', `${i}.js`))).toEqual([])
+			}
 		},
 	)
-
-	test.each(['nodenext', 'commonjs'])('its programs in TypeScript compile as %s, and run', async (module) => {
-		const home = join(users, module)
-		mkdirSync(home)
-		const type = module === 'nodenext' ? 'module' : 'commonjs'
-		writeFileSync(join(home, 'package.json'), JSON.stringify({ type }))
-		inTypeScript.forEach(({ text }, i) => {
-			writeFileSync(join(home, `${i}.ts`), text)
-		})
-		const compilerOptions = {
-			...{ target: 'es2022', module, moduleResolution: module === 'commonjs' ? 'bundler' : module },
-			...{ strict: true, experimentalDecorators: true, emitDecoratorMetadata: true, types: ['node'] },
-			...{ skipLibCheck: true, rootDir: '.', outDir: 'out' },
-		}
-		writeFileSync(join(home, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['*.ts'] }))
-		const compiler = join(root, 'node_modules/typescript/bin/tsc')
-		expect(await node(home, [compiler, '-p', home])).toEqual({ code: 0, output: '' })
-		for (const [i, block] of inTypeScript.entries()) {
-			expect(await faultsOf(users, block, join(home, 'out', `${i}.js`))).toEqual([])
-		}
-	})
 })
 
 describe('docs/testing.md', () => {
@@ -79,7 +110,12 @@ describe('docs/testing.md', () => {
 		own.forEach((block, i) => {
 			write(`${i}.test.mjs`, block)
 		})
-		const { code, output } = await node(users, [join(modules, 'vitest/vitest.mjs'), 'run', '--root', users])
+		const { code, output } = await node(users, [
+			join(modules, 'vitest/vitest.mjs'),
+			'run',
+			'--root',
+			users,
+		])
 		expect(output).toContain(`${own.length} passed`)
 		expect(code, output).toBe(0)
 	})
@@ -142,8 +178,10 @@ function nest(adapter: string, raw = ''): string {
 	`
 }
 
-test.each(Object.entries(APPS))('in %s the limit holds, and each permit comes back', async (name, start) => {
-	const program = `
+test.each(Object.entries(APPS))(
+	'in %s the limit holds, and each permit comes back',
+	async (name, start) => {
+		const program = `
 		import { once } from 'node:events'
 		import http from 'node:http'
 		import { createRequire } from 'node:module'
@@ -190,20 +228,21 @@ test.each(Object.entries(APPS))('in %s the limit holds, and each permit comes ba
 		console.log(JSON.stringify({ ...results, active: limiter.active, completed: limiter.stats().completed }))
 		process.exit()
 	`
-	const file = `${name.replaceAll(' ', '-')}.mjs`
-	writeFileSync(join(users, file), program)
-	const { code, output } = await node(users, [file])
-	expect(code, output).toBe(0)
-	expect(JSON.parse(output)).toEqual({
-		waits: ['number', 'number'],
-		one: [200, 'done'],
-		left: 'left',
-		two: [200, 'done'],
-		rejected: [503, 'queue-full'],
-		active: 0,
-		completed: 2,
-	})
-})
+		const file = `${name.replaceAll(' ', '-')}.mjs`
+		writeFileSync(join(users, file), program)
+		const { code, output } = await node(users, [file])
+		expect(code, output).toBe(0)
+		expect(JSON.parse(output)).toEqual({
+			waits: ['number', 'number'],
+			one: [200, 'done'],
+			left: 'left',
+			two: [200, 'done'],
+			rejected: [503, 'queue-full'],
+			active: 0,
+			completed: 2,
+		})
+	},
+)
 
 test('behind serverless-http an app is limited, and answers', async () => {
 	const program = `
@@ -213,9 +252,14 @@ test('behind serverless-http an app is limited, and answers', async () => {
 		await guard.limiter.onIdle()
 		console.log(JSON.stringify([answers.map(({ statusCode }) => statusCode), guard.limiter.stats().completed]))
 	`
-	const block = blocksOf('docs/frameworks.md').find(({ text }) => text.includes('serverless')) as Block
+	const block = blocksOf('docs/frameworks.md').find(({ text }) =>
+		text.includes('serverless'),
+	) as Block
 	const exposed = block.text
-		.replace('app.use(limit(3))', 'export const guard = limit({ capacity: 3, maxQueue: 0 })\napp.use(guard)')
+		.replace(
+			'app.use(limit(3))',
+			'export const guard = limit({ capacity: 3, maxQueue: 0 })\napp.use(guard)',
+		)
 		.replace("res.send('Hello\\n')", "setTimeout(() => res.send('Hello\\n'), 50)")
 	writeFileSync(join(users, 'serverless.mjs'), exposed)
 	writeFileSync(join(users, 'invoke.mjs'), program)

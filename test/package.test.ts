@@ -58,7 +58,8 @@ function filesIn(path: string): string[] {
 /** What a module of ours imports or requires, with what its imports do, and so on. */
 function importsOf(module: string, found = new Set<string>()): Set<string> {
 	const source = readFileSync(module, 'utf8')
-	// The files of the page, which a browser imports, and the script of Redis: the CommonJS build has them.
+	// The files of the page, which a browser imports, and the script of Redis: the CommonJS build has
+	// them.
 	if (/\/(dashboard\/assets|redis\/script)\.js$/.test(module)) return found
 	for (const [, name = ''] of source.matchAll(
 		/(?:\bfrom |\bimport |\bimport\(|\brequire\()["']([^"']+)["']/g,
@@ -82,8 +83,9 @@ describe('the tarball', () => {
 		})
 		// The declarations of the entries export those of the CommonJS build.
 		const { exports } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'))
-		const entries = Object.values(exports as Record<string, string | { import: string }>).flatMap((entry) =>
-			typeof entry === 'string' ? [] : [entry.import.replace(/^\.\/(.*)\.js$/, '$1.d.ts')],
+		const entries = Object.values(exports as Record<string, string | { import: string }>).flatMap(
+			(entry) =>
+				typeof entry === 'string' ? [] : [entry.import.replace(/^\.\/(.*)\.js$/, '$1.d.ts')],
 		)
 		const others = [
 			'package.json',
@@ -111,9 +113,9 @@ describe('the tarball', () => {
 			expect([name, peerDependenciesMeta[name]]).toEqual([name, { optional: true }])
 		}
 		expect(Object.keys(scripts).filter((name) => /^(pre|post)?install$/.test(name))).toEqual([])
-		expect(readdirSync(join(alone, 'node_modules')).filter((name) => !name.startsWith('.'))).toEqual([
-			'inflight-limit',
-		])
+		expect(
+			readdirSync(join(alone, 'node_modules')).filter((name) => !name.startsWith('.')),
+		).toEqual(['inflight-limit'])
 	})
 
 	const entries = ['src/index.js', 'adapters/express.js', 'adapters/koa.js']
@@ -121,9 +123,9 @@ describe('the tarball', () => {
 		for (const build of ['esm', 'cjs']) {
 			const dist = join(installed, 'dist', build)
 			const imports = [...importsOf(join(dist, entry))]
-			expect(imports.filter((name) => !name.startsWith('node:') && !name.startsWith(`${dist}/src/`))).toEqual(
-				[],
-			)
+			expect(
+				imports.filter((name) => !name.startsWith('node:') && !name.startsWith(`${dist}/src/`)),
+			).toEqual([])
 			expect(imports).toContain(join(dist, 'src/limiter/limiter.js'))
 		}
 	})
@@ -139,7 +141,9 @@ describe('the tarball', () => {
 		for (const build of ['esm', 'cjs']) {
 			const dist = join(installed, 'dist', build)
 			const imports = [...importsOf(join(dist, entry))]
-			const others = imports.filter((name) => !name.startsWith('node:') && !name.startsWith(`${dist}/`))
+			const others = imports.filter(
+				(name) => !name.startsWith('node:') && !name.startsWith(`${dist}/`),
+			)
 			expect(others).toEqual(peers)
 		}
 	})
@@ -176,7 +180,15 @@ describe('users', () => {
 	const served = { most: 2, statuses: [200, 200, 200, 200, 200] }
 	const used = {
 		names: [
-			['Limiter', 'RejectedError', 'Semaphore', 'addressKey', 'admission', 'requestDeadline', 'requestStart'],
+			[
+				'Limiter',
+				'RejectedError',
+				'Semaphore',
+				'addressKey',
+				'admission',
+				'requestDeadline',
+				'requestStart',
+			],
 			['Limiter', 'RejectedError', 'addressKey', 'admission', 'limit'],
 			['Limiter', 'RejectedError', 'addressKey', 'admission', 'limit'],
 			['adaptive', 'aimd'],
@@ -187,11 +199,14 @@ describe('users', () => {
 		found: served,
 	}
 
-	test.each(['by-import.mjs', 'by-require.cjs'])('have all of it, with no warning: %s', async (program) => {
-		const { code, output } = await node(users, [program])
-		expect(code, output).toBe(0)
-		expect(JSON.parse(output)).toEqual(used)
-	})
+	test.each(['by-import.mjs', 'by-require.cjs'])(
+		'have all of it, with no warning: %s',
+		async (program) => {
+			const { code, output } = await node(users, [program])
+			expect(code, output).toBe(0)
+			expect(JSON.parse(output)).toEqual(used)
+		},
+	)
 
 	test('load of the metrics only what they import, and can import it in both ways', async () => {
 		const loaded = `console.log(Object.keys(require.cache).filter((path) => /prom-client|opentelemetry|dashboard/.test(path)).length)`
@@ -217,7 +232,11 @@ describe('users', () => {
 
 	test('have it under Jest in CommonJS mode', async () => {
 		cpSync(join(users, 'in-jest.cjs'), join(users, 'in-jest.test.cjs'))
-		const { code, output } = await node(users, ['node_modules/jest/bin/jest.js', '--ci', '--watchman=false'])
+		const { code, output } = await node(users, [
+			'node_modules/jest/bin/jest.js',
+			'--ci',
+			'--watchman=false',
+		])
 		expect(code, output).toBe(0)
 		expect(output).toMatch(/Tests: +11 passed, 11 total/)
 	})
@@ -228,7 +247,11 @@ describe('users', () => {
 			join(old, 'entries.test.js'),
 			`test('loads', () => { for (const it of [${program}]) expect(Object.keys(it)).not.toEqual([]) })\n`,
 		)
-		const { code, output } = await node(old, ['node_modules/jest/bin/jest.js', '--ci', '--watchman=false'])
+		const { code, output } = await node(old, [
+			'node_modules/jest/bin/jest.js',
+			'--ci',
+			'--watchman=false',
+		])
 		expect(code, output).toBe(0)
 		expect(output).toMatch(/Tests: +1 passed, 1 total/)
 	})

@@ -1,4 +1,11 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+	existsSync,
+	mkdirSync,
+	readdirSync,
+	readFileSync,
+	symlinkSync,
+	writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CLUSTER_LIMITER_OPTIONS } from '../adapters/cluster/options.js'
@@ -41,7 +48,9 @@ const AROUND = `
 const PACKAGES = ['express', 'koa', 'redis', '@redis', 'prom-client', '@opentelemetry', '@types']
 
 /** Of a package that is not installed here: it lets everything pass. */
-const STANDINS = { 'express-rate-limit': 'export const rateLimit = (options) => (req, res, next) => next()' }
+const STANDINS = {
+	'express-rate-limit': 'export const rateLimit = (options) => (req, res, next) => next()',
+}
 
 beforeAll(() => {
 	const modules = join(folder, 'node_modules')
@@ -50,7 +59,10 @@ beforeAll(() => {
 	for (const name of PACKAGES) symlinkSync(join(root, 'node_modules', name), join(modules, name))
 	for (const [name, code] of Object.entries(STANDINS)) {
 		mkdirSync(join(modules, name))
-		writeFileSync(join(modules, name, 'package.json'), '{ "type": "module", "exports": "./index.js" }')
+		writeFileSync(
+			join(modules, name, 'package.json'),
+			'{ "type": "module", "exports": "./index.js" }',
+		)
 		writeFileSync(join(modules, name, 'index.js'), code)
 	}
 	mkdirSync(join(folder, 'assets'))
@@ -92,7 +104,11 @@ describe('the programs of the README and the docs', () => {
 			join(folder, 'tsconfig.json'),
 			JSON.stringify({ compilerOptions, files: ['around.d.ts', ...files] }),
 		)
-		const { code, output } = await node(folder, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder])
+		const { code, output } = await node(folder, [
+			join(root, 'node_modules/typescript/bin/tsc'),
+			'-p',
+			folder,
+		])
 		expect(output).toBe('')
 		expect(code).toBe(0)
 	})
@@ -111,7 +127,12 @@ describe('the programs of the README and the docs', () => {
 			})
 
 			test.for(own)('%s', async ([, block, i], { expect }) => {
-				const faults = await faultsOf(folder, block, block.language === 'ts' ? compiled(i) : undefined, env)
+				const faults = await faultsOf(
+					folder,
+					block,
+					block.language === 'ts' ? compiled(i) : undefined,
+					env,
+				)
 				expect(faults).toEqual([])
 			})
 		})
@@ -119,8 +140,18 @@ describe('the programs of the README and the docs', () => {
 })
 
 test.each([
-	['docs/options.md', ['src/limiter/options.ts', 'src/queue/options.ts'], LIMITER_OPTIONS, ['onReject']],
-	['docs/redis.md', ['adapters/redis/options.ts', 'adapters/shared-options.ts'], REDIS_LIMITER_OPTIONS, []],
+	[
+		'docs/options.md',
+		['src/limiter/options.ts', 'src/queue/options.ts'],
+		LIMITER_OPTIONS,
+		['onReject'],
+	],
+	[
+		'docs/redis.md',
+		['adapters/redis/options.ts', 'adapters/shared-options.ts'],
+		REDIS_LIMITER_OPTIONS,
+		[],
+	],
 	[
 		'docs/cluster.md',
 		['adapters/cluster/options.ts', 'adapters/shared-options.ts'],
@@ -135,7 +166,9 @@ test.each([
 		expect(rows.map(([name]) => name).sort()).toEqual([...options, ...ofAdapters].sort())
 		const source = code.map((file) => readFileSync(join(root, file), 'utf8')).join('\n')
 		for (const [name = '', value] of rows) {
-			const docs = new RegExp(`/\\*\\*((?:(?!\\*/).)*)\\*/\\s+${name}\\??[:(]`, 's').exec(source)?.[1]
+			const docs = new RegExp(`/\\*\\*((?:(?!\\*/).)*)\\*/\\s+${name}\\??[:(]`, 's').exec(
+				source,
+			)?.[1]
 			const text = (docs ?? '').replaceAll(/\s+\*?\s*/g, ' ')
 			const documented = /Default: (.*)\.\s*$/.exec(text)?.[1]
 			if (!(ofAdapters as string[]).includes(name))
@@ -145,9 +178,9 @@ test.each([
 )
 
 test('docs/api.md says what the declarations say', () => {
-	expect(readFileSync(join(root, 'docs/api.md'), 'utf8') === apiPage() ? 'same' : 'run npm run api').toBe(
-		'same',
-	)
+	expect(
+		readFileSync(join(root, 'docs/api.md'), 'utf8') === apiPage() ? 'same' : 'run npm run api',
+	).toBe('same')
 })
 
 /** What a page can be linked to by: its headings, as GitHub names them. */
@@ -179,5 +212,6 @@ test.each([...PAGES, 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md'])(
 
 test('the commands that it names are there', () => {
 	const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-	for (const [, name = ''] of readme.matchAll(/npm run ([\w:]+)/g)) expect(scripts).toHaveProperty([name])
+	for (const [, name = ''] of readme.matchAll(/npm run ([\w:]+)/g))
+		expect(scripts).toHaveProperty([name])
 })

@@ -63,7 +63,12 @@ describe('release', () => {
 	test.each([
 		['no version', [], {}, 'give its version'],
 		['no version of three numbers', ['1.2'], {}, 'give its version'],
-		['nothing to release', ['1.2.3'], { changelog: '## Unreleased\n\n## 0.1.0\n\n- x\n' }, 'is empty'],
+		[
+			'nothing to release',
+			['1.2.3'],
+			{ changelog: '## Unreleased\n\n## 0.1.0\n\n- x\n' },
+			'is empty',
+		],
 		['no owner', ['1.2.3'], { repository: 'github:OWNER/it' }, 'OWNER in package.json'],
 	])('does nothing with %s', async (name, args, options, reason) => {
 		const home = repository(name.replaceAll(' ', '-'), options)
@@ -85,7 +90,9 @@ describe('check', () => {
 	})
 
 	test('goes on after a failure, and fails', async () => {
-		const home = repository('bad', { scripts: { types: 'node -e process.exit(1)', test: results(40, 1) } })
+		const home = repository('bad', {
+			scripts: { types: 'node -e process.exit(1)', test: results(40, 1) },
+		})
 		const { code, output } = await node(home, [script('check.js')])
 		expect(code).toBe(1)
 		expect(output).toMatch(/^45 passed, 3 failed$/m)

@@ -40,7 +40,13 @@ const users = {
 		modes: ['node16', 'node10'],
 	},
 	'the optional peers': {
-		packages: ['@types/node@20', 'redis@6', 'ioredis@6', 'prom-client@15', '@opentelemetry/api@1.9.0'],
+		packages: [
+			'@types/node@20',
+			'redis@6',
+			'ioredis@6',
+			'prom-client@15',
+			'@opentelemetry/api@1.9.0',
+		],
 		writes: ['redis', 'metrics'],
 		modes: ['nodenext', 'bundler', 'node10'],
 	},
@@ -93,7 +99,10 @@ const older = (TYPESCRIPT ?? '5.9').split(',')
 /** The path of each compiler. */
 const compilers: Record<string, string> = {
 	...Object.fromEntries(
-		older.map((version) => [version, join(compilerHome(version), 'node_modules/typescript/bin/tsc')]),
+		older.map((version) => [
+			version,
+			join(compilerHome(version), 'node_modules/typescript/bin/tsc'),
+		]),
 	),
 	7: join(import.meta.dirname, '../node_modules/typescript/bin/tsc'),
 }

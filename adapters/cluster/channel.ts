@@ -1,6 +1,13 @@
 import cluster, { type Worker } from 'node:cluster'
 import { coded } from '../../src/errors.js'
-import { type Answer, type Ask, answerMessage, askMessage, readAnswer, readAsk } from './protocol.js'
+import {
+	type Answer,
+	type Ask,
+	answerMessage,
+	askMessage,
+	readAnswer,
+	readAsk,
+} from './protocol.js'
 
 /*
  * The limiters of this process, and how messages reach them: the only code that knows of processes.
@@ -12,7 +19,9 @@ import { type Answer, type Ask, answerMessage, askMessage, readAnswer, readAsk }
 export interface Server {
 	/** It is closed, and nothing is at work: another one may take its name. */
 	readonly over: boolean
-	/** @param from - sends an answer to the worker; the same function for each message of a worker. */
+	/**
+	 * @param from - sends an answer to the worker; the same function for each message of a worker.
+	 */
 	receive(ask: Ask, from: (answer: Answer) => void): void
 	/** The channel of a worker has closed. Its work may go on. */
 	disconnected(from: (answer: Answer) => void): void

@@ -4,7 +4,9 @@ import type { Outcome } from '../../src/stats/observer.js'
 import type { Settings } from './options.js'
 import { type Answer, type Ask, AT_ONCE, type Leave } from './protocol.js'
 
-/** The longest key that is sent as it is, in characters. Of longer ones, the primary gets a hash. */
+/**
+ * The longest key that is sent as it is, in characters. Of longer ones, the primary gets a hash.
+ */
 const LONGEST_KEY = 256
 
 /** A request that wants permits of the primary. */
@@ -158,5 +160,7 @@ export class Dialog<A extends Asked> {
 }
 
 function wireKey(key: string): string {
-	return key.length <= LONGEST_KEY ? key : `#${createHash('sha256').update(key).digest('base64url')}`
+	return key.length <= LONGEST_KEY
+		? key
+		: `#${createHash('sha256').update(key).digest('base64url')}`
 }

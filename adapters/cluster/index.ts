@@ -13,8 +13,8 @@ export type { ClusterLimiterOptions } from './options.js'
  * `limit(limiter)`.
  *
  * In the primary, its figures and its observers are about all processes; in a worker, about this
- * worker. `resize()` is for all processes. `close()` in the primary is for all, in a worker only for
- * this worker.
+ * worker. `resize()` is for all processes. `close()` in the primary is for all, in a worker only
+ * for this worker.
  */
 export interface ClusterLimiter extends SharedLimiter {
 	/** Whether the primary answers. In a worker, `false` until its first answer. */

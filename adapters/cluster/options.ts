@@ -65,7 +65,12 @@ export function readClusterOptions(options: ClusterLimiterOptions<never>): Setti
 	return {
 		...shared,
 		capacity,
-		primaryTimeout: checkMilliseconds('primaryTimeout', given.primaryTimeout ?? 1_000, 10, LONGEST_TIMER),
+		primaryTimeout: checkMilliseconds(
+			'primaryTimeout',
+			given.primaryTimeout ?? 1_000,
+			10,
+			LONGEST_TIMER,
+		),
 		terms: `capacity ${capacity}, maxQueue ${maxQueue}, maxWait ${maxWait}, ${key}`,
 	}
 }

@@ -40,8 +40,11 @@ function withRemotes(settings: Settings): LimiterOptions {
 	const { key, weight, skip } = functions
 	return {
 		...others,
-		...(key && { key: (request) => (request instanceof RemoteRequest ? request.key : key(request)) }),
-		weight: (request) => (request instanceof RemoteRequest ? request.weight : weight ? weight(request) : 1),
+		...(key && {
+			key: (request) => (request instanceof RemoteRequest ? request.key : key(request)),
+		}),
+		weight: (request) =>
+			request instanceof RemoteRequest ? request.weight : weight ? weight(request) : 1,
 		...(skip && { skip: (request) => !(request instanceof RemoteRequest) && skip(request) }),
 	}
 }
@@ -155,7 +158,11 @@ class RemoteWorker {
 		else this.#decide(id, entrance)
 	}
 
-	async #wait(id: number, request: RemoteRequest, settled: Promise<Stay | Rejected>): Promise<void> {
+	async #wait(
+		id: number,
+		request: RemoteRequest,
+		settled: Promise<Stay | Rejected>,
+	): Promise<void> {
 		this.#waiting.set(id, request)
 		const outcome = await settled
 		this.#waiting.delete(id)

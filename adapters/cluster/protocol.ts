@@ -108,7 +108,8 @@ export function readAnswer(message: unknown): Answer | undefined {
 }
 
 function content(message: unknown, name: string): object | undefined {
-	if (typeof message !== 'object' || message === null || !Object.hasOwn(message, name)) return undefined
+	if (typeof message !== 'object' || message === null || !Object.hasOwn(message, name))
+		return undefined
 	const found = (message as Record<string, unknown>)[name]
 	return typeof found === 'object' && found !== null ? found : undefined
 }
@@ -125,16 +126,26 @@ function isPositive(value: unknown): value is number {
 	return isCount(value) && value > 0
 }
 
-function isList<T>(value: unknown, fits: (item: readonly unknown[]) => boolean): value is readonly T[] {
+function isList<T>(
+	value: unknown,
+	fits: (item: readonly unknown[]) => boolean,
+): value is readonly T[] {
 	return Array.isArray(value) && value.every((item) => Array.isArray(item) && fits(item))
 }
 
 function isAcquire(item: readonly unknown[]): boolean {
 	const key = item[2]
-	return item.length === 3 && isPositive(item[0]) && isPositive(item[1]) && (key === null || isText(key))
+	return (
+		item.length === 3 && isPositive(item[0]) && isPositive(item[1]) && (key === null || isText(key))
+	)
 }
 
-const OUTCOMES: readonly unknown[] = ['ok', 'client-error', 'server-error', 'abandoned'] satisfies Outcome[]
+const OUTCOMES: readonly unknown[] = [
+	'ok',
+	'client-error',
+	'server-error',
+	'abandoned',
+] satisfies Outcome[]
 
 function isLeave(item: readonly unknown[]): boolean {
 	return item.length === 2 && isPositive(item[0]) && OUTCOMES.includes(item[1])

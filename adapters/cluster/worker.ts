@@ -1,7 +1,14 @@
 import { setMaxListeners } from 'node:events'
 import { checkInteger, checkKey, checkSkip, checkWeight, LONGEST_TIMER } from '../../src/checks.js'
 import { coded, RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
-import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from '../../src/limiter/gate.js'
+import {
+	type Entrance,
+	enter,
+	type Gate,
+	type Rejected,
+	SKIPPED,
+	type Stay,
+} from '../../src/limiter/gate.js'
 import { type Inspection, inspect } from '../../src/limiter/inspection.js'
 import type { LimiterStats } from '../../src/limiter/limiter.js'
 import { acquireTask, runTask, type TaskOptions } from '../../src/limiter/tasks.js'
@@ -203,7 +210,8 @@ export class WorkerLimiter implements Gate, Client {
 		const decided = new Promise<Admit | RejectedError>((resolve) => {
 			caller.decide = resolve
 		})
-		// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its listener.
+		// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its
+		// listener.
 		if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
 		signal.addEventListener('abort', caller, ONCE)
 		this.#callers.set(id, caller)
@@ -343,7 +351,10 @@ export class WorkerLimiter implements Gate, Client {
 		const { state } = this.#dialog
 		if (state === 'out') warn('INFLIGHT_PRIMARY_UNAVAILABLE', this.#outage(before))
 		if (state === 'in' && before === 'out') {
-			warn('INFLIGHT_PRIMARY_BACK', `The primary answers the limiter ${JSON.stringify(this.name)} again`)
+			warn(
+				'INFLIGHT_PRIMARY_BACK',
+				`The primary answers the limiter ${JSON.stringify(this.name)} again`,
+			)
 		}
 		if (before !== 'joining' || state !== 'in') this.#figures.availability(state === 'in')
 	}

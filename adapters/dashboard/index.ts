@@ -30,8 +30,8 @@ const OPTIONS = ['limiters', 'path', 'keys', 'maxPages']
 /** A dashboard that can be closed. */
 interface Closable {
 	/**
-	 * Ends all open pages, for which `server.close()` would wait, and stops taking samples. Pages also
-	 * end when all limiters are closed.
+	 * Ends all open pages, for which `server.close()` would wait, and stops taking samples. Pages
+	 * also end when all limiters are closed.
 	 */
 	close(): void
 }
@@ -110,7 +110,11 @@ const SECURITY = {
 	'X-Content-Type-Options': 'nosniff',
 }
 
-type Handle = (req: IncomingMessage, res: ServerResponse, originalUrl: string | undefined) => boolean
+type Handle = (
+	req: IncomingMessage,
+	res: ServerResponse,
+	originalUrl: string | undefined,
+) => boolean
 
 function createPage(options: DashboardOptions): { handle: Handle; close(): void } {
 	checkOptions(options, OPTIONS)

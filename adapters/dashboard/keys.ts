@@ -26,7 +26,8 @@ export class KeyNotes {
 	rejected(key: string): void {
 		const name = shorten(key)
 		const before = this.#rejected.get(name)
-		if (before !== undefined || this.#rejected.size < COUNTED) this.#rejected.set(name, (before ?? 0) + 1)
+		if (before !== undefined || this.#rejected.size < COUNTED)
+			this.#rejected.set(name, (before ?? 0) + 1)
 	}
 
 	/** Empties the notes for the next sample. */

@@ -88,7 +88,9 @@ export class Samples {
 	/** Some samples, oldest first, as JSON. */
 	rows(from: number, to: number): string {
 		const rows = this.#rows
-		const texts = rows.slice(from, to).map((row, i) => (i > 0 && row === rows[from + i - 1] ? SAME : row))
+		const texts = rows
+			.slice(from, to)
+			.map((row, i) => (i > 0 && row === rows[from + i - 1] ? SAME : row))
 		return `[${texts.join()}]`
 	}
 
@@ -139,9 +141,14 @@ export class Samples {
 	}
 
 	#more(stats: LimiterStats, inspection: Inspection | undefined): object | 0 {
-		const { eventLoop, fleet, available } = stats as LimiterStats & { fleet?: object; available?: boolean }
+		const { eventLoop, fleet, available } = stats as LimiterStats & {
+			fleet?: object
+			available?: boolean
+		}
 		const more = {
-			...(eventLoop && { loop: { delay: round(eventLoop.delay), overloaded: eventLoop.overloaded } }),
+			...(eventLoop && {
+				loop: { delay: round(eventLoop.delay), overloaded: eventLoop.overloaded },
+			}),
 			...(fleet && { fleet, available }),
 			...(inspection?.reason !== undefined && { why: inspection.reason }),
 			...this.#notes?.take(),

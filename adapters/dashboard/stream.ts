@@ -27,10 +27,17 @@ export interface Stream {
 }
 
 /** Takes a sample of each limiter once a second, and sends them to all open pages. */
-export function createStream(limiters: readonly SharedLimiter[], keys: boolean, maxPages: number): Stream {
+export function createStream(
+	limiters: readonly SharedLimiter[],
+	keys: boolean,
+	maxPages: number,
+): Stream {
 	const samples = limiters.map((limiter) => new Samples(limiter, keys))
 	const readers = new Set<Reader>()
-	/** Of all samples that are kept: their times, and how busy the event loop was since the one before. */
+	/**
+	 * Of all samples that are kept: their times, and how busy the event loop was since the one
+	 * before.
+	 */
 	const times: number[] = []
 	const busy: number[] = []
 	let loop = performance.eventLoopUtilization()
@@ -62,7 +69,9 @@ export function createStream(limiters: readonly SharedLimiter[], keys: boolean, 
 
 	/** Samples that are kept, for a page that was just opened. */
 	function history(from: number, to: number, head: boolean): string {
-		const rows = samples.map((each) => `{${head ? `${each.head},` : ''}"rows":${each.rows(from, to)}}`)
+		const rows = samples.map(
+			(each) => `{${head ? `${each.head},` : ''}"rows":${each.rows(from, to)}}`,
+		)
 		return `"times":${JSON.stringify(times.slice(from, to))},"busy":${JSON.stringify(busy.slice(from, to))},"limiters":[${rows.join()}]`
 	}
 

@@ -9,7 +9,11 @@ export class Alone {
 	readonly #whenUnavailable: WhenUnavailable
 	readonly #localCapacity: number | undefined
 
-	constructor(membership: Membership, whenUnavailable: WhenUnavailable, localCapacity: number | undefined) {
+	constructor(
+		membership: Membership,
+		whenUnavailable: WhenUnavailable,
+		localCapacity: number | undefined,
+	) {
 		this.#membership = membership
 		this.#whenUnavailable = whenUnavailable
 		this.#localCapacity = localCapacity
@@ -39,7 +43,10 @@ export class Alone {
 		const share = this.#share(queue)
 		// A caller that is too heavy for the share is admitted alone, once the lease has ended, if
 		// there is a share.
-		return queue.active + weight <= share || (queue.active === 0 && share > 0 && this.#membership.check())
+		return (
+			queue.active + weight <= share ||
+			(queue.active === 0 && share > 0 && this.#membership.check())
+		)
 	}
 
 	/**
@@ -53,7 +60,8 @@ export class Alone {
 		if (this.#localCapacity !== undefined) return this.#localCapacity
 		const { capacity, active, processes, rank } = this.#membership.fleet
 		const place = (rank + queue.offset) % processes
-		const partOf = (all: number): number => Math.floor(all / processes) + (place < all % processes ? 1 : 0)
+		const partOf = (all: number): number =>
+			Math.floor(all / processes) + (place < all % processes ? 1 : 0)
 		// How many permits of one key were free is not known.
 		const free = queue.key === undefined ? Math.max(0, capacity - active) : 0
 		const known = queue.kept + partOf(free)

@@ -99,7 +99,9 @@ function ioredis(client: IoredisClient, onMessage: OnMessage): Driver {
 			// The client of a cluster has a connection for messages already.
 			subscriber = client.isCluster
 				? client
-				: (client as IoredisClient & { duplicate(options: object): IoredisClient }).duplicate(options)
+				: (client as IoredisClient & { duplicate(options: object): IoredisClient }).duplicate(
+						options,
+					)
 			const emitter = subscriber as unknown as Duplicate
 			emitter.on(listening === 's' ? 'smessage' : 'message', onMessage)
 			if (!client.isCluster) tend(emitter)

@@ -52,7 +52,9 @@ export class KeyQueue<Caller extends Linked<Caller>> {
 	 * processes for each key.
 	 */
 	get offset(): number {
-		return this.key === undefined ? 0 : Buffer.from(this.account.slice(1, 9), 'base64url').readUInt32BE()
+		return this.key === undefined
+			? 0
+			: Buffer.from(this.account.slice(1, 9), 'base64url').readUInt32BE()
 	}
 
 	/**
@@ -75,6 +77,8 @@ export class KeyQueue<Caller extends Linked<Caller>> {
 
 	/** In how many seconds a caller that is rejected now can expect a permit. */
 	get retryAfter(): number {
-		return this.pace.secondsFor(Math.max(this.key === undefined ? this.inFleet : 0, this.queued) + 1)
+		return this.pace.secondsFor(
+			Math.max(this.key === undefined ? this.inFleet : 0, this.queued) + 1,
+		)
 	}
 }

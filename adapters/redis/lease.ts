@@ -15,8 +15,10 @@ export class LeaseLostError extends Error {
 	readonly code = 'ERR_INFLIGHT_LEASE_LOST'
 }
 
-const aborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')?.get as () => boolean
-const reason = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'reason')?.get as () => unknown
+const aborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')
+	?.get as () => boolean
+const reason = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'reason')
+	?.get as () => unknown
 const { throwIfAborted } = AbortSignal.prototype
 
 /**

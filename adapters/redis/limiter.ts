@@ -9,7 +9,14 @@ import {
 	wrongType,
 } from '../../src/checks.js'
 import { coded, RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
-import { type Entrance, enter, type Gate, type Rejected, SKIPPED, type Stay } from '../../src/limiter/gate.js'
+import {
+	type Entrance,
+	enter,
+	type Gate,
+	type Rejected,
+	SKIPPED,
+	type Stay,
+} from '../../src/limiter/gate.js'
 import { type Inspection, inspect } from '../../src/limiter/inspection.js'
 import type { LimiterStats } from '../../src/limiter/limiter.js'
 import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
@@ -207,7 +214,12 @@ export class RedisLimiter implements Gate {
 			abandoned: 0,
 			reason: undefined,
 			keys: () =>
-				Array.from(this.#keys.values(), ({ key, active, queued }) => ({ key, capacity, active, queued })),
+				Array.from(this.#keys.values(), ({ key, active, queued }) => ({
+					key,
+					capacity,
+					active,
+					queued,
+				})),
 		}
 	}
 
@@ -253,7 +265,9 @@ export class RedisLimiter implements Gate {
 		const weight = options.weight === undefined ? 1 : checkWeight(options.weight, this.capacity)
 		const maxWait = options.maxWait ?? this.#maxWait
 		const admission = this.#admission(this.#queueOf(options.key), weight, options.signal, maxWait)
-		return this.#counted(await (maxWait === Number.POSITIVE_INFINITY ? admission : awake(admission)))
+		return this.#counted(
+			await (maxWait === Number.POSITIVE_INFINITY ? admission : awake(admission)),
+		)
 	}
 
 	/**
@@ -263,7 +277,10 @@ export class RedisLimiter implements Gate {
 	 * @returns a promise of the task's result. It rejects as the task does, or as {@link acquire}
 	 * does; a task whose `signal` was aborted before its turn is never run.
 	 */
-	async run<T>(task: (permit: FleetPermit) => T | PromiseLike<T>, options?: FleetAcquireOptions): Promise<T> {
+	async run<T>(
+		task: (permit: FleetPermit) => T | PromiseLike<T>,
+		options?: FleetAcquireOptions,
+	): Promise<T> {
 		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
 		const permit = await this.acquire(options)
 		try {
@@ -313,16 +330,23 @@ export class RedisLimiter implements Gate {
 			key = checkKey(options.key(request))
 			if (key === undefined) return SKIPPED
 		}
-		const weight = options.weight === undefined ? 1 : checkWeight(options.weight(request), this.capacity)
+		const weight =
+			options.weight === undefined ? 1 : checkWeight(options.weight(request), this.capacity)
 		return { tag: 'waiting', settled: this.#settled(this.#queueOf(key), weight, signal) }
 	}
 
-	async #settled(queue: KeyQueue<Caller>, weight: number, signal: AbortSignalLike): Promise<Stay | Rejected> {
+	async #settled(
+		queue: KeyQueue<Caller>,
+		weight: number,
+		signal: AbortSignalLike,
+	): Promise<Stay | Rejected> {
 		try {
 			return this.#stay(await this.#admission(queue, weight, signal, this.#maxWait))
 		} catch (error) {
 			const rejected =
-				error instanceof RejectedError ? error : withoutStack(() => this.#rejection('aborted', queue))
+				error instanceof RejectedError
+					? error
+					: withoutStack(() => this.#rejection('aborted', queue))
 			return { tag: 'rejected', error: rejected }
 		}
 	}
@@ -362,7 +386,13 @@ export class RedisLimiter implements Gate {
 			if (over) return
 			over = true
 			this.#giveBack(caller)
-			this.#figures.released(waited, performance.now() - since, outcome, queue.key, this.#gauge(queue))
+			this.#figures.released(
+				waited,
+				performance.now() - since,
+				outcome,
+				queue.key,
+				this.#gauge(queue),
+			)
 		}
 		return { leave }
 	}
@@ -420,7 +450,8 @@ export class RedisLimiter implements Gate {
 		membership.check()
 		membership.use()
 		if (membership.state !== 'in') {
-			if (!membership.available && this.#alone.rule === 'reject') throw this.#rejection('unavailable', queue)
+			if (!membership.available && this.#alone.rule === 'reject')
+				throw this.#rejection('unavailable', queue)
 			// While Redis is unavailable, each process also has its share of the queue. Until that is
 			// decided, some of the callers will still be admitted, so more may wait.
 			const bound = membership.available
@@ -605,7 +636,8 @@ export class RedisLimiter implements Gate {
 	}
 
 	#rejectAll(reason: RejectionReason): void {
-		for (const caller of this.#callers.values()) this.reject(caller, this.#rejection(reason, caller.queue))
+		for (const caller of this.#callers.values())
+			this.reject(caller, this.#rejection(reason, caller.queue))
 	}
 
 	#owner(): MembershipOwner {
@@ -672,7 +704,11 @@ export class RedisLimiter implements Gate {
 		const each = this.#options.key === undefined ? most : 1
 		for (const queue of [...this.#queues()]) {
 			let left = each
-			for (let caller = queue.waiting.head; caller !== undefined && left > 0; caller = caller.next) {
+			for (
+				let caller = queue.waiting.head;
+				caller !== undefined && left > 0;
+				caller = caller.next
+			) {
 				if (caller.asked !== 'queued') continue
 				found.push(caller)
 				left--

@@ -71,7 +71,8 @@ export class RedisLink {
 	 */
 	get fragile(): boolean {
 		return (
-			this.#driver.needsErrorListener && (this.#client as unknown as Emitter).listenerCount?.('error') === 0
+			this.#driver.needsErrorListener &&
+			(this.#client as unknown as Emitter).listenerCount?.('error') === 0
 		)
 	}
 

@@ -175,11 +175,22 @@ export class Membership implements LinkUser {
 	#lapse: NodeJS.Timeout | undefined = undefined
 	#decision: NodeJS.Timeout | undefined = undefined
 
-	constructor(owner: MembershipOwner, { link, name, capacity, lease, redisTimeout }: MembershipOptions) {
+	constructor(
+		owner: MembershipOwner,
+		{ link, name, capacity, lease, redisTimeout }: MembershipOptions,
+	) {
 		this.#owner = owner
 		this.#link = link
 		this.#configured = capacity
-		this.#fleet = { capacity, active: 0, queued: 0, processes: 1, rank: 0, soon: undefined, grace: false }
+		this.#fleet = {
+			capacity,
+			active: 0,
+			queued: 0,
+			processes: 1,
+			rank: 0,
+			soon: undefined,
+			grace: false,
+		}
 		this.#lease = lease
 		this.#ttl = Math.floor(lease * 0.9)
 		this.#redisTimeout = redisTimeout
@@ -241,7 +252,10 @@ export class Membership implements LinkUser {
 		const place = this.#pending.add()
 		this.#pending.watch()
 		try {
-			const answer = decode(request, await this.#link.run(this.#keys, encode(request, this.#speaker)))
+			const answer = decode(
+				request,
+				await this.#link.run(this.#keys, encode(request, this.#speaker)),
+			)
 			if (!this.#speaks(session)) return undefined
 			// After a pause of the process, an answer that came before it is read only now: its session
 			// has ended.
@@ -520,7 +534,8 @@ export class Membership implements LinkUser {
 	/** If books miss nothing that this process has opened, Redis is told. */
 	#vouch(): void {
 		const own = this.#witness.testify()
-		if (own !== undefined && (this.#state === 'trying' || this.#state === 'in')) this.ask(vouch(own))
+		if (own !== undefined && (this.#state === 'trying' || this.#state === 'in'))
+			this.ask(vouch(own))
 	}
 
 	/**

@@ -52,9 +52,9 @@ import { SCRIPT } from './script.js'
  *   join again with what they hold. During a period of *grace*, some of them may be missing, so
  *   free room counts as taken: permits only pass from a holder that releases to a waiter. If Redis
  *   goes away again, a process takes its share by what it knew before: then room was free that only
- *   seems free now. A process without such news takes none. The grace is a lease if there is any sign of earlier books. If
- *   there is none, it is the time within which each holder contacts Redis and learns that its
- *   permits are unknown: a quarter of a lease, plus the time to connect.
+ *   seems free now. A process without such news takes none. The grace is a lease if there is any
+ *   sign of earlier books. If there is none, it is the time within which each holder contacts Redis
+ *   and learns that its permits are unknown: a quarter of a lease, plus the time to connect.
  * - There are no books, because no process was in the fleet. A *witness* knows this: a process that
  *   was in the last books, has received all messages since the last member closed them, and has
  *   seen no others opened before its own. It vouches for that, and there is no grace. Messages come
@@ -144,7 +144,14 @@ export interface FleetState {
 }
 
 export type Joined =
-	| { is: 'joined'; generation: string; secret: string; opened: boolean; policy: string; fleet: FleetState }
+	| {
+			is: 'joined'
+			generation: string
+			secret: string
+			opened: boolean
+			policy: string
+			fleet: FleetState
+	  }
 	| { is: 'unheard' }
 	| { is: 'stale' }
 
@@ -176,7 +183,12 @@ function decodeAcquired(answer: Reader): Acquired {
 		case 'granted':
 			return { is: 'granted', token: answer.count(1), active: answer.count() }
 		case 'queued':
-			return { is: 'queued', active: answer.count(), ahead: answer.count(), ticket: answer.count(1) }
+			return {
+				is: 'queued',
+				active: answer.count(),
+				ahead: answer.count(),
+				ticket: answer.count(1),
+			}
 		case 'full':
 			return { is: 'full', active: answer.count(), queued: answer.count() }
 		default:
@@ -234,7 +246,10 @@ export function join(facts: Joining): Request<Joined> {
 			facts.capacity,
 			facts.secret,
 			facts.policy ? '1' : '',
-			...facts.held.flatMap(({ id, weight, account }) => [fieldOf(speaker, id), `${weight}${account}`]),
+			...facts.held.flatMap(({ id, weight, account }) => [
+				fieldOf(speaker, id),
+				`${weight}${account}`,
+			]),
 		],
 		decode: (answer) => {
 			switch (answer.word()) {
@@ -369,7 +384,8 @@ class Reader {
 	count(lowest = 0): number {
 		const value = this.#values[this.#at++]
 		const number = typeof value === 'string' && /^-?\d{1,16}$/.test(value) ? Number(value) : value
-		if (typeof number !== 'number' || !Number.isSafeInteger(number) || number < lowest) throw this.odd()
+		if (typeof number !== 'number' || !Number.isSafeInteger(number) || number < lowest)
+			throw this.odd()
 		return number
 	}
 

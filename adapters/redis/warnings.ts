@@ -29,7 +29,10 @@ export function warnOfOutage(name: string, reason: unknown, { rule, noShare }: A
 		admit: 'all are admitted',
 	}[rule]
 	const why = noShare ? ', as no share is known before it has answered once' : ''
-	warn('INFLIGHT_REDIS_UNAVAILABLE', `Redis is unavailable to the limiter ${name} (${said}): ${meant}${why}`)
+	warn(
+		'INFLIGHT_REDIS_UNAVAILABLE',
+		`Redis is unavailable to the limiter ${name} (${said}): ${meant}${why}`,
+	)
 }
 
 export function warnOfReturn(name: string): void {

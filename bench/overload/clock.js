@@ -1,8 +1,9 @@
 /**
- * Virtual time: a heap of what is to happen, which stands in for the timers and `performance.now()` of the process while
- * it runs. The limiter's own code runs on it unchanged; hours pass in seconds.
+ * Virtual time: a heap of what is to happen, which stands in for the timers and `performance.now()`
+ * of the process while it runs. The limiter's own code runs on it unchanged; hours pass in seconds.
  *
- * Not a library of fake timers, as those look through all their timers for the next one: here there are 30,000.
+ * Not a library of fake timers, as those look through all their timers for the next one: here there
+ * are 30,000.
  */
 
 /** What will happen. As the return value of `setTimeout`, it is a timer. */
@@ -61,7 +62,8 @@ export class Clock {
 	 * Lets everything happen until `end`, in order.
 	 *
 	 * @param {number} end in ms
-	 * @param {() => boolean} waiting whether promises may have to settle before the next thing happens
+	 * @param {() => boolean} waiting whether promises may have to settle before the next thing
+	 * happens
 	 */
 	async run(end, waiting) {
 		const { setTimeout, clearTimeout, performance } = globalThis
@@ -82,7 +84,11 @@ export class Clock {
 		// Nothing here takes time of the event loop.
 		performance.eventLoopUtilization = () => still
 		try {
-			for (let timer = this.#heap[0]; timer !== undefined && timer.at <= end; timer = this.#heap[0]) {
+			for (
+				let timer = this.#heap[0];
+				timer !== undefined && timer.at <= end;
+				timer = this.#heap[0]
+			) {
 				this.cancel(timer)
 				this.now = timer.at
 				const before = waiting()

@@ -29,14 +29,24 @@ const RATE = 0.2
 const [BEGIN, END] = [20_000, 200_000]
 
 /** @param {Crowd} crowd */
-export async function meet({ base, burst, seconds, ignoring = 0, seed = 1, told = (after) => after }) {
+export async function meet({
+	base,
+	burst,
+	seconds,
+	ignoring = 0,
+	seed = 1,
+	told = (after) => after,
+}) {
 	const clock = new Clock()
 	const random = randomFrom(seed)
 	const downstream = new Downstream(clock, DOWNSTREAM)
 	const limiter = new Limiter({ capacity: 20, maxQueue: 20, maxWait: Number.POSITIVE_INFINITY })
 	const door = /** @type {any} */ (limiter)[Symbol.for('inflight-limit.enter')].bind(limiter)
 	let pending = 0
-	/** What became of those that were rejected at first: how often they were, and when they came first and got in. */
+	/**
+	 * What became of those that were rejected at first: how often they were, and when they came first
+	 * and got in.
+	 */
 	/** @type {{ obeys: boolean, rejected: number, took: number }[]} */
 	const clients = []
 	let [returns, gotIn] = [0, 0]
@@ -54,7 +64,9 @@ export async function meet({ base, burst, seconds, ignoring = 0, seed = 1, told 
 				if (client.rejected === 0) clients.push(client)
 				client.rejected++
 				// What the network adds.
-				const pause = client.obeys ? 1000 * told(entrance.error.retryAfter) + 50 * random.next() : 100
+				const pause = client.obeys
+					? 1000 * told(entrance.error.retryAfter) + 50 * random.next()
+					: 100
 				clock.at(clock.now + pause, () => attempt(client, since))
 				return
 			}
@@ -76,8 +88,14 @@ export async function meet({ base, burst, seconds, ignoring = 0, seed = 1, told 
 	const arrive = () => {
 		const crowded = clock.now >= BEGIN && clock.now < BEGIN + 1000 * seconds
 		const rate = RATE * (crowded ? burst : base)
-		attempt({ obeys: random.next() >= ignoring, rejected: 0, took: Number.POSITIVE_INFINITY }, clock.now)
-		clock.at(Math.min(clock.now + random.exponential(1 / rate), clock.now < BEGIN ? BEGIN : END), arrive)
+		attempt(
+			{ obeys: random.next() >= ignoring, rejected: 0, took: Number.POSITIVE_INFINITY },
+			clock.now,
+		)
+		clock.at(
+			Math.min(clock.now + random.exponential(1 / rate), clock.now < BEGIN ? BEGIN : END),
+			arrive,
+		)
 	}
 	clock.at(0, arrive)
 	await clock.run(END - 1, () => pending > 0 || limiter.queued > 0)
@@ -85,10 +103,13 @@ export async function meet({ base, burst, seconds, ignoring = 0, seed = 1, told 
 	const obedient = clients.filter(({ obeys }) => obeys)
 	const mean = (/** @type {number[]} */ values) =>
 		values.reduce((sum, each) => sum + each, 0) / Math.max(1, values.length)
-	const took = (/** @type {typeof clients} */ of) => mean(of.map((client) => Math.min(client.took, END)))
+	const took = (/** @type {typeof clients} */ of) =>
+		mean(of.map((client) => Math.min(client.took, END)))
 	// What there is to do until the crowd has been served, if none of it is lost.
 	const work = (burst - base) * seconds
-	const drained = Math.ceil(BEGIN / 1000 + seconds + Math.min(60, (work - seconds * (1 - base)) / (1 - base)))
+	const drained = Math.ceil(
+		BEGIN / 1000 + seconds + Math.min(60, (work - seconds * (1 - base)) / (1 - base)),
+	)
 	return {
 		rejections: mean(obedient.map(({ rejected }) => rejected)),
 		firstReturn: gotIn / returns,
@@ -109,11 +130,21 @@ const CROWDS = /** @type {const} */ ([
 ])
 
 export async function reportCrowd() {
-	console.log('\nA crowd of six times the load, before 20 permits of 100 ms each, with 20 that may wait.')
+	console.log(
+		'\nA crowd of six times the load, before 20 permits of 100 ms each, with 20 that may wait.',
+	)
 	console.log('Of those that were rejected and come back when they are told:')
-	const titles = ['rejections each', 'first returns that get in', 'how busy it is', 'until they are in']
+	const titles = [
+		'rejections each',
+		'first returns that get in',
+		'how busy it is',
+		'until they are in',
+	]
 	console.log(`\n${' '.repeat(46)}${titles.map((title) => title.padStart(27)).join('')}`)
-	const show = (/** @type {string} */ what, /** @type {Awaited<ReturnType<typeof meet>>} */ figures) => {
+	const show = (
+		/** @type {string} */ what,
+		/** @type {Awaited<ReturnType<typeof meet>>} */ figures,
+	) => {
 		const { rejections, firstReturn, busy, obedientTook } = figures
 		const cells = [rejections, firstReturn, busy].map((figure) => figure.toFixed(2))
 		const row = [...cells, `${obedientTook.toFixed(1)} s`]

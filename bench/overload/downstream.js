@@ -1,6 +1,6 @@
 /**
- * What the handlers wait for, a database for instance: it works on all that it was given at once, and each piece takes
- * `slowdown(n)` times as long as alone when `n` are there.
+ * What the handlers wait for, a database for instance: it works on all that it was given at once,
+ * and each piece takes `slowdown(n)` times as long as alone when `n` are there.
  *
  * @typedef {object} Knee
  * @property {string} name
@@ -11,7 +11,8 @@
 
 /** @type {Knee[]} */
 export const downstreams = [
-	// Waiting for each other and keeping each other up to date: the Universal Scalability Law (Gunther), with its knee there.
+	// Waiting for each other and keeping each other up to date: the Universal Scalability Law
+	// (Gunther), with its knee there.
 	{ name: 'database', service: 10, knee: 20, slowdown: (ratio) => 1 + ratio ** 2 },
 	// As good as free up to the knee, then worse with the 1.5th power.
 	{ name: 'sharp', service: 40, knee: 60, slowdown: (ratio) => Math.max(1, ratio ** 1.5) },
@@ -20,13 +21,15 @@ export const downstreams = [
 ]
 
 /**
- * The most pieces a second that it can do, and with how many at once: a bound that no limit can pass.
+ * The most pieces a second that it can do, and with how many at once: a bound that no limit can
+ * pass.
  *
  * @param {Knee} knee
  */
 export function peakOf({ service, knee, slowdown }) {
 	let rate = 0
-	for (let n = 1; n <= 4 * knee; n++) rate = Math.max(rate, (1000 * n) / (service * slowdown(n / knee)))
+	for (let n = 1; n <= 4 * knee; n++)
+		rate = Math.max(rate, (1000 * n) / (service * slowdown(n / knee)))
 	return rate
 }
 
@@ -42,7 +45,10 @@ export class Downstream {
 	/** @type {Knee} */
 	knee
 
-	/** @param {{ now: number, at(at: number, run: () => void): any, cancel(timer: any): void }} clock @param {Knee} knee */
+	/**
+	 * @param {{ now: number, at(at: number, run: () => void): any, cancel(timer: any): void }} clock
+	 * @param {Knee} knee
+	 */
 	constructor(clock, knee) {
 		this.#clock = clock
 		this.knee = knee
@@ -92,7 +98,9 @@ export class Downstream {
 		this.#next =
 			first === undefined
 				? undefined
-				: this.#clock.at(this.#clock.now + (first.until - this.#done) * this.#pace, () => this.#finish())
+				: this.#clock.at(this.#clock.now + (first.until - this.#done) * this.#pace, () =>
+						this.#finish(),
+					)
 	}
 
 	#finish() {

@@ -7,11 +7,15 @@ const COLOURS = ['#888888', '#b8860b', '#c05020', '#9050b0', '#2878c8', '#1a9850
  * @param {Map<string, { goodput: number }[]>} results
  */
 export function drawing(loads, results) {
-	const highest = Math.max(...Array.from(results.values(), (row) => row.map(({ goodput }) => goodput)).flat())
+	const highest = Math.max(
+		...Array.from(results.values(), (row) => row.map(({ goodput }) => goodput)).flat(),
+	)
 	const x = (/** @type {number} */ i) => 60 + (i * 420) / (loads.length - 1)
 	const y = (/** @type {number} */ goodput) => 290 - (250 * goodput) / highest
 	const lines = Array.from(results, ([name, row], n) => {
-		const points = row.map(({ goodput }, i) => `${x(i).toFixed(0)},${y(goodput).toFixed(0)}`).join(' ')
+		const points = row
+			.map(({ goodput }, i) => `${x(i).toFixed(0)},${y(goodput).toFixed(0)}`)
+			.join(' ')
 		const colour = COLOURS[n % COLOURS.length]
 		const width = name === 'adaptive' ? 4 : 2
 		return `<polyline points="${points}" fill="none" stroke="${colour}" stroke-width="${width}"/><text x="500" y="${60 + 22 * n}" fill="${colour}">${name}</text>`

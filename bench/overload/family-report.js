@@ -2,7 +2,10 @@ import { adaptive } from 'inflight-limit/adaptive'
 import { bestFixed, drawFrom, LOADS, MOVES, measure, measureMoves } from './family.js'
 import { modelOf } from './model.js'
 
-/** @typedef {{ load: number, goodput: number, p99: number, first: number }} Ratios to the best fixed limit */
+/**
+ * @typedef {{ load: number, goodput: number, p99: number, first: number }} Ratios to the best fixed
+ * limit
+ */
 
 /** @param {string} range like `1001..1012`, or one seed */
 export function seedsOf(range) {
@@ -20,7 +23,8 @@ export function quantile(values, part) {
 }
 
 /**
- * `adaptive()` on each downstream of the family, as ratios to the fixed limit that is the best for it.
+ * `adaptive()` on each downstream of the family, as ratios to the fixed limit that is the best for
+ * it.
  *
  * @param {number[]} seeds
  */
@@ -47,7 +51,9 @@ export async function reportFamily(seeds) {
 			cells.push(`${ratios.goodput.toFixed(2)}/${ratios.p99.toFixed(1)}/${ratios.first.toFixed(2)}`)
 		}
 		for (const [what, move] of MOVES) {
-			moved.get(what)?.push(await measureMoves(member, modelOf({ capacity: adaptive() }), fixed, move))
+			moved
+				.get(what)
+				?.push(await measureMoves(member, modelOf({ capacity: adaptive() }), fixed, move))
 		}
 		const { capacity, maxQueue } = fixed
 		console.log(`${seed}: ${member.title}; best fixed: ${capacity} at work, ${maxQueue} waiting`)

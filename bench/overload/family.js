@@ -13,7 +13,9 @@ import { simulate } from './simulation.js'
 
 export const LOADS = [1, 1.5, 2, 5, 10]
 
-/** A logarithm that is normally distributed, with a mean of 1. @param {number} sigma @returns {Work} */
+/**
+ * A logarithm that is normally distributed, with a mean of 1. @param {number} sigma @returns {Work}
+ */
 const logNormal = (sigma) => (random) => {
 	const normal = Math.sqrt(-2 * Math.log(1 - random.next())) * Math.cos(2 * Math.PI * random.next())
 	return Math.exp(sigma * normal - sigma ** 2 / 2)
@@ -39,9 +41,12 @@ export function drawFrom(seed) {
 		Math.exp(Math.log(low) + random.next() * Math.log(high / low))
 	const parallel = between(3, 300)
 	const service = between(10, 1500)
-	const [what, work] = /** @type {[string, Work]} */ (WORKS[Math.floor(random.next() * WORKS.length)])
+	const [what, work] = /** @type {[string, Work]} */ (
+		WORKS[Math.floor(random.next() * WORKS.length)]
+	)
 	const bend = /** @type {number} */ (BENDS[Math.floor(random.next() * BENDS.length)])
-	// From a plateau, 1, to a hard collapse: twice as much at work is then answered at a quarter of the rate.
+	// From a plateau, 1, to a hard collapse: twice as much at work is then answered at a quarter of
+	// the rate.
 	const power = 1 + 2 * random.next()
 	const slowdown = (/** @type {number} */ ratio) =>
 		bend === Number.POSITIVE_INFINITY
@@ -71,13 +76,16 @@ const scenarioOf = ({ seed, knee, deadline, work }, load) => ({
 
 /** @typedef {{ capacity: number, maxQueue: number }} Fixed */
 
-/** Where the sweep looks, as parts of the downstream's parallelism; and how many may wait, as parts of the limit. */
+/**
+ * Where the sweep looks, as parts of the downstream's parallelism; and how many may wait, as parts
+ * of the limit.
+ */
 const CAPACITIES = [0.4, 0.5, 0.63, 0.8, 0.9, 1, 1.12, 1.26, 1.6, 2, 3.2]
 const QUEUES = [0.25, 0, 0.5]
 
 /**
- * The fixed limit that serves most over all loads, by a sweep; of those as good within 0.005, the one with the shortest
- * answers.
+ * The fixed limit that serves most over all loads, by a sweep; of those as good within 0.005, the
+ * one with the shortest answers.
  *
  * @param {Member} member
  * @returns {Promise<Fixed>}
@@ -106,7 +114,8 @@ export async function bestFixed(member) {
 		for (const capacity of queue === QUEUES[0] ? capacities : [best.capacity]) {
 			const own = await score(capacity, Math.ceil(queue * capacity))
 			const better =
-				own.goodput > 1.005 * best.goodput || (own.goodput > 0.995 * best.goodput && own.p99 < best.p99)
+				own.goodput > 1.005 * best.goodput ||
+				(own.goodput > 0.995 * best.goodput && own.p99 < best.p99)
 			if (better) best = own
 		}
 	}
@@ -117,7 +126,10 @@ export async function bestFixed(member) {
  * @typedef {{ goodput: number, p99: number, first: number }} Figures `first`: good answers in the first 5 s
  */
 
-/** @param {(clock: any) => import('./simulation.js').Policy} policy @param {Member} member @param {number} load */
+/**
+ * @param {(clock: any) => import('./simulation.js').Policy} policy @param {Member} member @param
+ * {number} load
+ */
 export async function measure(policy, member, load) {
 	const { goodput, p99, goodEach, capacityEach } = await simulate(policy, {
 		...scenarioOf(member, load),
@@ -129,12 +141,15 @@ export async function measure(policy, member, load) {
 /** What becomes of a downstream: a quarter of the parallel work, or four times the service time. */
 export const MOVES = /** @type {const} */ ([
 	['knee to a quarter', (/** @type {Knee} */ knee) => ({ ...knee, knee: knee.knee / 4 })],
-	['service time times four', (/** @type {Knee} */ knee) => ({ ...knee, service: 4 * knee.service })],
+	[
+		'service time times four',
+		(/** @type {Knee} */ knee) => ({ ...knee, service: 4 * knee.service }),
+	],
 ])
 
 /**
- * Good answers a second after a move and after the move back, each in its first 3 s and after them, as ratios to those of
- * the fixed limit that is right for that time.
+ * Good answers a second after a move and after the move back, each in its first 3 s and after them,
+ * as ratios to those of the fixed limit that is right for that time.
  *
  * @param {Member} member
  * @param {(clock: any) => import('./simulation.js').Policy} policy
@@ -166,7 +181,11 @@ export async function measureMoves(member, policy, fixed, move) {
 			{ at: back, become: knee },
 		],
 	})
-	const there = await simulate(modelOf(right), { ...scenario, seconds: back, moves: [{ at: 0, become }] })
+	const there = await simulate(modelOf(right), {
+		...scenario,
+		seconds: back,
+		moves: [{ at: 0, become }],
+	})
 	const home = await simulate(modelOf(fixed), { ...scenario, seconds: back })
 	const ratio = (
 		/** @type {number} */ from,

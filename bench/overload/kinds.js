@@ -16,7 +16,14 @@ const database = { name: 'database', service: 40, knee: 20, slowdown: (ratio) =>
 
 /** @type {Record<string, Kind>} */
 export const kinds = {
-	io: { title: 'waits for a downstream', downstream: database, waits: true, cpu: 0, rate: 250, kept: true },
+	io: {
+		title: 'waits for a downstream',
+		downstream: database,
+		waits: true,
+		cpu: 0,
+		rate: 250,
+		kept: true,
+	},
 	cpu: {
 		title: 'computes, each request on a connection of its own',
 		downstream: database,

@@ -5,8 +5,9 @@ import { randomFrom } from './random.js'
 const MOST_CONNECTIONS = 8000
 
 /**
- * Like a proxy in front of the server: an idle connection is used again, the last one first, and when there is none a new
- * one is opened; a client that gives up closes it. Bare sockets, as what the load costs must not be what is measured.
+ * Like a proxy in front of the server: an idle connection is used again, the last one first, and
+ * when there is none a new one is opened; a client that gives up closes it. Bare sockets, as what
+ * the load costs must not be what is measured.
  *
  * @param {number} port @param {boolean} kept whether connections are used again
  */
@@ -15,7 +16,9 @@ function connectionsTo(port, kept) {
 	const idle = []
 	let open = 0
 
-	/** @typedef {{ socket: net.Socket, answered: ((status: number) => void) | undefined }} Connection */
+	/**
+	 * @typedef {{ socket: net.Socket, answered: ((status: number) => void) | undefined }} Connection
+	 */
 	const connect = () => {
 		open++
 		const socket = net.connect({ port, host: '127.0.0.1', noDelay: true })
@@ -50,8 +53,10 @@ function connectionsTo(port, kept) {
 
 	return {
 		/**
-		 * @param {string} path @param {(status: number) => void} answered with 0 when there was no answer
-		 * @returns {(() => void) | undefined} gives up; `undefined` when there was no connection to be had
+		 * @param {string} path @param {(status: number) => void} answered with 0 when there was no
+		 * answer
+		 * @returns {(() => void) | undefined} gives up; `undefined` when there was no connection to be
+		 * had
 		 */
 		send(path, answered) {
 			const connection = idle.pop() ?? (open < MOST_CONNECTIONS ? connect() : undefined)
@@ -79,11 +84,12 @@ function connectionsTo(port, kept) {
  */
 
 /**
- * An open-loop load on a real server: Poisson arrivals, clients that give up after a deadline and try once more. Times
- * count from when a request was due, whenever it was sent.
+ * An open-loop load on a real server: Poisson arrivals, clients that give up after a deadline and
+ * try once more. Times count from when a request was due, whenever it was sent.
  *
  * @param {number} port
- * @param {{ rate: number, seconds: number, warmup: number, deadline: number, seed: number, kept: boolean }} load `rate` in requests a second
+ * @param {{ rate: number, seconds: number, warmup: number, deadline: number, seed: number, kept:
+ * boolean }} load `rate` in requests a second
  * @returns {Promise<Figures>}
  */
 export async function load(port, { rate, seconds, warmup, deadline, seed, kept }) {
@@ -103,7 +109,8 @@ export async function load(port, { rate, seconds, warmup, deadline, seed, kept }
 		const giveUp = connections.send(`/?work=${random.exponential(1).toFixed(4)}`, (status) => {
 			clearTimeout(timer)
 			if (status !== 200) fail()
-			else if (counted && performance.now() - due <= deadline) latencies.push(performance.now() - due)
+			else if (counted && performance.now() - due <= deadline)
+				latencies.push(performance.now() - due)
 		})
 		if (giveUp === undefined) return fail()
 		if (counted) offered++

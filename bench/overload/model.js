@@ -1,6 +1,7 @@
 /**
- * What the limiter does with a plain queue, without promises: first come, first served; a client that leaves frees its
- * place. It is there because it is fast; a test holds it against the limiter, to the digit.
+ * What the limiter does with a plain queue, without promises: first come, first served; a client
+ * that leaves frees its place. It is there because it is fast; a test holds it against the limiter,
+ * to the digit.
  *
  * @typedef {import('./simulation.js').Policy} Policy
  * @typedef {import('./simulation.js').Request} Request
@@ -67,7 +68,10 @@ export const modelOf =
 				if (queued >= room(capacity)) return REJECTED
 				queued++
 				return {
-					/** @param {(entrance: import('./simulation.js').Entrance) => void} serve @param {() => void} fail */
+					/**
+					 * @param {(entrance: import('./simulation.js').Entrance) => void} serve @param {() =>
+					 * void} fail
+					 */
 					whenSettled(serve, fail) {
 						const waiter = { queued: true, serve, fail }
 						line.push(waiter)

@@ -1,13 +1,15 @@
 import { limiterOf } from './policies.js'
 
 /**
- * The best known algorithms, after their publications, as controllers of our limiter; like their originals without a queue.
+ * The best known algorithms, after their publications, as controllers of our limiter; like their
+ * originals without a queue.
  *
  * @typedef {import('inflight-limit').ControllerFactory} ControllerFactory
  */
 
 /**
- * `WindowedLimit`: a limit is told of the mean of each second with ten samples or more, not of each request.
+ * `WindowedLimit`: a limit is told of the mean of each second with ten samples or more, not of each
+ * request.
  *
  * @param {ControllerFactory} make
  * @returns {ControllerFactory}
@@ -42,7 +44,9 @@ export const windowed = (make) => ({
 	},
 })
 
-/** Netflix concurrency-limits, `Gradient2Limit`, with its own constants. @type {ControllerFactory} */
+/**
+ * Netflix concurrency-limits, `Gradient2Limit`, with its own constants. @type {ControllerFactory}
+ */
 export const gradient2 = {
 	newController() {
 		let limit = 20

@@ -22,4 +22,7 @@ export const limiterOf = (options, Limiter) => () => {
 }
 
 /** @returns {Policy} */
-export const none = () => ({ enter: () => ({ tag: 'admitted', leave: () => {} }), waiting: () => false })
+export const none = () => ({
+	enter: () => ({ tag: 'admitted', leave: () => {} }),
+	waiting: () => false,
+})

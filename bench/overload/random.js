@@ -1,5 +1,6 @@
 /**
- * A seeded source of random numbers: the same seed gives the same run, to the digit. The generator is mulberry32.
+ * A seeded source of random numbers: the same seed gives the same run, to the digit. The generator
+ * is mulberry32.
  *
  * @param {number} seed
  */
@@ -14,7 +15,10 @@ export function randomFrom(seed) {
 	return {
 		/** From 0 to 1. */
 		next,
-		/** Exponentially distributed: the times between arrivals of a Poisson process. @param {number} mean */
+		/**
+		 * Exponentially distributed: the times between arrivals of a Poisson process. @param {number}
+		 * mean
+		 */
 		exponential: (mean) => -mean * Math.log(1 - next()),
 	}
 }

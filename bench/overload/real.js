@@ -66,7 +66,8 @@ async function run(policy, name, capacity, times, { seconds, warmup, seed }) {
 }
 
 /**
- * What each policy does, the mean of all rounds; in each round they all run in turn, with the same arrivals.
+ * What each policy does, the mean of all rounds; in each round they all run in turn, with the same
+ * arrivals.
  *
  * @param {string} name of a kind of server
  * @param {string[]} policies

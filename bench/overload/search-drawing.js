@@ -28,12 +28,17 @@ function steps(points) {
 	let path = ''
 	for (const [i, [at, height]] of points.entries()) {
 		path +=
-			i === 0 ? `M${x(at).toFixed(1)},${height.toFixed(1)}` : `H${x(at).toFixed(1)}V${height.toFixed(1)}`
+			i === 0
+				? `M${x(at).toFixed(1)},${height.toFixed(1)}`
+				: `H${x(at).toFixed(1)}V${height.toFixed(1)}`
 	}
 	return `${path}H${RIGHT}`
 }
 
-/** A search as it happens, at twice the load, in virtual time: the same picture each time. @returns the picture, as SVG */
+/**
+ * A search as it happens, at twice the load, in virtual time: the same picture each time. @returns
+ * the picture, as SVG
+ */
 export async function searchDrawing() {
 	/** @type {[number, number][]} */
 	const limits = []
@@ -60,7 +65,10 @@ export async function searchDrawing() {
 			{ at: BACK, become: DOWNSTREAM },
 		],
 	})
-	/** @param {{ top: number, bottom: number, most: number }} place @param {(knee: typeof DOWNSTREAM) => number} of */
+	/**
+	 * @param {{ top: number, bottom: number, most: number }} place @param {(knee: typeof DOWNSTREAM)
+	 * => number} of
+	 */
 	const known = (place, of) =>
 		steps([
 			[0, y(place, of(DOWNSTREAM))],
@@ -70,7 +78,9 @@ export async function searchDrawing() {
 	const ticks = [0, 10, 20, 30, 40, 50].map(
 		(at) => `<text class="t" x="${x(at)}" y="400" text-anchor="middle">${at} s</text>`,
 	)
-	const axis = (/** @type {{ top: number, bottom: number, most: number }} */ { top, bottom, most }) =>
+	const axis = (
+		/** @type {{ top: number, bottom: number, most: number }} */ { top, bottom, most },
+	) =>
 		`<line class="a" x1="${LEFT}" y1="${bottom}" x2="${RIGHT}" y2="${bottom}"/><line class="a" x1="${LEFT}" y1="${top}" x2="${LEFT}" y2="${bottom}"/><text class="t" x="${LEFT - 8}" y="${bottom + 5}" text-anchor="end">0</text><text class="t" x="${LEFT - 8}" y="${top + 5}" text-anchor="end">${most}</text>`
 	return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 420" font-family="sans-serif" font-size="14" role="img" aria-label="The limit over time: it doubles from 4 to the knee, looks above and below it, and follows the knee when it moves">
 <style>.t{fill:#57606a}.a{stroke:#8b949e}.k{stroke:#b8860b;fill:none;stroke-dasharray:6 4}.l{stroke:#1a9850;fill:none;stroke-width:2}@media (prefers-color-scheme:dark){.t{fill:#adbac7}}</style>

@@ -13,9 +13,14 @@ const FILES = ['search.js', 'meter.js', 'curve.js']
 /** Two of five: what differs between these two differs between all. */
 const LOADS = [1.5, 5]
 
-/** @typedef {{ file: string, name: string, from: string, to: (factor: number) => string, is: string }} Constant */
+/**
+ * @typedef {{ file: string, name: string, from: string, to: (factor: number) => string, is: string
+ * }} Constant
+ */
 
-/** Each numeric constant at the top of a file: one by itself, or of a list. @returns {Constant[]} */
+/**
+ * Each numeric constant at the top of a file: one by itself, or of a list. @returns {Constant[]}
+ */
 function constants() {
 	return FILES.flatMap((file) => {
 		const text = readFileSync(join(BUILD, 'src/adaptive', file), 'utf8')
@@ -79,7 +84,12 @@ export async function reportSensitivity(seeds) {
 			}
 		}
 		rmSync(build, { recursive: true })
-		const all = [quantile(goodput, 0.5), quantile(goodput, 0.1), quantile(p99, 0.9), quantile(first, 0.5)]
+		const all = [
+			quantile(goodput, 0.5),
+			quantile(goodput, 0.1),
+			quantile(p99, 0.9),
+			quantile(first, 0.5),
+		]
 		return all.map((each) => each.toFixed(3).padStart(8)).join('')
 	}
 	try {

@@ -59,7 +59,10 @@ export class Signal {
 
 const LEFT = new Error('the client left')
 
-/** A client that is rejected, or that gave up, waits this long before it tries again, twice as long the next time. */
+/**
+ * A client that is rejected, or that gave up, waits this long before it tries again, twice as long
+ * the next time.
+ */
 const BACKOFF = 100
 
 /**
@@ -69,7 +72,15 @@ const BACKOFF = 100
  * @param {Scenario} scenario
  */
 export async function simulate(makePolicy, scenario) {
-	const { downstream: knee, load, seconds, warmup = 5, retries = 1, seed = 1, important = 0 } = scenario
+	const {
+		downstream: knee,
+		load,
+		seconds,
+		warmup = 5,
+		retries = 1,
+		seed = 1,
+		important = 0,
+	} = scenario
 	const {
 		deadline = Math.max(500, 10 * knee.service),
 		flows = [{ name: '', weight: 1 }],
@@ -97,7 +108,10 @@ export async function simulate(makePolicy, scenario) {
 	const counts = { clients: 0, importantClients: 0, importantGood: 0, attempts: 0 }
 	let pending = 0
 
-	/** @param {Omit<Request, 'deadline'> & { counted: boolean }} wanted @param {number} left @param {number} backoff */
+	/**
+	 * @param {Omit<Request, 'deadline'> & { counted: boolean }} wanted @param {number} left @param
+	 * {number} backoff
+	 */
 	const attempt = (wanted, left, backoff) => {
 		const since = clock.now
 		const signal = new Signal()
@@ -144,7 +158,8 @@ export async function simulate(makePolicy, scenario) {
 			const settle = (/** @type {Entrance} */ entrance) =>
 				entrance.tag === 'admitted' ? serve(/** @type {Stay} */ (entrance)) : fail()
 			// Most attempts of an overload are rejected, and need no timer.
-			if (!('tag' in entered) || entered.tag === 'admitted') timer = clock.at(since + deadline, giveUp)
+			if (!('tag' in entered) || entered.tag === 'admitted')
+				timer = clock.at(since + deadline, giveUp)
 			if ('tag' in entered) return settle(entered)
 			if ('whenSettled' in entered) return void entered.whenSettled(settle, fail)
 			pending++

@@ -44,7 +44,14 @@ function byIoredis(client) {
  * @returns {Pick<Fleet, 'acquire' | 'close'>}
  */
 function ours(client, { name, capacity, lease = LEASE }) {
-	const limiter = redisLimiter({ client, name, capacity, lease, maxQueue: 5_000, maxWait: PATIENCE })
+	const limiter = redisLimiter({
+		client,
+		name,
+		capacity,
+		lease,
+		maxQueue: 5_000,
+		maxWait: PATIENCE,
+	})
 	return {
 		acquire: async () => {
 			const permit = await limiter.acquire()

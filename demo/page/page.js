@@ -4,13 +4,17 @@ import uPlot from './uplot.js'
 
 /**
  * @typedef {{ name: string, capacity: number | null, queued: number, ok: number, rejected: number,
- * gaveUp: number, failed: number, others: number, othersOk: number, atWork: number, p50: number | null }} Seen
+ * gaveUp: number, failed: number, others: number, othersOk: number, atWork: number, p50: number |
+ * null }} Seen
  */
 
 /** Seconds that are shown. */
 const SHOWN = 60
 
-/** @param {string} name @param {Record<string, string>} attributes @param {(Node | string)[]} children */
+/**
+ * @param {string} name @param {Record<string, string>} attributes @param {(Node | string)[]}
+ * children
+ */
 function element(name, attributes = {}, ...children) {
 	const made = document.createElement(name)
 	for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value)
@@ -22,7 +26,8 @@ function element(name, attributes = {}, ...children) {
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id))
 
 /** @param {string} name */
-const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()
+const colour = (name) => () =>
+	getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()
 
 /** @param {string} path @param {object} [body] */
 function post(path, body = {}) {
@@ -58,7 +63,11 @@ const all = {
 	restart: { title: 'A restart', what: 'All servers, limiters and databases are new.' },
 }
 for (const [name, { title, what }] of Object.entries(all)) {
-	const button = element('button', { type: 'button', 'data-scenario': name, 'aria-pressed': 'false' }, title)
+	const button = element(
+		'button',
+		{ type: 'button', 'data-scenario': name, 'aria-pressed': 'false' },
+		title,
+	)
 	button.addEventListener('click', () => {
 		byId('what').textContent = what
 		post(`scenario/${name}`)
@@ -85,10 +94,11 @@ function chart(series, box, filled = true) {
 			scales: {
 				x: { range: () => [Number(times.at(-1)) - SHOWN, Number(times.at(-1))] },
 				y: {
-					range: (/** @type {unknown} */ _u, /** @type {number} */ _min, /** @type {number} */ max) => [
-						0,
-						Math.max(5, max * 1.05),
-					],
+					range: (
+						/** @type {unknown} */ _u,
+						/** @type {number} */ _min,
+						/** @type {number} */ max,
+					) => [0, Math.max(5, max * 1.05)],
 				},
 			},
 			axes: [
@@ -169,9 +179,14 @@ function makeLane(name) {
 			seen.map(({ ok, rejected }) => ok + rejected),
 			seen.map(({ ok }) => ok),
 		])
-		workChart.setData([times, seen.map(({ atWork }) => atWork), seen.map(({ capacity }) => capacity)])
+		workChart.setData([
+			times,
+			seen.map(({ atWork }) => atWork),
+			seen.map(({ capacity }) => capacity),
+		])
 		const recent = seen.slice(-5)
-		const sum = (/** @type {(one: Seen) => number} */ of) => recent.reduce((total, one) => total + of(one), 0)
+		const sum = (/** @type {(one: Seen) => number} */ of) =>
+			recent.reduce((total, one) => total + of(one), 0)
 		const ok = sum((one) => one.ok)
 		const bad = sum(lost)
 		served.textContent = String(Math.round(ok / recent.length))
@@ -183,7 +198,9 @@ function makeLane(name) {
 			lost: lost(last),
 			p50: last.p50 === null ? '–' : `${last.p50} ms`,
 			others:
-				others === 0 ? '–' : `${Math.min(100, Math.round((100 * sum((one) => one.othersOk)) / others))} %`,
+				others === 0
+					? '–'
+					: `${Math.min(100, Math.round((100 * sum((one) => one.othersOk)) / others))} %`,
 			atWork: last.atWork,
 			capacity: last.capacity ?? 'none',
 		}

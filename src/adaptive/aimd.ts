@@ -2,7 +2,10 @@ import { checkDuration, checkOptions, wrongType } from '../checks.js'
 import { type Controller, type ControllerFactory, checkBounds } from './controller.js'
 
 export interface AimdOptions {
-	/** A request that held its permit for longer, in ms, is a sign of overload: from 0 to 2^31 - 1. Default: `Infinity`. */
+	/**
+	 * A request that held its permit for longer, in ms, is a sign of overload: from 0 to 2^31 - 1.
+	 * Default: `Infinity`.
+	 */
 	latency?: number | undefined
 	/** Whether a status from 500, or a client that left, is a sign of overload. Default: `true`. */
 	errors?: boolean | undefined
@@ -10,7 +13,10 @@ export interface AimdOptions {
 	min?: number | undefined
 	/** The highest capacity: an integer from `min`, or `Infinity`. Default: `1000`. */
 	max?: number | undefined
-	/** The capacity to begin with: an integer from `min` to `max`. Default: `20`, or the nearest of those. */
+	/**
+	 * The capacity to begin with: an integer from `min` to `max`. Default: `20`, or the nearest of
+	 * those.
+	 */
 	initial?: number | undefined
 }
 
@@ -20,10 +26,12 @@ const OPTIONS = ['latency', 'errors', 'min', 'max', 'initial']
 const BACKOFF = 0.9
 
 /**
- * A capacity that grows by one for each full round of requests without a sign of overload, and shrinks by a tenth at
- * one: additive increase, multiplicative decrease, after Chiu and Jain (1989), as TCP does it (RFC 5681).
+ * A capacity that grows by one for each full round of requests without a sign of overload, and
+ * shrinks by a tenth at one: additive increase, multiplicative decrease, after Chiu and Jain
+ * (1989), as TCP does it (RFC 5681).
  *
- * It shrinks once for all requests that were at work together, and grows only while the capacity is used.
+ * It shrinks once for all requests that were at work together, and grows only while the capacity is
+ * used.
  *
  * ```ts
  * app.use(limit({ capacity: aimd({ latency: 500 }) }))

@@ -1,4 +1,11 @@
-import { checkBoolean, checkCapacity, checkFunction, checkInteger, outOfRange, wrongType } from '../checks.js'
+import {
+	checkBoolean,
+	checkCapacity,
+	checkFunction,
+	checkInteger,
+	outOfRange,
+	wrongType,
+} from '../checks.js'
 import type { Outcome } from '../stats/observer.js'
 
 /** A request that is over, as controllers see it. */
@@ -7,7 +14,10 @@ export interface Sample {
 	readonly held: number
 	/** Permits that were held at that moment, its own among them. */
 	readonly active: number
-	/** Requests that were waiting at that moment: with none, the capacity was not what bounded the work. */
+	/**
+	 * Requests that were waiting at that moment: with none, the capacity was not what bounded the
+	 * work.
+	 */
 	readonly queued: number
 	readonly outcome: Outcome
 	/** The moment, in ms, by `performance.now()`. */
@@ -15,21 +25,24 @@ export interface Sample {
 }
 
 /**
- * Finds the capacity of a limiter from the requests that are over. It is asked at the end of each, and only then: it
- * needs no timer, and does nothing while there is no traffic.
+ * Finds the capacity of a limiter from the requests that are over. It is asked at the end of each,
+ * and only then: it needs no timer, and does nothing while there is no traffic.
  */
 export interface Controller {
 	/** The capacity to begin with: an integer from 1. */
 	readonly initial: number
-	/** The highest capacity that it can ever give: a request may be as heavy as this. Default: `Infinity`. */
+	/**
+	 * The highest capacity that it can ever give: a request may be as heavy as this. Default:
+	 * `Infinity`.
+	 */
 	readonly max?: number
 	/** Why it gave its last capacity, in a few words, for the live page. Default: none. */
 	readonly reason?: string | undefined
 	/** @returns the capacity from now on: an integer from 1. */
 	sample(sample: Sample): number
 	/**
-	 * Whether requests are rejected while the event loop is late, unless the option `eventLoop` of the limiter says
-	 * otherwise. Default: `false`.
+	 * Whether requests are rejected while the event loop is late, unless the option `eventLoop` of
+	 * the limiter says otherwise. Default: `false`.
 	 */
 	readonly eventLoop?: boolean
 }
@@ -51,7 +64,12 @@ export function checkController(factory: ControllerFactory): Controller {
 	if (typeof controller !== 'object' || controller === null) {
 		throw wrongType('what newController returns', 'a controller', controller)
 	}
-	const { initial, max = Number.POSITIVE_INFINITY, sample, eventLoop = false } = controller as Controller
+	const {
+		initial,
+		max = Number.POSITIVE_INFINITY,
+		sample,
+		eventLoop = false,
+	} = controller as Controller
 	checkCapacity(max, 1, 'max of a controller')
 	checkInteger('initial of a controller', initial, 1, false)
 	if (initial > max) throw outOfRange('initial of a controller', `at most its max, ${max}`, initial)
@@ -61,15 +79,22 @@ export function checkController(factory: ControllerFactory): Controller {
 	return controller as Controller
 }
 
-/** @throws TypeError, RangeError - what a controller found is no capacity, or more than it said it ever would. */
-export function checkFound(capacity: unknown, { max = Number.POSITIVE_INFINITY }: Controller): number {
+/**
+ * @throws TypeError, RangeError - what a controller found is no capacity, or more than it said it
+ * ever would.
+ */
+export function checkFound(
+	capacity: unknown,
+	{ max = Number.POSITIVE_INFINITY }: Controller,
+): number {
 	const found = checkInteger('what sample returns', capacity, 1, false)
 	if (found > max) throw outOfRange('what sample returns', `at most max, ${max}`, found)
 	return found
 }
 
 /**
- * Between which capacities a controller stays, and with which it begins: the usual one, or the nearest, unless given.
+ * Between which capacities a controller stays, and with which it begins: the usual one, or the
+ * nearest, unless given.
  *
  * @throws TypeError, RangeError - one is not an integer, or out of range.
  */

@@ -25,8 +25,8 @@ const LOST = 0.03
 const KEPT = 60
 
 /**
- * The prior of the fit. The slope has mean 0 and variance 1, as the rate grows at most in proportion.
- * It falls by 1 over the width of the fit, with a standard deviation of 2.
+ * The prior of the fit. The slope has mean 0 and variance 1, as the rate grows at most in
+ * proportion. It falls by 1 over the width of the fit, with a standard deviation of 2.
  */
 const SLOPE_VARIANCE = 1
 const BEND = -1
@@ -36,9 +36,9 @@ const BEND_VARIANCE = 4
 const FLATTEST = -0.3
 
 /**
- * A measurement is a surprise if it differs from those at about the same limit (`CLOSE`, in units of
- * its logarithm) by more than `SURE` standard deviations and `MISFIT`, which a knee between them can
- * explain. Then the weights of older measurements are multiplied by `FORGET`.
+ * A measurement is a surprise if it differs from those at about the same limit (`CLOSE`, in units
+ * of its logarithm) by more than `SURE` standard deviations and `MISFIT`, which a knee between them
+ * can explain. Then the weights of older measurements are multiplied by `FORGET`.
  */
 const CLOSE = 0.1
 const SURE = 3
@@ -46,9 +46,9 @@ const MISFIT = 0.1
 const FORGET = 0.01
 
 /**
- * The logarithm of the rate as a function of the logarithm of the requests at work, less their price,
- * from recent measurements. Near a limit, a parabola is fitted by weighted least squares. Its top
- * says where to move: the response surface of Box and Wilson (1951).
+ * The logarithm of the rate as a function of the logarithm of the requests at work, less their
+ * price, from recent measurements. Near a limit, a parabola is fitted by weighted least squares.
+ * Its top says where to move: the response surface of Box and Wilson (1951).
  */
 export class Curve {
 	#points: Point[] = []
@@ -100,8 +100,18 @@ export class Curve {
 	/** The parabola that fits best near `limit`. */
 	fit(limit: number, width: number): Fit {
 		const here = Math.log(limit)
-		// Normal equations of (height, slope, bend / 2): a b c / b c d / c d e, with the right side p q r.
-		let [a, b, c, d, e, p, q, r] = [1e-9, 0, 1 / SLOPE_VARIANCE, 0, (4 * width ** 2) / BEND_VARIANCE, 0, 0, 0]
+		// Normal equations of (height, slope, bend / 2): a b c / b c d / c d e, with the right side p q
+		// r.
+		let [a, b, c, d, e, p, q, r] = [
+			1e-9,
+			0,
+			1 / SLOPE_VARIANCE,
+			0,
+			(4 * width ** 2) / BEND_VARIANCE,
+			0,
+			0,
+			0,
+		]
 		const q0 = (BEND / width / 2) * e
 		let c2 = 0
 		for (const point of this.#points) {

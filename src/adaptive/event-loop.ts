@@ -1,16 +1,16 @@
 import { performance } from 'node:perf_hooks'
 
 /*
- * When handlers compute more than they wait, requests queue where no limit on concurrency sees them:
- * in the kernel, until the event loop accepts and reads them. While the loop pauses now and then to
- * wait for events, this queue becomes empty each time. After a long time without a pause, it may be
- * long. Then all arriving requests are rejected, cheaply, until the queue has been read: the next
- * request that is admitted has only just arrived.
+ * When handlers compute more than they wait, requests queue where no limit on concurrency sees
+ * them: in the kernel, until the event loop accepts and reads them. While the loop pauses now and
+ * then to wait for events, this queue becomes empty each time. After a long time without a pause,
+ * it may be long. Then all arriving requests are rejected, cheaply, until the queue has been read:
+ * the next request that is admitted has only just arrived.
  *
  * The length of the queue is known only afterwards: one request for each connection, with as much
- * work as the requests before. If it was short, the loop was only busy (a few clients that ask again
- * at once, a job in the background), so next time the loop may be busy for longer. If it was long,
- * for less time.
+ * work as the requests before. If it was short, the loop was only busy (a few clients that ask
+ * again at once, a job in the background), so next time the loop may be busy for longer. If it was
+ * long, for less time.
  */
 
 /**
@@ -26,8 +26,8 @@ const LONGEST = 1_600
 const PAUSE = 1
 
 /**
- * The queue is empty after this number of turns of the loop without a request. While it is not, each
- * turn reads some of it; but one turn may read only connections whose clients have left.
+ * The queue is empty after this number of turns of the loop without a request. While it is not,
+ * each turn reads some of it; but one turn may read only connections whose clients have left.
  */
 const EMPTY_TURNS = 3
 
@@ -88,12 +88,17 @@ export class EventLoopMonitor {
 	#drain: Drain | undefined
 	/** How long the loop may work without a pause, in ms. */
 	#patience = STANDING
-	/** The loop's times at its last pause. The first request counts as one: work at startup is no queue. */
+	/**
+	 * The loop's times at its last pause. The first request counts as one: work at startup is no
+	 * queue.
+	 */
 	#idleThen = Number.NEGATIVE_INFINITY
 	#activeThen = 0
 	/** Requests since the pause. */
 	#came = 0
-	/** Time at work at the last arrival, and the longest between two arrivals since the pause, in ms. */
+	/**
+	 * Time at work at the last arrival, and the longest between two arrivals since the pause, in ms.
+	 */
 	#activeBefore = 0
 	#longest = 0
 	/** The time of the last rejection, in ms since the loop began. */

@@ -71,7 +71,9 @@ class Tally {
 	active = 0
 	held = 0
 	squares = 0
-	/** Those that began at this limit: all, the late ones, the good ones, and the sum of hold times. */
+	/**
+	 * Those that began at this limit: all, the late ones, the good ones, and the sum of hold times.
+	 */
 	fresh = 0
 	late = 0
 	freshGood = 0
@@ -87,10 +89,12 @@ class Tally {
 /**
  * Measures the rate of good answers at a limit, in one of two ways.
  *
- * 1. By Little's law, rate = requests at work / mean hold time. With n requests, the variance of its
+ * 1. By Little's law, rate = requests at work / mean hold time. With n requests, the variance of
+ * its
  *    logarithm is the squared coefficient of variation of the hold times, divided by n. So if hold
  *    times vary little, a few requests are enough.
- * 2. If fast and slow requests are mixed, the fast ones end first, and the mean of these is too low.
+ * 2. If fast and slow requests are mixed, the fast ones end first, and the mean of these is too
+ * low.
  *    Then answers are counted over time. Counting begins after one mean hold time (as many answers as
  *    the limit), because from then on most requests at work began at this limit.
  */
@@ -103,7 +107,9 @@ export class Meter {
 	#wasFull = false
 	#least = 0
 	#rate = 0
-	/** Squared coefficient of variation of hold times at one limit; requests that it was taken from. */
+	/**
+	 * Squared coefficient of variation of hold times at one limit; requests that it was taken from.
+	 */
 	#variation = 1
 	#known = UNSURE
 
@@ -165,7 +171,9 @@ export class Meter {
 		if (!used && tally.ended >= 2 * (this.limit + telling)) return this.#complete(false)
 		if (used && full && this.#tells(variation, telling)) return this.#complete(true)
 		const late = OVERDUE * (this.limit + Math.max(this.limit, telling))
-		return this.#rate > 0 && (now - this.#begun) * this.#rate > late ? this.#overdue(full) : undefined
+		return this.#rate > 0 && (now - this.#begun) * this.#rate > late
+			? this.#overdue(full)
+			: undefined
 	}
 
 	/** Whether enough requests were measured. */
@@ -215,6 +223,12 @@ export class Meter {
 
 	#seen(full: boolean): Omit<Measurement, 'rate' | 'variance'> {
 		const { active, held, ended, late, fresh } = this.#tally
-		return { active: active / ended, held: held / ended, late: late / Math.max(FEW, fresh), ended, full }
+		return {
+			active: active / ended,
+			held: held / ended,
+			late: late / Math.max(FEW, fresh),
+			ended,
+			full,
+		}
 	}
 }

@@ -56,7 +56,8 @@ export interface Decision {
 }
 
 /**
- * Searches for the limit with the highest rate of answers; of limits with the same rate, the lowest.
+ * Searches for the limit with the highest rate of answers; of limits with the same rate, the
+ * lowest.
  *
  * - `start`: doubles the limit from a few requests, while the rate keeps up.
  * - `hold`: stays at the best limit known.
@@ -77,7 +78,10 @@ export class Search {
 	/** The distance of a look, relative to the limit, and whether the next one is above. */
 	#reach = WIDEST
 	#up = true
-	/** The longest move, in distances of a look: doubles with each move in one direction; below 0: down. */
+	/**
+	 * The longest move, in distances of a look: doubles with each move in one direction; below 0:
+	 * down.
+	 */
 	#stride = 1
 	/** Answers that looks may still cost, and the fraction that the present look costs. */
 	#credit = 0
@@ -147,7 +151,11 @@ export class Search {
 	#allow(limit: number, reason: string): void {
 		const next = Math.round(this.#clip(limit))
 		// At the limit itself, the measurement must last about as long as a look.
-		this.#meter.begin(next, this.#phase === 'hold' ? next : 0, next > this.#meter.limit ? this.#rate : 0)
+		this.#meter.begin(
+			next,
+			this.#phase === 'hold' ? next : 0,
+			next > this.#meter.limit ? this.#rate : 0,
+		)
 		this.#decision = { limit: next, reason }
 	}
 
@@ -174,7 +182,8 @@ export class Search {
 			const gain = Math.log(seen.rate / before.rate) / far
 			const doubt = Math.sqrt(seen.variance + before.variance) / far
 			if (gain + SURE * doubt < KEEPS_UP) {
-				// The knee that explains this gain: proportional growth below it, proportional loss above it.
+				// The knee that explains this gain: proportional growth below it, proportional loss above
+				// it.
 				const part = Math.max(0, Math.min(1, (1 + gain) / 2))
 				this.#hold(before.active * Math.exp(far * part), 'more at work bring too little')
 				return
@@ -196,7 +205,8 @@ export class Search {
 		const far = Math.min(top > 0 ? UPWARDS : DOWNWARDS, this.#reach * Math.abs(this.#stride))
 		this.#limit = this.#clip(this.#limit * Math.exp(Math.max(-far, Math.min(far, top))))
 		if (Math.abs(top) <= far) this.#stride = 1
-		else this.#stride = Math.sign(top) === Math.sign(this.#stride) ? 2 * this.#stride : Math.sign(top)
+		else
+			this.#stride = Math.sign(top) === Math.sign(this.#stride) ? 2 * this.#stride : Math.sign(top)
 		const known = this.#curve.known(this.#limit, this.#width)
 		this.#reach = Math.max(NARROWEST, Math.min(WIDEST, known ** -0.25))
 	}
@@ -222,7 +232,10 @@ export class Search {
 				return
 			}
 		}
-		this.#hold(this.#limit, limit > from ? 'more is better' : limit < from ? 'less is as good' : 'stays')
+		this.#hold(
+			this.#limit,
+			limit > from ? 'more is better' : limit < from ? 'less is as good' : 'stays',
+		)
 	}
 
 	/** An unused limit is untested: it would admit a burst that may be too large. */

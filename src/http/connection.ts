@@ -123,7 +123,9 @@ export class Connection {
 		if (carrier.parser?.incoming !== req) return 'client'
 		// Node removes this listener of its own before it emits `clientError`, whose listeners close
 		// the connection too.
-		return carrier.listeners('error').some(({ name }) => name === 'socketOnError') ? 'handler' : 'client'
+		return carrier.listeners('error').some(({ name }) => name === 'socketOnError')
+			? 'handler'
+			: 'client'
 	}
 }
 
@@ -146,7 +148,9 @@ export function connectionOf(req: IncomingMessage, res: ServerResponse): Connect
 	const connection = connectionBy(stream ?? (socket as Carrier))
 	// Only requests that were made by hand can share an open connection, as the parts of a batch do.
 	// Each of them counts as a connection of its own.
-	return connection.occupied && !connection.closed ? connectionBy(res as unknown as Carrier) : connection
+	return connection.occupied && !connection.closed
+		? connectionBy(res as unknown as Carrier)
+		: connection
 }
 
 /**

@@ -55,7 +55,14 @@ export function requestStart(request: Headed): number {
 	return now
 }
 
-const GRPC_UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 }
+const GRPC_UNITS: Record<string, number> = {
+	H: 3_600_000,
+	M: 60_000,
+	S: 1_000,
+	m: 1,
+	u: 1e-3,
+	n: 1e-6,
+}
 
 /**
  * The headers that may say how long the sender of a request waits for its answer, with a function
@@ -70,7 +77,8 @@ const TIMEOUTS: Record<string, (value: string) => number> = {
 	/** Set by Envoy's router. */
 	'x-envoy-expected-rq-timeout-ms': (value) => (/^\d{1,12}$/.test(value) ? Number(value) : 0),
 	/** RFC 7240, section 4.3. */
-	prefer: (value) => Number(/(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:[,;]|$)/i.exec(value)?.[1]) * 1_000,
+	prefer: (value) =>
+		Number(/(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:[,;]|$)/i.exec(value)?.[1]) * 1_000,
 }
 
 /**

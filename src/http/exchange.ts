@@ -1,7 +1,20 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
-import { enter, type Gate, type Rejected, SKIPPED, type Skipped, type Stay } from '../limiter/gate.js'
-import { type Connection, connectionOf, type Departure, type Occupant, turnOf } from './connection.js'
+import {
+	enter,
+	type Gate,
+	type Rejected,
+	SKIPPED,
+	type Skipped,
+	type Stay,
+} from '../limiter/gate.js'
+import {
+	type Connection,
+	connectionOf,
+	type Departure,
+	type Occupant,
+	turnOf,
+} from './connection.js'
 import { onAbandonedHandlerEnd, onHandlerDestroy, onHandlerEnd } from './handler-done.js'
 import { announce } from './headers.js'
 import { type Admission, Ticket } from './ticket.js'
@@ -61,7 +74,9 @@ class Exchange implements Occupant {
 	#state: 'open' | 'left' | 'over' = 'open'
 	/** It has the connection, and listens to the response. */
 	#attached = false
-	/** The request was answered: while it waited, or by an end that the response does not show yet. */
+	/**
+	 * The request was answered: while it waited, or by an end that the response does not show yet.
+	 */
 	#answered = false
 	/** The handler has destroyed a response of HTTP/2. Its own state does not show that. */
 	#destroyed = false
@@ -150,7 +165,8 @@ class Exchange implements Occupant {
 		}
 		if (!unseen) return
 		onAbandonedHandlerEnd(this.req, this.res, () => {
-			for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer) ticket.abandonedEnd()
+			for (let ticket = this.ticket; ticket !== undefined; ticket = ticket.outer)
+				ticket.abandonedEnd()
 		})
 	}
 

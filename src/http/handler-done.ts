@@ -32,7 +32,11 @@ export function onHandlerDestroy(res: Endable, listener: () => void): void {
 }
 
 /** Calls `listener` when nothing more can come of a response whose client has left. */
-export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse, listener: () => void): void {
+export function onAbandonedHandlerEnd(
+	req: IncomingMessage,
+	res: ServerResponse,
+	listener: () => void,
+): void {
 	const { stream } = res as { stream?: ServerHttp2Stream }
 	for (const target of stream === undefined ? [res] : [res, stream]) {
 		onHandlerEnd(target as Endable, listener)
@@ -41,7 +45,8 @@ export function onAbandonedHandlerEnd(req: IncomingMessage, res: ServerResponse,
 		target.once('pipe', listener)
 		target.once('unpipe', listener)
 	}
-	// Middleware can have kept the `end` that was there before. In HTTP/1, Node says when it is called.
+	// Middleware can have kept the `end` that was there before. In HTTP/1, Node says when it is
+	// called.
 	if (stream === undefined) res.once('prefinish', listener)
 	// Once the client has left, Express does not report that a file is missing. The handler has
 	// nothing to send but this file, so it is done.

@@ -51,5 +51,7 @@ function rateLimitFields({ name }: Gate, capacity: number, state: string): Recor
 /** Each of these fields is a list: values that another limiter or middleware has set stay in it. */
 function joined(res: ServerResponse, name: string, value: string): string {
 	const before = res.getHeader(name)
-	return before === undefined ? value : `${Array.isArray(before) ? before.join(', ') : before}, ${value}`
+	return before === undefined
+		? value
+		: `${Array.isArray(before) ? before.join(', ') : before}, ${value}`
 }

@@ -37,8 +37,8 @@ const DETAILS: Partial<Record<RejectionReason, string>> = {
  * @param res - the response that will carry it.
  */
 export function rejectionBy(gate: Gate, error: RejectedError, res: ServerResponse): Rejection {
-	// 429 says that the client has sent too much, which is not so for the reasons that have a detail of
-	// their own.
+	// 429 says that the client has sent too much, which is not so for the reasons that have a detail
+	// of their own.
 	const statusCode = gate.statusCode === 429 && error.reason in DETAILS ? 503 : gate.statusCode
 	const headers: Record<string, string> = { ...error.headers, ...rejectionFields(gate, error, res) }
 	// The next request of this connection would find the server closed too. Without this, a client

@@ -22,7 +22,10 @@ export function readLimit<OnReject>(
 		throw wrongType('options', allowed, given, 'write app.use(limit(3)), not app.use(limit)')
 	}
 	const { onReject, ...options } = readOptions(given, [...LIMITER_OPTIONS, 'onReject'])
-	return { limiter: new Limiter(options as LimiterOptions), onReject: checkFunction('onReject', onReject) }
+	return {
+		limiter: new Limiter(options as LimiterOptions),
+		onReject: checkFunction('onReject', onReject),
+	}
 }
 
 /** The middleware of one framework was given to another: editors import `limit` from either. */

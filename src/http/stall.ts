@@ -68,7 +68,8 @@ export class StallWatch {
 		if (timeout === Number.POSITIVE_INFINITY) return
 		this.#meter ??= socketMeter(this.#connection as Socket)
 		const taken = this.#meter()
-		this.#stalledFor = taken !== undefined && taken === this.#taken ? this.#stalledFor + this.#interval : 0
+		this.#stalledFor =
+			taken !== undefined && taken === this.#taken ? this.#stalledFor + this.#interval : 0
 		this.#taken = taken
 		if (this.#stalledFor < timeout) {
 			this.#schedule(timeout / LOOKS)
@@ -167,11 +168,18 @@ function streamMeter(stream: ServerHttp2Stream): Meter {
 	}
 	inner.write = (chunk, ...rest) => {
 		const encoding = typeof rest[0] === 'string' ? (rest[0] as BufferEncoding) : 'utf8'
-		const bytes = typeof chunk === 'string' && chunk.length > FRAME ? Buffer.from(chunk, encoding) : chunk
-		if (!(bytes instanceof Uint8Array) || bytes.length <= FRAME) return write.call(stream, chunk, ...rest)
+		const bytes =
+			typeof chunk === 'string' && chunk.length > FRAME ? Buffer.from(chunk, encoding) : chunk
+		if (!(bytes instanceof Uint8Array) || bytes.length <= FRAME)
+			return write.call(stream, chunk, ...rest)
 		let from = 0
-		for (; from + FRAME < bytes.length; from += FRAME) write.call(stream, bytes.subarray(from, from + FRAME))
-		return write.call(stream, bytes.subarray(from), ...rest.filter((arg) => typeof arg === 'function'))
+		for (; from + FRAME < bytes.length; from += FRAME)
+			write.call(stream, bytes.subarray(from, from + FRAME))
+		return write.call(
+			stream,
+			bytes.subarray(from),
+			...rest.filter((arg) => typeof arg === 'function'),
+		)
 	}
 	inner.end = (...args) => {
 		const callback = args.filter((arg) => typeof arg === 'function')
@@ -184,7 +192,8 @@ function streamMeter(stream: ServerHttp2Stream): Meter {
 		// With `respondWithFile`, Node ends the stream and then sends the file by itself: only the
 		// bytes of the whole connection can be counted.
 		if (inner._final === null) return moved + takenBy(stream.session?.socket as Socket).taken
-		const uploads = stream.readableFlowing === true && stream.readableLength === 0 && !stream.readableEnded
+		const uploads =
+			stream.readableFlowing === true && stream.readableLength === 0 && !stream.readableEnded
 		const downloads = stream.writableLength > 0 && stream.writableCorked === 0
 		return uploads || downloads ? moved : undefined
 	}
@@ -193,4 +202,7 @@ function streamMeter(stream: ServerHttp2Stream): Meter {
 type Method = (...args: unknown[]) => unknown
 
 /** The methods of a stream, without their overloads. */
-type Internals = Record<'write' | 'end' | 'push' | '_write', Method> & { _writev: unknown; _final: unknown }
+type Internals = Record<'write' | 'end' | 'push' | '_write', Method> & {
+	_writev: unknown
+	_final: unknown
+}

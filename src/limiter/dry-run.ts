@@ -70,7 +70,11 @@ export class DryRun {
 
 	/** Does everything whose time has come, in the order of the times. */
 	#catchUp(): void {
-		for (let next = this.#agenda.first; next !== undefined && next.key <= now(); next = this.#agenda.first) {
+		for (
+			let next = this.#agenda.first;
+			next !== undefined && next.key <= now();
+			next = this.#agenda.first
+		) {
 			this.#agenda.delete(next)
 			asOf(next.key, next.owner)
 		}

@@ -1,4 +1,8 @@
-import { type ControllerFactory, checkController, isControllerFactory } from '../adaptive/controller.js'
+import {
+	type ControllerFactory,
+	checkController,
+	isControllerFactory,
+} from '../adaptive/controller.js'
 import { type EventLoopMonitor, type EventLoopStats, eventLoop } from '../adaptive/event-loop.js'
 import {
 	checkBoolean,
@@ -71,7 +75,9 @@ export class Limiter implements Gate {
 	readonly serverTiming: boolean
 	/** Whether clients are told the capacity, and what is left of it. */
 	readonly rateLimitFields: boolean
-	readonly #options: { [Name in 'key' | 'weight' | 'skip' | 'deadline']: LimiterOptions[Name] | undefined }
+	readonly #options: {
+		[Name in 'key' | 'weight' | 'skip' | 'deadline']: LimiterOptions[Name] | undefined
+	}
 	readonly #common: Common
 	/** How the capacity of each partition is found; `undefined` if it was given. */
 	readonly #factory: ControllerFactory | undefined
@@ -100,8 +106,18 @@ export class Limiter implements Gate {
 		// A limiter must not be taken for options: its public properties would be used, and its `key`
 		// and other private options would be lost.
 		if (typeof options === 'object' && enter in options)
-			throw wrongType('options', 'a capacity or an object of options', options, 'share it by limit(limiter)')
-		const { maxQueue = 1000, maxWait = 10_000, abandonedTimeout = 30_000, stallTimeout = 60_000 } = given
+			throw wrongType(
+				'options',
+				'a capacity or an object of options',
+				options,
+				'share it by limit(limiter)',
+			)
+		const {
+			maxQueue = 1000,
+			maxWait = 10_000,
+			abandonedTimeout = 30_000,
+			stallTimeout = 60_000,
+		} = given
 		const { statusCode = given.key === undefined ? 503 : 429, name = 'default' } = given
 		const { serverTiming = false, rateLimitFields = false, dryRun = false } = given
 		const { capacity } = given
@@ -319,12 +335,16 @@ export class Limiter implements Gate {
 		}
 		const rank = this.#common.scheduling?.rank(request, weight)
 		const left =
-			deadline === undefined ? Number.POSITIVE_INFINITY : checkDeadline(deadline(request)) - Date.now()
+			deadline === undefined
+				? Number.POSITIVE_INFINITY
+				: checkDeadline(deadline(request)) - Date.now()
 		// One of the functions may have ended the request.
 		if (signal.aborted) return partition.reject('aborted', weight)
 		const entrance =
-			this.#dryRun?.enter(partition, weight, rank, left) ?? partition.enter(weight, rank, left, signal)
-		if (keyOf !== undefined && !partition.idle) this.#partitions.set(partition.key as string, partition)
+			this.#dryRun?.enter(partition, weight, rank, left) ??
+			partition.enter(weight, rank, left, signal)
+		if (keyOf !== undefined && !partition.idle)
+			this.#partitions.set(partition.key as string, partition)
 		return entrance
 	}
 

@@ -55,9 +55,9 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	 */
 	stallTimeout?: number | undefined
 	/**
-	 * Status of a rejection: an integer from 400 to 599. 429 is answered only where the client sent too
-	 * much: not for the reasons `closed`, `overloaded` and `unavailable`, where it becomes 503. Default:
-	 * `503`; `429` with `key`.
+	 * Status of a rejection: an integer from 400 to 599. 429 is answered only where the client sent
+	 * too much: not for the reasons `closed`, `overloaded` and `unavailable`, where it becomes 503.
+	 * Default: `503`; `429` with `key`.
 	 */
 	statusCode?: number | undefined
 	/** Tell clients how long they waited, by `Server-Timing: queue;dur=…` (ms). Default: `false`. */

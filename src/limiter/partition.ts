@@ -64,7 +64,12 @@ export class Partition {
 		this.#permits =
 			this.#queue === undefined
 				? new Permits(initial, new WaitQueue<Waiter>(), this.#pace, common.dryRun)
-				: (new Permits(initial, this.#queue, this.#pace, common.dryRun) as unknown as Permits<Waiter>)
+				: (new Permits(
+						initial,
+						this.#queue,
+						this.#pace,
+						common.dryRun,
+					) as unknown as Permits<Waiter>)
 	}
 
 	get capacity(): number {
@@ -94,7 +99,10 @@ export class Partition {
 	checkWeight(weight: number): number {
 		const controller = this.#controller
 		if (controller === undefined) return checkWeight(weight, this.#permits.capacity)
-		return Math.min(checkWeight(weight, controller.max ?? Number.POSITIVE_INFINITY), this.#permits.capacity)
+		return Math.min(
+			checkWeight(weight, controller.max ?? Number.POSITIVE_INFINITY),
+			this.#permits.capacity,
+		)
 	}
 
 	/**
@@ -179,7 +187,8 @@ export class Partition {
 		if (left <= 0) return 'timeout'
 		// Rejected requests count as demand, so that the pace goes on being measured.
 		permits.noteFull(time)
-		if (left !== Number.POSITIVE_INFINITY && left <= this.#forecast(weight, rank, time)) return 'timeout'
+		if (left !== Number.POSITIVE_INFINITY && left <= this.#forecast(weight, rank, time))
+			return 'timeout'
 		// A request that takes the place of another does not lengthen the queue. So it may wait even if
 		// the queue is above its bound, because the capacity shrank.
 		const makesRoom = rank !== undefined && this.#makeRoom(rank, time)
@@ -223,7 +232,8 @@ export class Partition {
 		const { maxQueue, shortQueue } = this.#common
 		if (!shortQueue) return maxQueue
 		// To choose the next one by rank, there must be several to choose from.
-		const short = this.#queue === undefined ? Math.ceil(this.capacity / 4) : Math.max(20, this.capacity)
+		const short =
+			this.#queue === undefined ? Math.ceil(this.capacity / 4) : Math.max(20, this.capacity)
 		return Math.min(maxQueue, short)
 	}
 
@@ -241,7 +251,9 @@ export class Partition {
 		let error: unknown
 		try {
 			const waiter =
-				rank === undefined ? new Waiter(permits, weight, since) : new RankedWaiter(permits, rank, since)
+				rank === undefined
+					? new Waiter(permits, weight, since)
+					: new RankedWaiter(permits, rank, since)
 			const permit = await permits.wait(waiter, maxWait, signal)
 			// The request can be over after the permit was handed to it and before this line runs.
 			if (!signal.aborted) return this.#admit(permit, queued, rank, since + permit.waited)
@@ -250,7 +262,9 @@ export class Partition {
 			error = caught
 		}
 		const rejection =
-			error instanceof RejectedError ? error : withoutStack(() => permits.rejection('aborted', weight))
+			error instanceof RejectedError
+				? error
+				: withoutStack(() => permits.rejection('aborted', weight))
 		const rejected = this.#rejected(rejection, now() - since)
 		// The last permit of a key can have come back while this request still waited.
 		this.#forgetIfIdle()

@@ -28,12 +28,17 @@ async function admit(gate: Gate, context: object, options: TaskOptions): Promise
 	const { signal = NEVER_ABORTED } = options
 	const entrance = gate[enter](context, signal)
 	const settled = entrance.tag === 'waiting' ? await entrance.settled : entrance
-	if (settled.tag === 'rejected') throw settled.error.reason === 'aborted' ? signal.reason : settled.error
+	if (settled.tag === 'rejected')
+		throw settled.error.reason === 'aborted' ? signal.reason : settled.error
 	return settled.tag === 'admitted' ? settled : undefined
 }
 
 /** What `acquire` of a limiter does. */
-export async function acquireTask(gate: Gate, context: object, options: TaskOptions): Promise<Permit> {
+export async function acquireTask(
+	gate: Gate,
+	context: object,
+	options: TaskOptions,
+): Promise<Permit> {
 	return new TaskPermit(await admit(gate, context, options))
 }
 

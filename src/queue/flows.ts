@@ -97,7 +97,8 @@ export class Flows<T extends Ranked<T>> implements Group<T> {
 		const flow = this.#flows.get(rank.flow)
 		// Flows that hold at most as many permits as the newcomer's are served once before it. All
 		// flows are served once for each request that already waits in its own flow.
-		const before = this.#byHeld.upTo(flow?.held ?? 0) + (flow?.line.ahead() ?? 0) * this.#byHeld.size
+		const before =
+			this.#byHeld.upTo(flow?.held ?? 0) + (flow?.line.ahead() ?? 0) * this.#byHeld.size
 		return Math.min(this.wanted, before)
 	}
 

@@ -37,4 +37,10 @@ export interface QueueOptions<Request = object> {
 }
 
 /** @internal The names of these options. */
-export const QUEUE_OPTIONS: readonly string[] = ['order', 'priority', 'lowerShare', 'fairBy', 'share']
+export const QUEUE_OPTIONS: readonly string[] = [
+	'order',
+	'priority',
+	'lowerShare',
+	'fairBy',
+	'share',
+]

@@ -75,7 +75,11 @@ export class Ranking<T> {
 	/** How many owners have a count of at most `count`. */
 	upTo(count: number): number {
 		let sum = 0
-		for (let bucket = this.#lowest; bucket !== undefined && bucket.count <= count; bucket = bucket.next) {
+		for (
+			let bucket = this.#lowest;
+			bucket !== undefined && bucket.count <= count;
+			bucket = bucket.next
+		) {
 			sum += bucket.entries.size
 		}
 		return sum

@@ -13,7 +13,8 @@ const WHOLE = 1 - 1e-9
  *
  * A new waiter becomes the head if its priority is higher, if its flow holds fewer permits than the
  * flow of the head, or if the order is last in, first out. Every operation is O(1) in the number of
- * waiters, and with `share` O(log n) in the number of flows. The priorities in use are a sorted list, and should be few.
+ * waiters, and with `share` O(log n) in the number of flows. The priorities in use are a sorted
+ * list, and should be few.
  */
 export class ScheduledQueue<T extends Ranked<T>> {
 	size = 0

@@ -257,7 +257,8 @@ export class Permits<W extends Waiter> {
 
 	/** Takes permits if there is room and no waiter; `undefined` otherwise, or if closed. */
 	tryAcquire(weight: number): Permit | undefined {
-		if (this.#active + weight > this.#capacity || this.queue.size > 0 || this.#closed) return undefined
+		if (this.#active + weight > this.#capacity || this.queue.size > 0 || this.#closed)
+			return undefined
 		this.#active += weight
 		this.#taken += weight
 		return new HeldPermit(this, weight, 0)
@@ -290,7 +291,8 @@ export class Permits<W extends Waiter> {
 		this.noteFull(since)
 		this.queue.push(waiter)
 		this.#wanted += waiter.weight
-		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY) this.#bind(waiter, maxWait, signal)
+		if (signal !== undefined || maxWait !== Number.POSITIVE_INFINITY)
+			this.#bind(waiter, maxWait, signal)
 		// If it goes before a waiter that was too heavy, there may be room for it now.
 		if (this.queue.head === waiter) this.#admit(since)
 		return promise as Promise<Permit>

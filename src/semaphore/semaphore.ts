@@ -137,7 +137,8 @@ export class Semaphore {
 	async run<T>(task: (permit: Permit) => T | PromiseLike<T>, options?: AcquireOptions): Promise<T> {
 		if (typeof task !== 'function') throw wrongType('task', 'a function', task)
 		const permit =
-			(options?.signal?.aborted ? undefined : this.tryAcquire(options)) ?? (await this.acquire(options))
+			(options?.signal?.aborted ? undefined : this.tryAcquire(options)) ??
+			(await this.acquire(options))
 		try {
 			// The signal can be aborted after the permit was handed over and before this line runs.
 			if (options?.signal?.aborted) throw options.signal.reason

@@ -25,7 +25,11 @@ export interface DurationStats {
  * faster.
  */
 export class Durations {
-	readonly #histogram: RecordableHistogram = createHistogram({ lowest: 1, highest: LONGEST, figures: 2 })
+	readonly #histogram: RecordableHistogram = createHistogram({
+		lowest: 1,
+		highest: LONGEST,
+		figures: 2,
+	})
 	#count = 0
 	#sum = 0
 	#max = 0
@@ -56,7 +60,14 @@ export class Durations {
 	stats(): DurationStats {
 		const count = this.#count
 		const mean = count === 0 ? 0 : this.#sum / count
-		return { count, mean, p50: this.#rank(50), p90: this.#rank(90), p99: this.#rank(99), max: this.#max }
+		return {
+			count,
+			mean,
+			p50: this.#rank(50),
+			p90: this.#rank(90),
+			p99: this.#rank(99),
+			max: this.#max,
+		}
 	}
 
 	#rank(percent: number): number {

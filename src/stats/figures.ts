@@ -78,7 +78,15 @@ export class Figures {
 		else this.#completed++
 		this.#holds.record(held)
 		if (this.#observers.size === 0) return
-		this.#observers.tell('released', { limiter: this.#limiter, key, active, queued, waited, held, outcome })
+		this.#observers.tell('released', {
+			limiter: this.#limiter,
+			key,
+			active,
+			queued,
+			waited,
+			held,
+			outcome,
+		})
 	}
 
 	rejected(
@@ -89,14 +97,23 @@ export class Figures {
 	): void {
 		this.#rejected[reason]++
 		if (this.#observers.size === 0) return
-		this.#observers.tell('rejected', { limiter: this.#limiter, key, active, queued, reason, waited })
+		this.#observers.tell('rejected', {
+			limiter: this.#limiter,
+			key,
+			active,
+			queued,
+			reason,
+			waited,
+		})
 	}
 
 	resized(capacity: number, key?: string): void {
-		if (this.#observers.size > 0) this.#observers.tell('resized', { limiter: this.#limiter, key, capacity })
+		if (this.#observers.size > 0)
+			this.#observers.tell('resized', { limiter: this.#limiter, key, capacity })
 	}
 
 	availability(available: boolean): void {
-		if (this.#observers.size > 0) this.#observers.tell('availability', { limiter: this.#limiter, available })
+		if (this.#observers.size > 0)
+			this.#observers.tell('availability', { limiter: this.#limiter, available })
 	}
 }

@@ -72,7 +72,9 @@ const server = http.createServer((req: IncomingMessage, res: ServerResponse) => 
 		res.writeHead(Number(count), 'As Asked').end(Number(count) === 204 ? undefined : 'text')
 	} else if (kind === 'redirect') {
 		res
-			.writeHead(302, { Location: count === '0' ? '/chunks/2/1' : `/redirect/${Number(count) - 1}` })
+			.writeHead(302, {
+				Location: count === '0' ? '/chunks/2/1' : `/redirect/${Number(count) - 1}`,
+			})
 			.end('moved')
 	} else if (kind === 'form') {
 		res.writeHead(200, { 'Content-Type': 'application/x-www-form-urlencoded' }).end('a=1&b=2')
@@ -261,7 +263,9 @@ test('form data and bytes are what they were', async () => {
 		['a', '1'],
 		['b', '2'],
 	])
-	const response = (await limitedFetch(`${base}/form`)) as Response & { bytes?(): Promise<Uint8Array> }
+	const response = (await limitedFetch(`${base}/form`)) as Response & {
+		bytes?(): Promise<Uint8Array>
+	}
 	const bytes = await (response.bytes?.() ?? response.arrayBuffer())
 	expect(Buffer.from(bytes as ArrayBuffer).toString()).toBe('a=1&b=2')
 	await limitedFetch.limiter.onIdle()
@@ -341,7 +345,8 @@ describe('what fails gives the permit back', () => {
 	test('the status of the partner is the outcome', async () => {
 		const limitedFetch = limitFetch(1)
 		const ended = outcomes(limitedFetch)
-		for (const status of [200, 404, 503]) await (await limitedFetch(`${base}/status/${status}`)).text()
+		for (const status of [200, 404, 503])
+			await (await limitedFetch(`${base}/status/${status}`)).text()
 		await limitedFetch.limiter.onIdle()
 		expect(ended).toEqual(['ok', 'client-error', 'server-error'])
 	})
@@ -382,7 +387,9 @@ describe('a signal that is aborted', () => {
 
 	test('`null` takes away that of a Request', async () => {
 		const limitedFetch = limitFetch(1)
-		const response = await limitedFetch(new Request(base, { signal: AbortSignal.abort() }), { signal: null })
+		const response = await limitedFetch(new Request(base, { signal: AbortSignal.abort() }), {
+			signal: null,
+		})
 		expect(response.status).toBe(200)
 	})
 
@@ -490,7 +497,15 @@ describe('the response', () => {
 		const ours = await limitedFetch(url)
 		for (const response of [ours, ours.clone(), ours.clone().clone()]) {
 			expect(response).toBeInstanceOf(Response)
-			for (const name of ['url', 'status', 'statusText', 'ok', 'redirected', 'type', 'bodyUsed'] as const) {
+			for (const name of [
+				'url',
+				'status',
+				'statusText',
+				'ok',
+				'redirected',
+				'type',
+				'bodyUsed',
+			] as const) {
 				expect([name, response[name]]).toEqual([name, theirs[name]])
 			}
 			expect([...response.headers.keys()]).toEqual([...theirs.headers.keys()])
@@ -529,7 +544,11 @@ describe('options', () => {
 		})
 		const init = { method: 'POST' }
 		const request = new Request(`${base}/a`)
-		const calls: Parameters<typeof fetch>[] = [[`${base}/a`, init], [new URL(`${base}/a`)], [request]]
+		const calls: Parameters<typeof fetch>[] = [
+			[`${base}/a`, init],
+			[new URL(`${base}/a`)],
+			[request],
+		]
 		for (const args of calls) {
 			await (await limitedFetch(...args)).text()
 		}
@@ -543,7 +562,10 @@ describe('options', () => {
 			capacity: 1,
 			key: ({ url }) => (url.pathname === '/empty' ? undefined : url.search),
 		})
-		const responses = await Promise.all([limitedFetch(`${base}/slow/?a`), limitedFetch(`${base}/slow/?b`)])
+		const responses = await Promise.all([
+			limitedFetch(`${base}/slow/?a`),
+			limitedFetch(`${base}/slow/?b`),
+		])
 		const third = limitedFetch(`${base}/chunks/1/0/?a`)
 		await limitedFetch(`${base}/empty`)
 		expect([limitedFetch.limiter.active, limitedFetch.limiter.queued]).toEqual([2, 1])
@@ -639,24 +661,29 @@ describe('a random mix of all of it', () => {
 		if (response.body !== null && random() < 0.95) await way(response, () => {})
 	}
 
-	test.each([1, 2, 3, 4, 5, 6])('seed %i: never more than the limit, and no permit is lost', async (seed) => {
-		vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-		const random = randomFrom(seed)
-		const capacity = 1 + Math.floor(random() * 4)
-		const limitedFetch = limitFetch(capacity, { unreadTimeout: 40 })
-		const released = vi.fn()
-		limitedFetch.limiter.observe({ released })
-		const calls = Array.from({ length: 150 }, () => call(limitedFetch, random).catch(() => {}))
-		await Promise.all(calls)
-		await limitedFetch.limiter.onIdle()
-		expect(highest).toBeGreaterThanOrEqual(capacity)
-		expect(highestKnown).toBeLessThanOrEqual(capacity)
-		expect(released).toHaveBeenCalledTimes(limitedFetch.limiter.stats().admitted)
-	})
+	test.each([1, 2, 3, 4, 5, 6])(
+		'seed %i: never more than the limit, and no permit is lost',
+		async (seed) => {
+			vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+			const random = randomFrom(seed)
+			const capacity = 1 + Math.floor(random() * 4)
+			const limitedFetch = limitFetch(capacity, { unreadTimeout: 40 })
+			const released = vi.fn()
+			limitedFetch.limiter.observe({ released })
+			const calls = Array.from({ length: 150 }, () => call(limitedFetch, random).catch(() => {}))
+			await Promise.all(calls)
+			await limitedFetch.limiter.onIdle()
+			expect(highest).toBeGreaterThanOrEqual(capacity)
+			expect(highestKnown).toBeLessThanOrEqual(capacity)
+			expect(released).toHaveBeenCalledTimes(limitedFetch.limiter.stats().admitted)
+		},
+	)
 
 	test('a semaphore around `fetch` alone has more', async () => {
 		const connections = new Semaphore(3)
-		const pages = Array.from({ length: 20 }, () => connections.run(() => fetch(`${base}/chunks/5/5`)))
+		const pages = Array.from({ length: 20 }, () =>
+			connections.run(() => fetch(`${base}/chunks/5/5`)),
+		)
 		await Promise.all(pages.map(async (page) => (await page).text()))
 		expect(highestKnown).toBeGreaterThan(3)
 	})

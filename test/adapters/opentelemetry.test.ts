@@ -6,7 +6,11 @@ import {
 	MeterProvider,
 	PeriodicExportingMetricReader,
 } from '@opentelemetry/sdk-metrics'
-import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
+import {
+	BasicTracerProvider,
+	InMemorySpanExporter,
+	SimpleSpanProcessor,
+} from '@opentelemetry/sdk-trace-base'
 import express from 'express'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { limit } from '../../adapters/express.js'
@@ -24,7 +28,9 @@ let meterProvider: MeterProvider
 
 beforeAll(() => {
 	context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
-	trace.setGlobalTracerProvider(new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(spans)] }))
+	trace.setGlobalTracerProvider(
+		new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(spans)] }),
+	)
 })
 
 afterAll(() => {
@@ -205,7 +211,9 @@ test('registering twice is an error; what it returns takes the limiters out agai
 	;(limiter[enter]({}, present) as Stay).leave('ok')
 	const left = JSON.stringify(await exported())
 	expect(left).toContain('other')
-	expect(left).not.toContain('"inflight_limit.wait.duration s inflight_limit.limiter.name=reports":1')
+	expect(left).not.toContain(
+		'"inflight_limit.wait.duration s inflight_limit.limiter.name=reports":1',
+	)
 	openTelemetryMetrics({ limiters: [limiter], meterProvider })
 })
 

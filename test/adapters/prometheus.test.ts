@@ -16,7 +16,9 @@ afterEach(() => register.clear())
 /** The value of one series, or `undefined`. */
 async function value(registry: Registry, series: string): Promise<number | undefined> {
 	const line = (await registry.metrics()).split('\n').find((text) => text.startsWith(`${series} `))
-	return line === undefined ? undefined : Number(line.slice(series.length + 1).replace('+Inf', 'Infinity'))
+	return line === undefined
+		? undefined
+		: Number(line.slice(series.length + 1).replace('+Inf', 'Infinity'))
 }
 
 test('a server shows its limiter to a scrape, as it is then', async () => {
@@ -37,7 +39,9 @@ test('a server shows its limiter to a scrape, as it is then', async () => {
 	app.use(guard, (req, res) => void work.handler(req, res))
 	const { server, port } = await listen(app)
 	const scrape = async (): Promise<string[]> =>
-		(await request(port, { path: '/metrics' })).body.split('\n').filter((line) => /_(?!bucket)/.test(line))
+		(await request(port, { path: '/metrics' })).body
+			.split('\n')
+			.filter((line) => /_(?!bucket)/.test(line))
 
 	const leaver = await rawClient(port, 'GET /left HTTP/1.1\r\nHost: localhost\r\n\r\n')
 	await until(() => work.begun.length === 1)
@@ -157,7 +161,9 @@ test('a key is never a label, and a capacity without bound is +Inf', async () =>
 	prometheusMetrics({ limiters: [limiter], registry })
 	const stay = limiter[enter]({}, present) as Stay
 	expect(await value(registry, 'inflight_limit_keys{limiter="default"}')).toBe(1)
-	expect(await value(registry, 'inflight_limit_capacity{limiter="default"}')).toBe(Number.POSITIVE_INFINITY)
+	expect(await value(registry, 'inflight_limit_capacity{limiter="default"}')).toBe(
+		Number.POSITIVE_INFINITY,
+	)
 	stay.leave('ok')
 	expect(await registry.metrics()).not.toContain('ada')
 })
@@ -206,7 +212,10 @@ test('what it returns takes the limiters out again', async () => {
 test.each([
 	[undefined, 'limiters must be an array of limiters; got undefined'],
 	[new Limiter(1), 'limiters must be an array of limiters; got an object'],
-	[[limit(1)], 'limiters[0] must be a Limiter; got a function: that of a middleware is its .limiter'],
+	[
+		[limit(1)],
+		'limiters[0] must be a Limiter; got a function: that of a middleware is its .limiter',
+	],
 	[[new Limiter(1), null], 'limiters[1] must be a Limiter; got null'],
 ])('what is no limiter throws', (limiters, message) => {
 	const registry = new Registry()
@@ -235,6 +244,8 @@ test('a registry that was cleared ends what observed for it', async () => {
 	// Another registration has its own observer, which the end of the first one leaves alone.
 	prometheusMetrics({ limiters: [limiter], registry })
 	await limiter.run(() => {})
-	expect(await registry.metrics()).toContain('inflight_limit_wait_seconds_count{limiter="cleared"} 1')
+	expect(await registry.metrics()).toContain(
+		'inflight_limit_wait_seconds_count{limiter="cleared"} 1',
+	)
 	expect(end).toHaveBeenCalledTimes(1)
 })

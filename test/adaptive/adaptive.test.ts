@@ -39,7 +39,13 @@ test('a controller is told of each request that is over, and its capacity counts
 	first.leave('server-error')
 	;(await second).leave('ok')
 	expect(samples).toMatchObject([
-		{ active: 1, queued: 1, outcome: 'server-error', held: expect.any(Number), now: expect.any(Number) },
+		{
+			active: 1,
+			queued: 1,
+			outcome: 'server-error',
+			held: expect.any(Number),
+			now: expect.any(Number),
+		},
 		{ active: 1, queued: 0, outcome: 'ok' },
 	])
 	expect(limiter.capacity).toBe(3)
@@ -86,7 +92,11 @@ test.each([
 		},
 		'Symbol(x)',
 	],
-	['returns nothing', () => undefined, 'what sample returns must be an integer from 1; got undefined'],
+	[
+		'returns nothing',
+		() => undefined,
+		'what sample returns must be an integer from 1; got undefined',
+	],
 	[
 		'returns Infinity',
 		() => Number.POSITIVE_INFINITY,
@@ -107,7 +117,11 @@ test('a controller is made once for a limiter, or for each key, and begins where
 	const capacity = { newController: (): Controller => ({ initial: ++made, sample: () => made }) }
 	expect(new Limiter({ capacity }).capacity).toBe(1)
 	expect(made).toBe(1)
-	const limiter = new Limiter({ capacity, maxQueue: 0, key: (request) => (request as { key: string }).key })
+	const limiter = new Limiter({
+		capacity,
+		maxQueue: 0,
+		key: (request) => (request as { key: string }).key,
+	})
 	expect([made, limiter.capacity]).toEqual([2, 2])
 	for (const key of ['a', 'b']) for (let i = 0; i < 5; i++) limiter[enter]({ key }, present)
 	expect(made).toBe(4)
@@ -193,7 +207,9 @@ test('what is no controller is rejected when the limiter is made', () => {
 	expect(wrong(() => ({ initial: 10, max: 5, sample: () => 1 }))).toThrow(
 		'initial of a controller must be at most its max, 5; got 10',
 	)
-	expect(wrong(() => ({ initial: 1 }))).toThrow('sample of a controller must be a function; got undefined')
+	expect(wrong(() => ({ initial: 1 }))).toThrow(
+		'sample of a controller must be a function; got undefined',
+	)
 	expect(wrong(() => ({ initial: 1, sample: 1 }))).toThrow(TypeError)
 	expect(wrong(() => ({ initial: 1, sample: () => 1, eventLoop: 1 }))).toThrow(
 		'eventLoop of a controller must be true or false; got 1',
@@ -289,7 +305,12 @@ test('where all fails the limit stays where it was, about', async () => {
 })
 
 test('where all answers come too late it comes down', async () => {
-	const downstream = { name: 'small', service: 40, knee: 8, slowdown: (ratio: number) => 1 + ratio ** 2 }
+	const downstream = {
+		name: 'small',
+		service: 40,
+		knee: 8,
+		slowdown: (ratio: number) => 1 + ratio ** 2,
+	}
 	const policy = limiterOf({ capacity: adaptive({ initial: 64 }) }, Limiter)
 	const { goodEach } = await run('database', { downstream, load: 5, seconds: 12 }, policy)
 	const late = goodEach.slice(-5).reduce((sum, each) => sum + each, 0) / 5
@@ -297,7 +318,9 @@ test('where all answers come too late it comes down', async () => {
 })
 
 test('fast errors do not make the limit grow', async () => {
-	const { capacityEach } = await run('database', { outcome: (now) => (now > 4000 ? 'server-error' : 'ok') })
+	const { capacityEach } = await run('database', {
+		outcome: (now) => (now > 4000 ? 'server-error' : 'ok'),
+	})
 	expect(Math.max(...capacityEach.slice(6))).toBeLessThan(64)
 })
 
@@ -332,7 +355,9 @@ test('a limit that nobody reaches any more comes down towards what is used, not 
 	let now = 0
 	let capacity = 10
 	const say = (active: number): void => {
-		capacity = controller.sample(sampleOf({ active, queued: active >= capacity ? 3 : 0, now: ++now }))
+		capacity = controller.sample(
+			sampleOf({ active, queued: active >= capacity ? 3 : 0, now: ++now }),
+		)
 	}
 	// Each more at work is answered as well: there is no knee.
 	for (let i = 0; i < 3_000; i++) {

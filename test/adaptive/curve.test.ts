@@ -15,7 +15,8 @@ const at = (active: number, rate: number, variance = 0.001): Measurement => ({
 test('the top of the parabola is where the rate is highest', () => {
 	const curve = new Curve(0)
 	// A parabola in the logarithms, with its top at 50.
-	for (const active of [30, 40, 50, 60, 70]) curve.add(at(active, Math.exp(-(Math.log(active / 50) ** 2))))
+	for (const active of [30, 40, 50, 60, 70])
+		curve.add(at(active, Math.exp(-(Math.log(active / 50) ** 2))))
 	const { top, slope, difference } = curve.fit(40, 1)
 	expect(40 * Math.exp(top)).toBeCloseTo(50, -0.5)
 	expect(slope).toBeGreaterThan(0)

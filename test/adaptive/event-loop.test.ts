@@ -13,7 +13,10 @@ import { Limiter } from '../../src/limiter/limiter.js'
 function loop(active = 60_000) {
 	const times = { idle: 0, active }
 	let next: (() => void)[] = []
-	const monitor = new EventLoopMonitor({ times: () => ({ ...times }), nextTurn: (run) => next.push(run) })
+	const monitor = new EventLoopMonitor({
+		times: () => ({ ...times }),
+		nextTurn: (run) => next.push(run),
+	})
 	return {
 		monitor,
 		/**
@@ -71,7 +74,11 @@ describe('by the loop’s own times', () => {
 	test('two monitors know nothing of each other', () => {
 		const [one, other] = [loop(), loop()]
 		one.letIn()
-		expect([one.monitor.draining, other.monitor.draining, eventLoop.draining]).toEqual([true, false, false])
+		expect([one.monitor.draining, other.monitor.draining, eventLoop.draining]).toEqual([
+			true,
+			false,
+			false,
+		])
 	})
 
 	test('a loop that pauses now and then never does', () => {
@@ -120,7 +127,10 @@ describe('by the loop’s own times', () => {
 		const { monitor, arrivals } = loop()
 		monitor.isLate({})
 		const sockets = [{}, {}, {}, {}]
-		const rejected = Array.from({ length: 5 }, () => arrivals(1600, 1, 0, sockets).filter(Boolean).length)
+		const rejected = Array.from(
+			{ length: 5 },
+			() => arrivals(1600, 1, 0, sockets).filter(Boolean).length,
+		)
 		// Seven each time: the first on each connection, and others until the fourth that is not.
 		expect(rejected.map((count) => count / 7)).toEqual([4, 1, 1, 1, 1])
 	})
@@ -181,7 +191,9 @@ test.each([
 			expect(statuses).toContain('503')
 			const { limiter } = middleware
 			expect(limiter.active).toBe(0)
-			expect(limiter.stats().rejected.overloaded).toBe(statuses.filter((status) => status === '503').length)
+			expect(limiter.stats().rejected.overloaded).toBe(
+				statuses.filter((status) => status === '503').length,
+			)
 			expect(limiter.overloaded).toBe(true)
 			const { utilization = 0, overloaded } = limiter.stats().eventLoop ?? {}
 			expect(overloaded).toBe(true)
@@ -200,7 +212,11 @@ test.each([
 test('a closed limiter rejects with `closed`, and what is skipped is not asked about', () => {
 	const isLate = vi.spyOn(eventLoop, 'isLate').mockReturnValue(true)
 	const present = new AbortController().signal
-	const limiter = new Limiter({ capacity: 1, eventLoop: true, skip: (request) => 'skipped' in request })
+	const limiter = new Limiter({
+		capacity: 1,
+		eventLoop: true,
+		skip: (request) => 'skipped' in request,
+	})
 	expect(limiter[enter]({ skipped: true }, present)).toMatchObject({ tag: 'skipped' })
 	expect(isLate).not.toHaveBeenCalled()
 	expect(limiter[enter]({}, present)).toMatchObject({ error: { reason: 'overloaded' } })

@@ -28,7 +28,12 @@ test.each([
 	['a fixed capacity', () => 12],
 	['a capacity that finds itself', () => adaptive()],
 ])('the model of the limiter does what the limiter does, with %s', async (_what, capacity) => {
-	const downstream = { name: '', service: 30, knee: 12, slowdown: (ratio: number) => 1 + ratio ** 2 }
+	const downstream = {
+		name: '',
+		service: 30,
+		knee: 12,
+		slowdown: (ratio: number) => 1 + ratio ** 2,
+	}
 	const scenario = { downstream, load: 2, seconds: 3, warmup: 0 }
 	const options = { capacity: capacity(), maxQueue: 4 }
 	const model = await simulate(modelOf(options), scenario)

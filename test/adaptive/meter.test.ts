@@ -5,18 +5,33 @@ import { type Measurement, Meter } from '../../src/adaptive/meter.js'
 /**
  * What a meter says of requests that end one after the other, each so many ms after the one before.
  */
-function measured(meter: Meter, from: number, ends: (i: number) => { after: number } & Partial<Sample>) {
+function measured(
+	meter: Meter,
+	from: number,
+	ends: (i: number) => { after: number } & Partial<Sample>,
+) {
 	let now = from
 	for (let i = 0; i < 10_000; i++) {
 		const { after, ...sample } = ends(i)
 		now += after
-		const seen = meter.add({ held: 10, active: meter.limit, queued: 1, outcome: 'ok', ...sample, now })
+		const seen = meter.add({
+			held: 10,
+			active: meter.limit,
+			queued: 1,
+			outcome: 'ok',
+			...sample,
+			now,
+		})
 		if (seen !== undefined) return { seen, now, count: i + 1 }
 	}
 	return undefined
 }
 
-function complete(result: ReturnType<typeof measured>): { seen: Measurement; now: number; count: number } {
+function complete(result: ReturnType<typeof measured>): {
+	seen: Measurement
+	now: number
+	count: number
+} {
 	if (result === undefined) throw new Error('nothing was measured')
 	return result
 }
@@ -28,7 +43,9 @@ test('hold times that vary little tell the rate by Little’s law, after few req
 	expect(first.seen).toMatchObject({ active: 10, held: 20, late: 0, full: true })
 	meter.begin(20, 0, 0)
 	// Those that began before do not count.
-	const { seen, count } = complete(measured(meter, first.now, (i) => ({ after: 2, held: i < 10 ? 25 : 40 })))
+	const { seen, count } = complete(
+		measured(meter, first.now, (i) => ({ after: 2, held: i < 10 ? 25 : 40 })),
+	)
 	expect(seen.rate).toBeCloseTo(0.5, 5)
 	expect(count).toBeLessThan(60)
 	expect(seen.variance).toBeLessThan(0.05)
@@ -37,7 +54,9 @@ test('hold times that vary little tell the rate by Little’s law, after few req
 test('where fast and slow ones are mixed, answers are counted', () => {
 	const meter = new Meter(10)
 	// One in ten takes ten times as long: the hold times say nothing of the rate, one in 3 ms.
-	const { seen, count } = complete(measured(meter, 0, (i) => ({ after: 3, held: i % 10 === 0 ? 100 : 10 })))
+	const { seen, count } = complete(
+		measured(meter, 0, (i) => ({ after: 3, held: i % 10 === 0 ? 100 : 10 })),
+	)
 	expect(seen.rate).toBeCloseTo(1 / 3, 5)
 	expect(count).toBeGreaterThan(20)
 })

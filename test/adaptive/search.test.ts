@@ -18,7 +18,12 @@ function probed(min: number, max: number, initial: number) {
 		capacity = search.sample({ held: 10, outcome: 'ok', ...sample, active, queued, now })
 		return capacity
 	}
-	return { end, seconds: () => now / 1000, capacity: () => capacity, decision: () => search.decision }
+	return {
+		end,
+		seconds: () => now / 1000,
+		capacity: () => capacity,
+		decision: () => search.decision,
+	}
 }
 
 /**
@@ -27,11 +32,23 @@ function probed(min: number, max: number, initial: number) {
  */
 const stretch = fc.record({
 	count: fc.oneof(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 400 })),
-	pause: fc.oneof(fc.constantFrom(0, 0.01, 1, 30, 1001, 1e9), fc.double({ min: 0, max: 2000, noNaN: true })),
-	held: fc.oneof(fc.constantFrom(0, 0.01, 10, 700, 1e12), fc.double({ min: 0, max: 60_000, noNaN: true })),
+	pause: fc.oneof(
+		fc.constantFrom(0, 0.01, 1, 30, 1001, 1e9),
+		fc.double({ min: 0, max: 2000, noNaN: true }),
+	),
+	held: fc.oneof(
+		fc.constantFrom(0, 0.01, 10, 700, 1e12),
+		fc.double({ min: 0, max: 60_000, noNaN: true }),
+	),
 	part: fc.oneof(fc.constantFrom(0, 0.5, 1, 1.5), fc.double({ min: 0, max: 3, noNaN: true })),
 	queued: fc.constantFrom(0, 0, 1, 1000),
-	outcome: fc.constantFrom('ok' as const, 'ok' as const, 'client-error', 'server-error', 'abandoned'),
+	outcome: fc.constantFrom(
+		'ok' as const,
+		'ok' as const,
+		'client-error',
+		'server-error',
+		'abandoned',
+	),
 })
 
 const bounds = fc
@@ -46,7 +63,14 @@ const bounds = fc
 		initial: min + Math.floor(part * Math.min(room, 1e6)),
 	}))
 
-const end = { count: 1, pause: 0, held: 0, part: 0, queued: 0 as 0 | 1 | 1000, outcome: 'ok' as const }
+const end = {
+	count: 1,
+	pause: 0,
+	held: 0,
+	part: 0,
+	queued: 0 as 0 | 1 | 1000,
+	outcome: 'ok' as const,
+}
 const INSTANT = [
 	{ ...end, count: 2, pause: Number.MIN_VALUE, queued: 1 as const },
 	{ ...end, pause: 1001 },
@@ -91,7 +115,8 @@ test('whatever it is told, its capacity is an integer in bounds, and grows only 
 
 test('requests that take no time that can be measured leave it a number', () => {
 	const { end } = probed(1, Number.POSITIVE_INFINITY, 1)
-	for (let i = 0; i < 200; i++) expect(end(30, { held: Number.MIN_VALUE })).toBeGreaterThanOrEqual(1)
+	for (let i = 0; i < 200; i++)
+		expect(end(30, { held: Number.MIN_VALUE })).toBeGreaterThanOrEqual(1)
 	expect(end(0, { held: 0, queued: 0 })).toBeGreaterThanOrEqual(1)
 })
 
@@ -158,7 +183,9 @@ test.each([5, 20, 100])('it settles at a knee of %d, and says why', (knee) => {
 	const mean = limits.reduce((sum, limit) => sum + limit, 0) / limits.length
 	expect(mean / knee).toBeGreaterThan(0.85)
 	expect(mean / knee).toBeLessThan(1.15)
-	expect(search.decision().reason).toMatch(/^(more is better|less is as good|stays|looks above|looks below)$/)
+	expect(search.decision().reason).toMatch(
+		/^(more is better|less is as good|stays|looks above|looks below)$/,
+	)
 })
 
 test('of limits whose rates are the same it takes a low one', () => {
@@ -189,7 +216,8 @@ test('when most answers come too late it comes down, by half or more at once', (
 
 test('where nothing is answered well it stays', () => {
 	const search = probed(1, 1000, 64)
-	for (let i = 0; i < 5_000; i++) expect(search.end(1, { held: 64, outcome: 'server-error' })).toBe(64)
+	for (let i = 0; i < 5_000; i++)
+		expect(search.end(1, { held: 64, outcome: 'server-error' })).toBe(64)
 })
 
 test('after answers have become fewer, and more again, it finds the knee again', () => {

@@ -4,7 +4,15 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { admission, type Limiter } from '../../adapters/express.js'
-import { expectNothingLost, get, rawClient, request, serve, until, workshop } from '../support/clients.js'
+import {
+	expectNothingLost,
+	get,
+	rawClient,
+	request,
+	serve,
+	until,
+	workshop,
+} from '../support/clients.js'
 import { frameworks, type Handler } from '../support/frameworks.js'
 
 afterEach(() => {
@@ -27,7 +35,10 @@ const ends: Record<string, { handler: Handler; method?: string; status?: number;
 		},
 		body: 'one two',
 	},
-	'a piped stream': { handler: (_req, res) => void Readable.from(['a', 'b']).pipe(res), body: 'ab' },
+	'a piped stream': {
+		handler: (_req, res) => void Readable.from(['a', 'b']).pipe(res),
+		body: 'ab',
+	},
 	'a pipeline': { handler: (_req, res) => pipeline(Readable.from(['a', 'b']), res), body: 'ab' },
 	'an upload that nobody reads': {
 		handler: (_req, res) => res.end('unread'),
@@ -198,7 +209,11 @@ describe.each(frameworks)('$name', (framework) => {
 	test('past its bounds a request is rejected with an honest answer', async () => {
 		const log = vi.spyOn(console, 'error')
 		const work = workshop()
-		await using running = await serve(framework, { capacity: 1, maxQueue: 1, name: 'secret' }, work.handler)
+		await using running = await serve(
+			framework,
+			{ capacity: 1, maxQueue: 1, name: 'secret' },
+			work.handler,
+		)
 		const first = request(running.port)
 		await until(() => work.begun.length === 1)
 		const second = request(running.port)
@@ -217,7 +232,9 @@ describe.each(frameworks)('$name', (framework) => {
 			reason: 'queue-full',
 		})
 		expect(await request(running.port, { method: 'HEAD' })).toMatchObject({ status: 503, body: '' })
-		expect(await request(running.port, { method: 'POST', body: 'x'.repeat(200_000) })).toMatchObject({
+		expect(
+			await request(running.port, { method: 'POST', body: 'x'.repeat(200_000) }),
+		).toMatchObject({
 			status: 503,
 		})
 		expect(log).not.toHaveBeenCalled()
@@ -248,7 +265,8 @@ describe.each(frameworks)('$name', (framework) => {
 		const key = (of: {
 			req?: http.IncomingMessage
 			headers?: http.IncomingHttpHeaders
-		}): string | undefined => ((of.req ?? of) as http.IncomingMessage).headers['x-user'] as string | undefined
+		}): string | undefined =>
+			((of.req ?? of) as http.IncomingMessage).headers['x-user'] as string | undefined
 		const work = workshop()
 		await using running = await serve(framework, { capacity: 1, maxQueue: 0, key }, work.handler)
 		const headers = { 'x-user': '__proto__' }

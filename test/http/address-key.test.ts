@@ -42,7 +42,9 @@ test.each([0, 129, 64.5, Number.NaN])('a subnet of %o bits is an error', (ipv6Su
 })
 
 test.each([['64'], [null]])('so is %o', (ipv6Subnet) => {
-	expect(() => addressKey({ ipv6Subnet: ipv6Subnet as never })).toThrow(/^ipv6Subnet must be an integer/)
+	expect(() => addressKey({ ipv6Subnet: ipv6Subnet as never })).toThrow(
+		/^ipv6Subnet must be an integer/,
+	)
 	expect(() => addressKey({ subnet: 64 } as never)).toThrow('unknown option "subnet"')
 })
 
@@ -67,7 +69,12 @@ test.each([
 		'2001:db8:1:2::/64',
 	],
 	['Koa that trusts its proxy', koaGuard, koa.callback(), '2001:db8:1:2::/64'],
-	['node:http', plain, ((req, res) => plain(req, res, () => res.end())) as http.RequestListener, '127.0.0.1'],
+	[
+		'node:http',
+		plain,
+		((req, res) => plain(req, res, () => res.end())) as http.RequestListener,
+		'127.0.0.1',
+	],
 ])('it finds the address of a request in %s', async (_name, { limiter }, listener, key) => {
 	const keys: unknown[] = []
 	limiter.observe({ admitted: (facts) => keys.push(facts.key) })

@@ -36,7 +36,8 @@ test.each(frameworks.filter(({ name }) => name === 'Express 5' || name === 'Koa 
 		vi.spyOn(console, 'error').mockImplementation(() => {})
 		const accidents: unknown[] = []
 		const onAccident = (what: unknown): number => accidents.push(what)
-		for (const event of ['unhandledRejection', 'uncaughtException', 'warning']) process.on(event, onAccident)
+		for (const event of ['unhandledRejection', 'uncaughtException', 'warning'])
+			process.on(event, onAccident)
 
 		const fresh = workshop()
 		let atWork = 0
@@ -61,8 +62,10 @@ test.each(frameworks.filter(({ name }) => name === 'Express 5' || name === 'Koa 
 			if (kind === 'throw') throw new Error('chaos')
 			if (kind === 'pipe') return void Readable.from(['a', 'b', 'c']).pipe(res)
 			if (kind === 'large')
-				return void pipeline(Readable.from([Buffer.alloc(300_000), Buffer.alloc(300_000)]), res, () =>
-					res.end(),
+				return void pipeline(
+					Readable.from([Buffer.alloc(300_000), Buffer.alloc(300_000)]),
+					res,
+					() => res.end(),
 				)
 			if (kind === 'empty') return res.writeHead(204).end()
 			if (kind === 'destroy') return res.destroy()
@@ -129,6 +132,7 @@ test.each(frameworks.filter(({ name }) => name === 'Express 5' || name === 'Koa 
 		expect(admitted).toBeGreaterThan(REQUESTS / 10)
 		expect(rejected.aborted).toBeGreaterThan(0)
 		await expectNothingLost(running, fresh)
-		for (const event of ['unhandledRejection', 'uncaughtException', 'warning']) process.off(event, onAccident)
+		for (const event of ['unhandledRejection', 'uncaughtException', 'warning'])
+			process.off(event, onAccident)
 	},
 )

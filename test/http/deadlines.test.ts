@@ -60,13 +60,18 @@ describe('requestStart', () => {
 		expect(requestStart({ headers: { 'x-queue-start': 't=1699999999000' } })).toBe(NOW - 1_000)
 	})
 
-	test.each(['x', '1700000001000', ''])('reads X-Queue-Start where X-Request-Start is %j', (junk) => {
-		const headers = { 'x-request-start': junk, 'x-queue-start': 't=1699999999000' }
-		expect(requestStart({ headers })).toBe(NOW - 1_000)
-	})
+	test.each(['x', '1700000001000', ''])(
+		'reads X-Queue-Start where X-Request-Start is %j',
+		(junk) => {
+			const headers = { 'x-request-start': junk, 'x-queue-start': 't=1699999999000' }
+			expect(requestStart({ headers })).toBe(NOW - 1_000)
+		},
+	)
 
 	test('reads Koa’s context', () => {
-		expect(requestStart({ req: { headers: { 'x-request-start': '1699999999000' } } })).toBe(NOW - 1_000)
+		expect(requestStart({ req: { headers: { 'x-request-start': '1699999999000' } } })).toBe(
+			NOW - 1_000,
+		)
 	})
 })
 

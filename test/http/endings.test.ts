@@ -48,7 +48,10 @@ const turns = async (count = 5): Promise<void> => {
 	for (let i = 0; i < count; i++) await new Promise(setImmediate)
 }
 
-const counts = ({ active, queued }: Limiter): { active: number; queued: number } => ({ active, queued })
+const counts = ({ active, queued }: Limiter): { active: number; queued: number } => ({
+	active,
+	queued,
+})
 
 /** All permits are back, each was counted, and `capacity` fresh requests are at work at once. */
 async function expectNothingLost(running: Running, work: Work): Promise<void> {
@@ -159,7 +162,11 @@ describe.each(places)('$framework over $transport', (place) => {
 	test('answered while it waits with the client reset right after: nothing is lost', async () => {
 		const work = workshop()
 		const { arrived, before } = noting()
-		await using running = await start(place, { before, handler: work.handler, options: { capacity: 1 } })
+		await using running = await start(place, {
+			before,
+			handler: work.handler,
+			options: { capacity: 1 },
+		})
 		const holder = running.visit('/holder')
 		await until(() => work.begun.length === 1)
 		const visit = running.visit('/other')
@@ -175,7 +182,11 @@ describe.each(places)('$framework over $transport', (place) => {
 	test('answered by somebody else while its handler works: over, and the handler may go on', async () => {
 		const work = workshop(() => {})
 		const { arrived, before } = noting()
-		await using running = await start(place, { before, handler: work.handler, options: { capacity: 1 } })
+		await using running = await start(place, {
+			before,
+			handler: work.handler,
+			options: { capacity: 1 },
+		})
 		const visit = running.visit('/other')
 		await until(() => work.begun.length === 1)
 		arrived[0]?.writeHead(504).end('other')
@@ -207,7 +218,9 @@ describe.each(places)('$framework over $transport', (place) => {
 				capacity: 1,
 				key: (of: IncomingMessage | { req: IncomingMessage }) => {
 					asked()
-					return ('req' in of && of.req ? of.req : (of as IncomingMessage)).url?.startsWith('/fresh')
+					return ('req' in of && of.req ? of.req : (of as IncomingMessage)).url?.startsWith(
+						'/fresh',
+					)
 						? 'key'
 						: undefined
 				},
@@ -296,7 +309,8 @@ describe.each(places)('$framework over $transport', (place) => {
 			void createReadStream(`${FILE}-not`)
 				.on('error', () => res.destroy())
 				.pipe(res),
-		'pipe through a transform': (_req, res) => void createReadStream(FILE).pipe(new PassThrough()).pipe(res),
+		'pipe through a transform': (_req, res) =>
+			void createReadStream(FILE).pipe(new PassThrough()).pipe(res),
 		pipeline: (_req, res) => pipeline(createReadStream(FILE), res, () => {}),
 		'pipeline of stream/promises': (_req, res) =>
 			pipelinePromise(Readable.from(['a', 'b']), res).catch(() => {}),
@@ -365,7 +379,11 @@ describe.each(places)('$framework over $transport', (place) => {
 	test('a client leaves when the handler has ended, but a middleware in front has not', async () => {
 		const work = workshop()
 		const options = { capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY }
-		await using running = await start(place, { before: endingLater, handler: work.handler, options })
+		await using running = await start(place, {
+			before: endingLater,
+			handler: work.handler,
+			options,
+		})
 		const visit = running.visit('/other', { paused: true })
 		await until(() => work.begun.length === 1)
 		work.finish()
@@ -400,16 +418,19 @@ describe.each(places)('$framework over $transport', (place) => {
 	})
 
 	// In HTTP/2 this ends neither the stream nor the response.
-	test.runIf(!h2)('a handler destroys its request without an answer: its permit comes back', async () => {
-		const work = workshop((req) => void req.destroy())
-		const options = { capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY }
-		await using running = await start(place, { handler: work.handler, options })
-		const visit = running.visit('/')
-		await until(() => work.begun.length === 1)
-		work.finish()
-		expect(await visit.ended).toBe('cut')
-		await until(() => running.limiter.active === 0)
-	})
+	test.runIf(!h2)(
+		'a handler destroys its request without an answer: its permit comes back',
+		async () => {
+			const work = workshop((req) => void req.destroy())
+			const options = { capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY }
+			await using running = await start(place, { handler: work.handler, options })
+			const visit = running.visit('/')
+			await until(() => work.begun.length === 1)
+			work.finish()
+			expect(await visit.ended).toBe('cut')
+			await until(() => running.limiter.active === 0)
+		},
+	)
 
 	// A stream of HTTP/2 does not show it: `abandonedTimeout` bounds that.
 	test.runIf(!h2)('an end that a middleware has kept from before the client left', async () => {
@@ -480,13 +501,17 @@ describe.each(places.filter(({ transport }) => transport === 'HTTP/2'))(
 			async (_name, answer) => {
 				const work = workshop()
 				const handler: Handler = (req, res) => {
-					if (req.url === '/stream') return answer((res as unknown as { stream: ServerHttp2Stream }).stream)
+					if (req.url === '/stream')
+						return answer((res as unknown as { stream: ServerHttp2Stream }).stream)
 					return work.handler(req, res)
 				}
 				const options = { capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY }
 				await using running = await start(place, { handler, options })
 				for (const method of ['GET', 'POST']) {
-					const visit = running.visit('/stream', method === 'POST' ? { method, body: 'read by nobody' } : {})
+					const visit = running.visit(
+						'/stream',
+						method === 'POST' ? { method, body: 'read by nobody' } : {},
+					)
 					expect(await visit.ended).toBe('clean')
 					await until(() => running.limiter.active === 0)
 				}
@@ -732,7 +757,10 @@ describe.each(frameworks)('$name, with a response of no server', ({ name }) => {
 
 		test('answered by somebody else while it waits: it leaves the queue', async () => {
 			const work = workshop()
-			const { listener, limiter } = listenerOf(name, { handler: work.handler, options: { capacity: 1 } })
+			const { listener, limiter } = listenerOf(name, {
+				handler: work.handler,
+				options: { capacity: 1 },
+			})
 			const pairs = ['/first', '/second'].map((url) => {
 				const req = requestOf(socket(), url)
 				return { req, res: serverlessResponse(req) }
@@ -857,23 +885,26 @@ describe.each(frameworks)('$name, pipelined', ({ name }) => {
 			},
 			'a socket that is ended': (res) => res.socket?.end(),
 		}
-		test.each(Object.entries(closings))('%s: never more than the capacity at work', async (_name, close) => {
-			const work = workshop()
-			const open: ServerResponse[] = []
-			await using running = await piped(2, (_req, res) => open.push(res), work, skipped)
-			for (let round = 0; round < 8; round++) {
-				const client = await rawClient(running.port, get('/open') + get('/work'))
-				await until(() => open.length === round + 1)
+		test.each(Object.entries(closings))(
+			'%s: never more than the capacity at work',
+			async (_name, close) => {
+				const work = workshop()
+				const open: ServerResponse[] = []
+				await using running = await piped(2, (_req, res) => open.push(res), work, skipped)
+				for (let round = 0; round < 8; round++) {
+					const client = await rawClient(running.port, get('/open') + get('/work'))
+					await until(() => open.length === round + 1)
+					await turns()
+					expect(counts(running.limiter)).toEqual({ active: 0, queued: 0 })
+					close(open[round] as ServerResponse)
+					await client.closed
+				}
 				await turns()
-				expect(counts(running.limiter)).toEqual({ active: 0, queued: 0 })
-				close(open[round] as ServerResponse)
-				await client.closed
-			}
-			await turns()
-			expect(work.begun).toEqual([])
-			await expectNothingLost(running, work)
-			expect(work.highest()).toBeLessThanOrEqual(2)
-		})
+				expect(work.begun).toEqual([])
+				await expectNothingLost(running, work)
+				expect(work.highest()).toBeLessThanOrEqual(2)
+			},
+		)
 	})
 
 	test('behind a limited answer that closes the connection: never more than the capacity at work', async () => {
@@ -923,7 +954,9 @@ describe.each(frameworks)('$name, pipelined', ({ name }) => {
 		})
 		work.finishAll()
 		await until(() => client.text().split('HTTP/1.1 200').length === 1001)
-		expect(client.text().match(/\r\n\/\d+/g)).toEqual(Array.from({ length: 1000 }, (_, i) => `\r\n/${i}`))
+		expect(client.text().match(/\r\n\/\d+/g)).toEqual(
+			Array.from({ length: 1000 }, (_, i) => `\r\n/${i}`),
+		)
 		expect(most).toBe(1)
 		client.socket.destroy()
 		await until(() => running.limiter.active === 0)
@@ -969,10 +1002,11 @@ describe.each(frameworks)('$name, pipelined', ({ name }) => {
 
 describe.each(frameworks)('$name, WebSockets', ({ name }) => {
 	/** Routes upgrades through the app with a response that is never sent, as express-ws does. */
-	async function upgrading(
-		options: object,
-	): Promise<
-		Running & { talking: IncomingMessage[]; open(): Promise<{ socket: Socket; closed: Promise<void> }> }
+	async function upgrading(options: object): Promise<
+		Running & {
+			talking: IncomingMessage[]
+			open(): Promise<{ socket: Socket; closed: Promise<void> }>
+		}
 	> {
 		const talking: IncomingMessage[] = []
 		const plain = workshop()
@@ -989,7 +1023,9 @@ describe.each(frameworks)('$name, WebSockets', ({ name }) => {
 		const { server, port } = await listen(listener)
 		server.on('upgrade', (req, socket) => {
 			socket.on('error', () => {})
-			socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
+			socket.write(
+				'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
+			)
 			socket.resume()
 			socket.on('end', () => socket.end())
 			const res = new http.ServerResponse(req)
@@ -1043,7 +1079,10 @@ describe.each(frameworks)('$name, WebSockets', ({ name }) => {
 	})
 
 	test('it waits its turn, leaves the queue with its client, and lets requests in after it', async () => {
-		await using running = await upgrading({ capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY })
+		await using running = await upgrading({
+			capacity: 1,
+			abandonedTimeout: Number.POSITIVE_INFINITY,
+		})
 		const one = await running.open()
 		await until(() => running.talking.length === 1)
 		const two = await running.open()
@@ -1063,7 +1102,10 @@ describe.each(frameworks)('$name, WebSockets', ({ name }) => {
 	})
 
 	test('release() frees its permit early, once', async () => {
-		await using running = await upgrading({ capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY })
+		await using running = await upgrading({
+			capacity: 1,
+			abandonedTimeout: Number.POSITIVE_INFINITY,
+		})
 		const one = await running.open()
 		await until(() => running.talking.length === 1)
 		admission(running.talking[0] as IncomingMessage)?.release()

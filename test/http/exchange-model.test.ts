@@ -22,7 +22,10 @@ test(`whatever happens to exchanges, the laws hold: ${RUNS} programs (EXCHANGES_
 			value === 'Infinity' ? Number.POSITIVE_INFINITY : value
 		return bench.run(JSON.parse(ONLY, revived) as Program)
 	}
-	const result = await fc.check(fc.asyncProperty(programs, bench.run), { seed: SEED, numRuns: RUNS })
+	const result = await fc.check(fc.asyncProperty(programs, bench.run), {
+		seed: SEED,
+		numRuns: RUNS,
+	})
 	const [program] = result.counterexample ?? []
 	if (program !== undefined) {
 		const { message } = result.errorInstance as Error

@@ -53,7 +53,14 @@ test('a dry run lets all requests through at once, and tells clients nothing', a
 })
 
 test('weigh is an error where the limit can’t change a weight', async () => {
-	const stay = { tag: 'admitted' as const, waited: 0, queued: 0, capacity: 1, available: 0, leave() {} }
+	const stay = {
+		tag: 'admitted' as const,
+		waited: 0,
+		queued: 0,
+		capacity: 1,
+		available: 0,
+		leave() {},
+	}
 	const gate = { ...new Limiter(1), name: 'fleet', capacity: 1, [enter]: () => stay }
 	const { server, port } = await listen((req, res) => {
 		enterGate(gate, req, req, res)
@@ -150,7 +157,9 @@ describe.each([
 		const guard = limit(1)
 		app.use(guard)
 		app.get('/', (_req, _res, next: Next) => next(new Error('mine')))
-		app.use((error: Error, _req: IncomingMessage, res: ServerResponse, _next: Next) => res.end(error.message))
+		app.use((error: Error, _req: IncomingMessage, res: ServerResponse, _next: Next) =>
+			res.end(error.message),
+		)
 		for (let i = 0; i < 3; i++) await supertest(app).get('/').expect(200, 'mine')
 		expect(guard.limiter.stats()).toMatchObject({ active: 0, completed: 3 })
 	})
@@ -189,7 +198,9 @@ describe.each([
 		})
 		const { server, port } = await listen(app)
 		const answers = ['/1', '/2', '/3'].map((path) => request(port, { path }))
-		await until(() => work.begun.length === 1 && inner.limiter.queued === 1 && outer.limiter.queued === 1)
+		await until(
+			() => work.begun.length === 1 && inner.limiter.queued === 1 && outer.limiter.queued === 1,
+		)
 		// The second waits in the inner limiter: what it has so far is its admission by the outer one.
 		expect(requests.map((req) => admission(req)?.waited)).toEqual([0, 0])
 		for (let i = 0; i < 3; i++) {
@@ -347,7 +358,10 @@ describe.each([
 			})
 			const app = create()
 			app.use(guard)
-			app.get('/', (req, res, next: Next) => void Promise.resolve(work.handler(req, res)).catch(next))
+			app.get(
+				'/',
+				(req, res, next: Next) => void Promise.resolve(work.handler(req, res)).catch(next),
+			)
 			const { server, port } = await listen(app)
 			let closed = false
 			server.once('connection', (socket) => {
@@ -489,10 +503,21 @@ test('a request made by hand, with no socket, gets in and gives its permit back'
 test('a response made by hand that emits nothing gives its permit back when it is ended', () => {
 	const guard = limit(1)
 	const nothing = () => {}
-	const emitter = { on: nothing, removeListener: nothing, prependListener: nothing, listeners: () => [] }
+	const emitter = {
+		on: nothing,
+		removeListener: nothing,
+		prependListener: nothing,
+		listeners: () => [],
+	}
 	for (let i = 0; i < 3; i++) {
 		const req = { headers: {}, socket: undefined }
-		const res = { ...emitter, statusCode: 200, writableEnded: false, end: nothing, destroy: nothing }
+		const res = {
+			...emitter,
+			statusCode: 200,
+			writableEnded: false,
+			end: nothing,
+			destroy: nothing,
+		}
 		const next = vi.fn()
 		guard(req as never, res as never, next)
 		expect(next).toHaveBeenCalledOnce()

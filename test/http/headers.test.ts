@@ -19,7 +19,13 @@ const nothing = { timing: undefined, policy: undefined, state: undefined }
 describe.each(frameworks)('$name', (framework) => {
 	test('tells how long a request waited, and what is left of the capacity, when asked to', async () => {
 		const work = workshop()
-		const options = { capacity: 2, maxQueue: 1, name: 'reports', serverTiming: true, rateLimitFields: true }
+		const options = {
+			capacity: 2,
+			maxQueue: 1,
+			name: 'reports',
+			serverTiming: true,
+			rateLimitFields: true,
+		}
 		const running = await serve(framework, options, work.handler)
 		const { port, limiter } = running
 		const waited: number[] = []
@@ -37,13 +43,20 @@ describe.each(frameworks)('$name', (framework) => {
 		const policy = '"reports";q=2;qu="concurrent-requests"'
 		expect(told(first)).toEqual({ timing: 'queue;dur=0', policy, state: '"reports";r=1' })
 		expect(told(second)).toEqual({ timing: 'queue;dur=0', policy, state: '"reports";r=0' })
-		expect(told(third)).toMatchObject({ policy, state: expect.stringMatching(/^"reports";r=[01]$/) })
+		expect(told(third)).toMatchObject({
+			policy,
+			state: expect.stringMatching(/^"reports";r=[01]$/),
+		})
 		const dur = Number(/^queue;dur=([\d.]+)$/.exec(third.headers['server-timing'] as string)?.[1])
 		expect(dur).toBeGreaterThan(0)
 		expect(dur).toBeCloseTo(waited[2] as number, 3)
 		expect(rejected.status).toBe(503)
 		const retryAfter = rejected.headers['retry-after']
-		expect(told(rejected)).toEqual({ timing: undefined, policy, state: `"reports";r=0;t=${retryAfter}` })
+		expect(told(rejected)).toEqual({
+			timing: undefined,
+			policy,
+			state: `"reports";r=0;t=${retryAfter}`,
+		})
 		await running[Symbol.asyncDispose]()
 	})
 
@@ -75,7 +88,8 @@ describe.each(frameworks)('$name', (framework) => {
 			((subject.req ?? subject) as { headers: Record<string, string> }).headers['x-user'] as string
 		const options = { capacity: 3, key: key as () => string, rateLimitFields: true }
 		const running = await serve(framework, options, work.handler)
-		const ask = (user: string): Promise<Answer> => request(running.port, { headers: { 'x-user': user } })
+		const ask = (user: string): Promise<Answer> =>
+			request(running.port, { headers: { 'x-user': user } })
 		const ada = [ask('ada'), ask('ada'), ask('ada')]
 		await until(() => work.begun.length === 3)
 		const bob = ask('bob')
@@ -105,7 +119,8 @@ test('each limiter that a request met is told of, beside what others tell', asyn
 	const answer = await through({ capacity: 2, name: 'outer', ...both }, shared, shared)
 	expect(told(answer)).toEqual({
 		timing: 'queue;dur=0, queue;dur=0, db;dur=3',
-		policy: '"outer";q=2;qu="concurrent-requests", "a \\"shared\\\\ one\\"";q=9;qu="concurrent-requests"',
+		policy:
+			'"outer";q=2;qu="concurrent-requests", "a \\"shared\\\\ one\\"";q=9;qu="concurrent-requests"',
 		state: '"outer";r=1, "a \\"shared\\\\ one\\"";r=8',
 	})
 	const closed = new Limiter({ capacity: 9, name: 'closed', ...both })
@@ -127,7 +142,9 @@ test('one alone is told; no bound is no quota; a quota is no larger than a field
 		timing: 'queue;dur=0, db;dur=3',
 		policy: undefined,
 	})
-	expect(told(await through({ capacity: Number.POSITIVE_INFINITY, rateLimitFields: true }))).toMatchObject({
+	expect(
+		told(await through({ capacity: Number.POSITIVE_INFINITY, rateLimitFields: true })),
+	).toMatchObject({
 		policy: undefined,
 		state: undefined,
 	})
@@ -163,6 +180,8 @@ test('both are options like the others', () => {
 		() =>
 			limit({ capacity: 1, ...options } as LimitOptions)
 	expect(wrong({ serverTiming: 1 })).toThrow('serverTiming must be true or false; got 1')
-	expect(wrong({ rateLimitFields: 'yes' })).toThrow('rateLimitFields must be true or false; got "yes"')
+	expect(wrong({ rateLimitFields: 'yes' })).toThrow(
+		'rateLimitFields must be true or false; got "yes"',
+	)
 	expect(limit({ capacity: 1, serverTiming: undefined }).limiter.serverTiming).toBe(false)
 })

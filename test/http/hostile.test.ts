@@ -1,7 +1,15 @@
 import type http from 'node:http'
 import { pipeline, Readable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { expectNothingLost, get, rawClient, request, serve, until, workshop } from '../support/clients.js'
+import {
+	expectNothingLost,
+	get,
+	rawClient,
+	request,
+	serve,
+	until,
+	workshop,
+} from '../support/clients.js'
 import { frameworks } from '../support/frameworks.js'
 
 /** What must never happen, whatever clients do. */
@@ -10,12 +18,14 @@ const onAccident = (what: unknown): number => accidents.push(what)
 
 beforeEach(() => {
 	accidents.length = 0
-	for (const event of ['unhandledRejection', 'uncaughtException', 'warning']) process.on(event, onAccident)
+	for (const event of ['unhandledRejection', 'uncaughtException', 'warning'])
+		process.on(event, onAccident)
 })
 
 afterEach(() => {
 	vi.useRealTimers()
-	for (const event of ['unhandledRejection', 'uncaughtException', 'warning']) process.off(event, onAccident)
+	for (const event of ['unhandledRejection', 'uncaughtException', 'warning'])
+		process.off(event, onAccident)
 	expect(accidents).toEqual([])
 })
 
@@ -35,7 +45,9 @@ describe.each(frameworks)('$name', (framework) => {
 			await using running = await serve(framework, 2, work.handler)
 			const holders = [request(running.port, { path: '/1' }), request(running.port, { path: '/2' })]
 			await until(() => work.begun.length === 2)
-			const leavers = await Promise.all([1, 2, 3].map(() => rawClient(running.port, get('/leaver'))))
+			const leavers = await Promise.all(
+				[1, 2, 3].map(() => rawClient(running.port, get('/leaver'))),
+			)
 			await until(() => running.limiter.queued === 3)
 			for (const { socket } of leavers) leave(socket)
 			await until(() => running.limiter.queued === 0)
@@ -51,12 +63,18 @@ describe.each(frameworks)('$name', (framework) => {
 		test('while at work: the work still counts, until the handler is done', async () => {
 			const work = workshop()
 			await using running = await serve(framework, 2, work.handler)
-			const leavers = [await rawClient(running.port, get('/1')), await rawClient(running.port, get('/2'))]
+			const leavers = [
+				await rawClient(running.port, get('/1')),
+				await rawClient(running.port, get('/2')),
+			]
 			await until(() => work.begun.length === 2)
 			for (const { socket } of leavers) leave(socket)
 			await Promise.all(leavers.map(({ closed }) => closed))
 			// They try again, as clients do.
-			const again = [request(running.port, { path: '/again/1' }), request(running.port, { path: '/again/2' })]
+			const again = [
+				request(running.port, { path: '/again/1' }),
+				request(running.port, { path: '/again/2' }),
+			]
 			await until(() => running.limiter.queued === 2)
 			expect(work.begun).toEqual(['/1', '/2'])
 			expect(running.limiter.active).toBe(2)
@@ -159,7 +177,9 @@ describe.each(frameworks)('$name', (framework) => {
 		const requests = Array.from({ length: 100 }, (_, i) => get(`/${i}`)).join('')
 		const client = await rawClient(running.port, requests)
 		await until(() => client.text().includes('</99>'))
-		expect(client.text().match(/<\/\d+>/g)).toEqual(Array.from({ length: 100 }, (_, i) => `</${i}>`))
+		expect(client.text().match(/<\/\d+>/g)).toEqual(
+			Array.from({ length: 100 }, (_, i) => `</${i}>`),
+		)
 		await expectNothingLost(running, work)
 		client.socket.destroy()
 	})
@@ -279,7 +299,9 @@ describe.each(frameworks)('$name', (framework) => {
 	test('server.closeAllConnections() loses nothing', async () => {
 		const work = workshop()
 		await using running = await serve(framework, 2, work.handler)
-		const clients = await Promise.all(Array.from({ length: 6 }, () => rawClient(running.port, get('/cut'))))
+		const clients = await Promise.all(
+			Array.from({ length: 6 }, () => rawClient(running.port, get('/cut'))),
+		)
 		await until(() => work.begun.length === 2 && running.limiter.queued === 4)
 		running.server.closeAllConnections()
 		await Promise.all(clients.map(({ closed }) => closed))

@@ -1,5 +1,9 @@
 import type { RequestListener } from 'node:http'
-import http2, { type ClientHttp2Session, type ClientHttp2Stream, type Http2Server } from 'node:http2'
+import http2, {
+	type ClientHttp2Session,
+	type ClientHttp2Stream,
+	type Http2Server,
+} from 'node:http2'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
 import { describe, expect, test } from 'vitest'
@@ -58,7 +62,8 @@ async function expectNothingLost(running: Running, work: Work): Promise<void> {
 		bodyOf(running.open(`/fresh/${i}`)),
 	)
 	await until(
-		() => work.begun.filter((path) => path.startsWith('/fresh/')).length === running.limiter.capacity,
+		() =>
+			work.begun.filter((path) => path.startsWith('/fresh/')).length === running.limiter.capacity,
 	)
 	work.finishAll()
 	expect(await Promise.all(fresh)).toEqual(fresh.map((_, i) => `/fresh/${i}`))

@@ -73,29 +73,41 @@ describe('429 is answered only where the client sent too much', () => {
 		const { type, detail } = JSON.parse(answerTo(rejection).body)
 		expect(type).toMatch(own ? /#temporary-reduced-capacity$/ : /#quota-exceeded$/)
 		expect(detail).toBe(
-			DETAIL[reason as keyof typeof DETAIL] ?? 'Too many requests are being worked on. Try again in 7 s.',
+			DETAIL[reason as keyof typeof DETAIL] ??
+				'Too many requests are being worked on. Try again in 7 s.',
 		)
 		expect(rejectedFor(reason, 520).status).toBe(520)
 	})
 
-	test.each([1, 2])('closed ends a connection of HTTP/%d if the protocol has a field for it', (version) => {
-		const { limiter } = forExpress.limit(1)
-		const res = responseOf(version)
-		const { headers } = rejectionBy(limiter, new RejectedError('closed', 7, limiter), res)
-		expect(headers).toEqual({ 'Retry-After': '7', ...(version === 1 ? { Connection: 'close' } : {}) })
-	})
+	test.each([1, 2])(
+		'closed ends a connection of HTTP/%d if the protocol has a field for it',
+		(version) => {
+			const { limiter } = forExpress.limit(1)
+			const res = responseOf(version)
+			const { headers } = rejectionBy(limiter, new RejectedError('closed', 7, limiter), res)
+			expect(headers).toEqual({
+				'Retry-After': '7',
+				...(version === 1 ? { Connection: 'close' } : {}),
+			})
+		},
+	)
 })
 
 test('a client that asks again and again on one connection does not keep a closed server', async () => {
 	const guard = forExpress.limit(1)
-	// What comes before the limit has the request when the server closes, so its connection is not idle.
-	const server = http.createServer((req, res) => setImmediate(() => guard(req, res, () => res.end())))
+	// What comes before the limit has the request when the server closes, so its connection is not
+	// idle.
+	const server = http.createServer((req, res) =>
+		setImmediate(() => guard(req, res, () => res.end())),
+	)
 	await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
 	const { port } = server.address() as AddressInfo
 	const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
 	const closed = new Promise<void>((resolve) => server.once('close', resolve))
 	const askAgain = (): void => {
-		const req = http.get({ host: '127.0.0.1', port, agent }, (res) => res.resume().once('end', askAgain))
+		const req = http.get({ host: '127.0.0.1', port, agent }, (res) =>
+			res.resume().once('end', askAgain),
+		)
 		req.once('error', () => agent.destroy())
 	}
 	askAgain()

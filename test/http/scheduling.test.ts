@@ -17,7 +17,11 @@ const fairBy = (subject: Subject): string => header(subject, 'x-user')
 describe.each(frameworks)('$name', (framework) => {
 	test('a request of a higher priority goes first, and has a place in a full queue', async () => {
 		const work = workshop()
-		await using running = await serve(framework, { capacity: 1, maxQueue: 2, priority }, work.handler)
+		await using running = await serve(
+			framework,
+			{ capacity: 1, maxQueue: 2, priority },
+			work.handler,
+		)
 		const { limiter } = running
 		const come = (path: string, value: number) =>
 			request(running.port, { path, headers: { 'x-priority': String(value) } })
@@ -37,7 +41,9 @@ describe.each(frameworks)('$name', (framework) => {
 		})
 		expect(JSON.parse((await come('/lowest', -2)).body)).toMatchObject({ reason: 'queue-full' })
 		work.finishAll()
-		expect((await Promise.all([first, high, low])).map(({ status }) => status)).toEqual([200, 200, 200])
+		expect((await Promise.all([first, high, low])).map(({ status }) => status)).toEqual([
+			200, 200, 200,
+		])
 		expect(work.begun).toEqual(['/first', '/high', '/low'])
 		await until(() => running.limiter.active + running.limiter.queued === 0)
 	})
@@ -85,10 +91,16 @@ describe.each(frameworks)('$name', (framework) => {
 		'%s that returns nonsense fails its own request, in the framework’s error handling',
 		async (name, nonsense) => {
 			const work = workshop()
-			const option = { [name]: (subject: Subject) => (header(subject, 'x-bad') ? nonsense() : undefined) }
+			const option = {
+				[name]: (subject: Subject) => (header(subject, 'x-bad') ? nonsense() : undefined),
+			}
 			const sane = name === 'deadline' ? undefined : name === 'priority' ? 0 : ''
 			const wrapped = { [name]: (subject: Subject) => option[name]?.(subject) ?? sane }
-			await using running = await serve(framework, { capacity: 1, ...wrapped } as never, work.handler)
+			await using running = await serve(
+				framework,
+				{ capacity: 1, ...wrapped } as never,
+				work.handler,
+			)
 			expect((await request(running.port, { headers: { 'x-bad': '1' } })).status).toBe(500)
 			expect(work.begun).toEqual([])
 			await expectNothingLost(running, work)

@@ -3,7 +3,14 @@ import { pipeline } from 'node:stream/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { rawClient, until } from '../support/clients.js'
 import type { Handler } from '../support/frameworks.js'
-import { eventually, type Place, places, sleep, start, watchAccidents } from '../support/transports.js'
+import {
+	eventually,
+	type Place,
+	places,
+	sleep,
+	start,
+	watchAccidents,
+} from '../support/transports.js'
 
 /*
  * Clients that take nothing, and clients that take little. What counts is what they take of the
@@ -86,25 +93,28 @@ const untilOver = { capacity: 1, maxQueue: 0, abandonedTimeout: Number.POSITIVE_
 describe.for(some)('$framework over $transport', { concurrent: true }, (place: Place) => {
 	const h2 = place.transport === 'HTTP/2'
 
-	test.each(Object.entries(sends))('%s: a client that reads nothing is cut off', async (_name, send) => {
-		let begun = 0
-		const handler: Handler = (req, res) => {
-			begun++
-			return req.url === '/after' ? res.end('after') : send(req, res)
-		}
-		const options = { ...untilOver, stallTimeout: STALL }
-		await using running = await start(place, { handler, options })
-		const visit = running.visit('/', { paused: true })
-		await until(() => begun === 1 && visit.status === 200)
-		await sleep(STALL / 2)
-		expect(running.limiter.active).toBe(1)
-		await until(() => running.limiter.active === 0)
-		expect(running.limiter.stats()).toMatchObject({ admitted: 1, completed: 0, abandoned: 1 })
-		visit.resume()
-		expect(await visit.ended).toBe('cut')
-		const after = running.visit('/after')
-		expect(await after.ended).toBe('clean')
-	})
+	test.each(Object.entries(sends))(
+		'%s: a client that reads nothing is cut off',
+		async (_name, send) => {
+			let begun = 0
+			const handler: Handler = (req, res) => {
+				begun++
+				return req.url === '/after' ? res.end('after') : send(req, res)
+			}
+			const options = { ...untilOver, stallTimeout: STALL }
+			await using running = await start(place, { handler, options })
+			const visit = running.visit('/', { paused: true })
+			await until(() => begun === 1 && visit.status === 200)
+			await sleep(STALL / 2)
+			expect(running.limiter.active).toBe(1)
+			await until(() => running.limiter.active === 0)
+			expect(running.limiter.stats()).toMatchObject({ admitted: 1, completed: 0, abandoned: 1 })
+			visit.resume()
+			expect(await visit.ended).toBe('cut')
+			const after = running.visit('/after')
+			expect(await after.ended).toBe('clean')
+		},
+	)
 
 	const steady = ['one large end(buffer)', 'a piped stream', 'writes that heed drain', 'a pipeline']
 	test.each(steady)('%s: a client that reads slowly is left alone', async (name) => {
@@ -271,7 +281,9 @@ describe.each(some)('$framework over $transport, by a clock of the test’s', (p
 	})
 
 	/** A client that reads nothing of a large answer. */
-	async function stalled(options: object): Promise<Awaited<ReturnType<typeof start>> & { cut(): boolean }> {
+	async function stalled(
+		options: object,
+	): Promise<Awaited<ReturnType<typeof start>> & { cut(): boolean }> {
 		let closed = false
 		const handler: Handler = (_req, res) => {
 			res.on('close', () => {
@@ -314,7 +326,10 @@ describe.each(some)('$framework over $transport, by a clock of the test’s', (p
 describe.each(some.filter(({ transport }) => transport === 'HTTP/1'))('$framework', (place) => {
 	test('what is cut is destroyed, though its client waits for the rest', async () => {
 		const handler: Handler = (_req, res) => res.end(Buffer.alloc(LARGE))
-		await using running = await start(place, { handler, options: { ...untilOver, stallTimeout: STALL } })
+		await using running = await start(place, {
+			handler,
+			options: { ...untilOver, stallTimeout: STALL },
+		})
 		const client = await rawClient(running.port, 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
 		client.socket.pause()
 		await until(() => running.limiter.active === 1)
@@ -330,7 +345,10 @@ describe.each(some.filter(({ transport }) => transport === 'HTTP/1'))('$framewor
 			if (req.url === '/behind') behind++
 			res.end(Buffer.alloc(LARGE))
 		}
-		await using running = await start(place, { handler, options: { ...untilOver, stallTimeout: STALL } })
+		await using running = await start(place, {
+			handler,
+			options: { ...untilOver, stallTimeout: STALL },
+		})
 		const requests = ['/', '/behind', '/behind'].map(
 			(path) => `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`,
 		)

@@ -61,7 +61,12 @@ async function figures(
 	late = 0,
 ): Promise<LimiterStats> {
 	const clock = new Clock()
-	const limiter = new Limiter({ capacity: 5, maxQueue: 40, maxWait: 300, ...options } as LimiterOptions)
+	const limiter = new Limiter({
+		capacity: 5,
+		maxQueue: 40,
+		maxWait: 300,
+		...options,
+	} as LimiterOptions)
 	const come = async (request: Request): Promise<void> => {
 		const deadline = Date.now() + request.deadline
 		const stay = await settle(limiter[enter]({ ...request, deadline }, present))
@@ -95,7 +100,10 @@ const cases: [string, Partial<LimiterOptions<Request>>][] = [
 	['adaptive order', { order: 'adaptive' }],
 	['deadlines', { deadline: ({ deadline }) => deadline, maxWait: Number.POSITIVE_INFINITY }],
 	['a limit for each key', { capacity: 2, key: ({ user }) => user }],
-	['a capacity for each key', { capacity: (key) => (key === 'a' ? 4 : 1), key: ({ user }) => user }],
+	[
+		'a capacity for each key',
+		{ capacity: (key) => (key === 'a' ? 4 : 1), key: ({ user }) => user },
+	],
 	['no limit', { capacity: Number.POSITIVE_INFINITY }],
 ]
 describe('predicts what the limiter does when it enforces', () => {
@@ -192,8 +200,15 @@ describe('a dry run', () => {
 			holds: { count: 2, mean: 100 },
 		})
 		const facts = { limiter: 'reports (dry run)', waited: 100 }
-		expect(observer.admitted).toHaveBeenLastCalledWith({ ...facts, key: undefined, active: 1, queued: 0 })
-		expect(observer.released).toHaveBeenLastCalledWith(expect.objectContaining({ ...facts, held: 100 }))
+		expect(observer.admitted).toHaveBeenLastCalledWith({
+			...facts,
+			key: undefined,
+			active: 1,
+			queued: 0,
+		})
+		expect(observer.released).toHaveBeenLastCalledWith(
+			expect.objectContaining({ ...facts, held: 100 }),
+		)
 		expect(observer.rejected).toHaveBeenCalledTimes(1)
 	})
 
@@ -216,7 +231,9 @@ describe('a dry run', () => {
 
 	test('rejects a request whose client has left, as there is no work to do', () => {
 		const limiter = new Limiter({ capacity: 1, dryRun: true })
-		expect(limiter[enter]({}, { ...present, aborted: true })).toMatchObject({ error: { reason: 'aborted' } })
+		expect(limiter[enter]({}, { ...present, aborted: true })).toMatchObject({
+			error: { reason: 'aborted' },
+		})
 	})
 
 	test('rejects nothing after close(), and is idle when no request is at work', async () => {
@@ -269,7 +286,8 @@ describe('a dry run', () => {
 
 	test('keeps no process alive, neither by the end nor by the wait of a virtual request', async () => {
 		vi.useRealTimers()
-		const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
+		const timers = (): number =>
+			process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
 		const before = timers()
 		const limiter = new Limiter({ capacity: 1, dryRun: true })
 		const [first, second] = [enterNow(limiter), enterNow(limiter), enterNow(limiter)]
@@ -284,8 +302,17 @@ describe('a dry run', () => {
 	})
 
 	test('shows clients nothing, and cuts none off', () => {
-		const limiter = new Limiter({ capacity: 1, dryRun: true, serverTiming: true, rateLimitFields: true })
-		expect(limiter).toMatchObject({ serverTiming: false, rateLimitFields: false, stallTimeout: Infinity })
+		const limiter = new Limiter({
+			capacity: 1,
+			dryRun: true,
+			serverTiming: true,
+			rateLimitFields: true,
+		})
+		expect(limiter).toMatchObject({
+			serverTiming: false,
+			rateLimitFields: false,
+			stallTimeout: Infinity,
+		})
 	})
 
 	test('takes part in run() and acquire()', async () => {

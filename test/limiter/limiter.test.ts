@@ -16,7 +16,11 @@ interface Request {
 const present = new AbortController().signal
 
 /** Enters; what becomes of it is known after `await`. */
-async function come(limiter: Limiter, request: Request = {}, signal = present): Promise<Stay | undefined> {
+async function come(
+	limiter: Limiter,
+	request: Request = {},
+	signal = present,
+): Promise<Stay | undefined> {
 	return settle(limiter[enter](request, signal))
 }
 
@@ -74,7 +78,9 @@ describe('a capacity for each key', () => {
 	test('a rejection and an admission tell of the capacity of the key', () => {
 		const limiter = keyed({ capacity: () => 1, maxQueue: 0 })
 		expect(enterNow(limiter, { user: 'ada' }).capacity).toBe(1)
-		expect(limiter[enter]({ user: 'ada' }, present)).toMatchObject({ error: { capacity: 1, active: 1 } })
+		expect(limiter[enter]({ user: 'ada' }, present)).toMatchObject({
+			error: { capacity: 1, active: 1 },
+		})
 	})
 
 	test('a function that fails costs no permit, and says what is wrong', () => {
@@ -91,8 +97,12 @@ describe('a capacity for each key', () => {
 	})
 
 	test('needs a key, and can’t be resized for all keys', () => {
-		expect(() => new Limiter({ capacity: () => 3 })).toThrow('a function of the key needs the option key')
-		expect(() => keyed({ capacity: () => 3 }).resize(2)).toThrow('the capacity is a function of the key')
+		expect(() => new Limiter({ capacity: () => 3 })).toThrow(
+			'a function of the key needs the option key',
+		)
+		expect(() => keyed({ capacity: () => 3 }).resize(2)).toThrow(
+			'the capacity is a function of the key',
+		)
 	})
 
 	test('resize(key, n) changes the capacity of one key at once, until its next request', async () => {
@@ -151,7 +161,10 @@ describe('unless it is told otherwise', () => {
 		enterNow(limiter)
 		for (let i = 0; i < 1001; i++) come(limiter).catch(() => {})
 		await vi.advanceTimersByTimeAsync(9_999)
-		expect([limiter.queued, limiter.stats().rejected]).toMatchObject([1000, { 'queue-full': 1, timeout: 0 }])
+		expect([limiter.queued, limiter.stats().rejected]).toMatchObject([
+			1000,
+			{ 'queue-full': 1, timeout: 0 },
+		])
 		await vi.advanceTimersByTimeAsync(1)
 		expect([limiter.queued, limiter.stats().rejected]).toMatchObject([0, { timeout: 1000 }])
 	})
@@ -232,7 +245,9 @@ describe('stats', () => {
 
 	test('count a client that left before its request had to wait', async () => {
 		const limiter = new Limiter(1)
-		await expect(come(limiter, {}, AbortSignal.abort('gone'))).rejects.toMatchObject({ reason: 'aborted' })
+		await expect(come(limiter, {}, AbortSignal.abort('gone'))).rejects.toMatchObject({
+			reason: 'aborted',
+		})
 		expect(limiter.stats()).toMatchObject({ admitted: 0, rejected: { aborted: 1 } })
 	})
 })
@@ -247,7 +262,12 @@ test('a request whose client leaves just when the permit is handed over does not
 	leaver.abort('left')
 	await expect(second).rejects.toMatchObject({ reason: 'aborted' })
 	;(await third)?.leave('ok')
-	expect(limiter.stats()).toMatchObject({ active: 0, keys: 0, admitted: 2, rejected: { aborted: 1 } })
+	expect(limiter.stats()).toMatchObject({
+		active: 0,
+		keys: 0,
+		admitted: 2,
+		rejected: { aborted: 1 },
+	})
 
 	const last = enterNow(limiter, { user: 'a' })
 	const alone = new AbortController()
@@ -260,7 +280,10 @@ test('a request whose client leaves just when the permit is handed over does not
 
 describe('the functions', () => {
 	test('skip lets a request through, uncounted', async () => {
-		const limiter = new Limiter({ capacity: 1, skip: (request) => (request as Request).user === 'probe' })
+		const limiter = new Limiter({
+			capacity: 1,
+			skip: (request) => (request as Request).user === 'probe',
+		})
 		expect(limiter[enter]({ user: 'probe' }, present)).toEqual({ tag: 'skipped' })
 		expect(limiter.stats()).toMatchObject({ active: 0, admitted: 0 })
 		enterNow(limiter)
@@ -277,7 +300,10 @@ describe('the functions', () => {
 	})
 
 	test('weight is how many permits a request takes', async () => {
-		const limiter = new Limiter({ capacity: 3, weight: (request) => (request as Request).weight ?? 1 })
+		const limiter = new Limiter({
+			capacity: 3,
+			weight: (request) => (request as Request).weight ?? 1,
+		})
 		const heavy = enterNow(limiter, { weight: 2 })
 		expect(limiter.active).toBe(2)
 		const waiting = come(limiter, { weight: 2 })
@@ -375,7 +401,12 @@ describe('key', () => {
 	test('a million different keys leave nothing behind', () => {
 		const limiter = keyed()
 		for (let i = 0; i < 1_000_000; i++) enterNow(limiter, { user: `user ${i}` }).leave('ok')
-		expect(limiter.stats()).toMatchObject({ active: 0, keys: 0, admitted: 1_000_000, completed: 1_000_000 })
+		expect(limiter.stats()).toMatchObject({
+			active: 0,
+			keys: 0,
+			admitted: 1_000_000,
+			completed: 1_000_000,
+		})
 	})
 
 	test('the status of a rejection is 429, else 503, unless it is given', () => {

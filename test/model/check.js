@@ -12,7 +12,11 @@ const [sessions = '2', waits = '1'] = process.argv.slice(2)
 const folder = mkdtempSync(join(tmpdir(), 'inflight-limit-model-'))
 try {
 	const run = (/** @type {string} */ command, /** @type {string[]} */ ...args) =>
-		execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+		execFileSync(command, args, {
+			cwd: folder,
+			encoding: 'utf8',
+			stdio: ['ignore', 'pipe', 'ignore'],
+		})
 	/**
 	 * @param {string} what
 	 * @param {string[]} model
@@ -33,7 +37,12 @@ try {
 	const sizes = [`-DSESSIONS=${sessions}`, `-DWAITS=${waits}`]
 	check('never more than the capacity, no free permit beside a waiter', sizes, ['-DSAFETY'], [])
 	const few = ['-DLIVE', '-DSESSIONS=1', '-DWAITS=1']
-	check('a process that is given a permit learns of it', few, ['-DNFAIR=3'], ['-a', '-f', '-N', 'learns'])
+	check(
+		'a process that is given a permit learns of it',
+		few,
+		['-DNFAIR=3'],
+		['-a', '-f', '-N', 'learns'],
+	)
 } finally {
 	rmSync(folder, { recursive: true })
 }

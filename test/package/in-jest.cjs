@@ -9,7 +9,14 @@ const Koa = require('koa')
 const { use } = require('./use.cjs')
 
 test('the package works under Jest', async () => {
-	const { inExpress, inKoa, found } = await use({ root, forExpress, forKoa, adaptive, express, Koa })
+	const { inExpress, inKoa, found } = await use({
+		root,
+		forExpress,
+		forKoa,
+		adaptive,
+		express,
+		Koa,
+	})
 	expect(inExpress).toEqual({ most: 2, statuses: [200, 200, 200, 200, 200] })
 	expect(inKoa).toEqual({ most: 2, statuses: [200, 200, 200, 200, 200] })
 	expect(found).toEqual({ most: 2, statuses: [200, 200, 200, 200, 200] })
@@ -22,7 +29,10 @@ test('a misuse is told with an error of this realm', () => {
 
 describe.each([
 	['modern', {}],
-	['modern, with the clock left alone', { doNotFake: ['performance', 'Date', 'nextTick', 'setImmediate'] }],
+	[
+		'modern, with the clock left alone',
+		{ doNotFake: ['performance', 'Date', 'nextTick', 'setImmediate'] },
+	],
 	['legacy', { legacyFakeTimers: true }],
 ])('under the fake timers of Jest (%s)', (_name, options) => {
 	afterEach(() => jest.useRealTimers())

@@ -44,9 +44,13 @@ for (const { Limiter } of [esm, cjs]) {
 	// One permit, and nobody may wait: a build that took two for one request, or missed one taken,
 	// would reject.
 	const limiter = new Limiter({ capacity: 1, maxQueue: 0 })
-	const inExpress = express().use(esmExpress.limit(limiter), cjsExpress.limit(limiter), (req, res) => {
-		res.json(seen(req, limiter))
-	})
+	const inExpress = express().use(
+		esmExpress.limit(limiter),
+		cjsExpress.limit(limiter),
+		(req, res) => {
+			res.json(seen(req, limiter))
+		},
+	)
 	const inKoa = new Koa()
 		.use(esmKoa.limit(limiter))
 		.use(cjsKoa.limit(limiter))
@@ -57,7 +61,10 @@ for (const { Limiter } of [esm, cjs]) {
 	const admitted = [await ask(inExpress), await ask(inKoa)]
 	await limiter.onIdle()
 	limiter.close()
-	const rejections = [await ask(inExpress), await ask(inKoa)].map(({ status, body }) => [status, body.reason])
+	const rejections = [await ask(inExpress), await ask(inKoa)].map(({ status, body }) => [
+		status,
+		body.reason,
+	])
 	const { completed, rejected } = limiter.stats()
 	results.push({ admitted, rejected: rejections, completed, closed: rejected.closed })
 }

@@ -74,7 +74,11 @@ class Model {
 		const stands = (now: number): boolean => now - flow.emptyUntil > 100
 		if (this.#rules.order === 'adaptive') {
 			let own = this.#lineOf(caller)
-			while (own.length > 1 && stands(caller.since) && caller.since - (own[0] as Caller).since > 5) {
+			while (
+				own.length > 1 &&
+				stands(caller.since) &&
+				caller.since - (own[0] as Caller).since > 5
+			) {
 				this.drop(own[0] as Caller, 'timeout')
 				own = this.#lineOf(caller)
 			}
@@ -175,7 +179,9 @@ class Model {
 			const lower = levels.slice(1)
 			level = lower.find((priority) => priority < this.#lastLower) ?? lower[0]
 		}
-		const [first] = this.#flowsIn(level).sort((a, b) => a.held - b.held || a.heldSince - b.heldSince)
+		const [first] = this.#flowsIn(level).sort(
+			(a, b) => a.held - b.held || a.heldSince - b.heldSince,
+		)
 		if (first === undefined) return undefined
 		const line = this.#lineIn(first)
 		return first.newestFirst ? line.at(-1) : line[0]
@@ -185,11 +191,13 @@ class Model {
 		const { lowerShare } = this.#rules
 		const { priority } = caller
 		const all = this.queue.length
-		const waiting = (level: number): number => this.queue.filter((each) => each.priority === level).length
+		const waiting = (level: number): number =>
+			this.queue.filter((each) => each.priority === level).length
 		const levels = this.#levels().reverse()
 		const top = levels.at(-1)
 		if (top === undefined) return undefined
-		const places = lowerShare === 0 ? 0 : Math.min(all - 1, Math.max(1, Math.floor(lowerShare * all)))
+		const places =
+			lowerShare === 0 ? 0 : Math.min(all - 1, Math.max(1, Math.floor(lowerShare * all)))
 		const lowest = levels[0] as number
 		if (priority >= top) {
 			const lower = this.queue.filter((each) => each.priority < Math.max(top, priority)).length
@@ -200,7 +208,8 @@ class Model {
 		if (waiting(priority) < part) {
 			if (all - waiting(top) < places) return this.#lastOf(top)
 			const [longest] = levels.slice(0, -1).sort((a, b) => waiting(b) - waiting(a) || a - b)
-			if (longest !== undefined && waiting(longest) > waiting(priority) + 1) return this.#lastOf(longest)
+			if (longest !== undefined && waiting(longest) > waiting(priority) + 1)
+				return this.#lastOf(longest)
 		}
 		const reducible = levels.find((level) => waiting(level) > part)
 		if (reducible !== undefined && reducible < priority) return this.#lastOf(reducible)
@@ -293,9 +302,16 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 		{ weight: 20, arbitrary: fc.record({ kind: kind('abort'), which: fc.nat() }) },
 		{
 			weight: 20,
-			arbitrary: fc.record({ kind: kind('weigh'), which: fc.nat(), weight: fc.integer({ min: 1, max: 5 }) }),
+			arbitrary: fc.record({
+				kind: kind('weigh'),
+				which: fc.nat(),
+				weight: fc.integer({ min: 1, max: 5 }),
+			}),
 		},
-		{ weight: 40, arbitrary: fc.record({ kind: kind('pass'), ms: fc.constantFrom(1, 4, 6, 60, 120) }) },
+		{
+			weight: 40,
+			arbitrary: fc.record({ kind: kind('pass'), ms: fc.constantFrom(1, 4, 6, 60, 120) }),
+		},
 		{
 			weight: 10,
 			arbitrary: fc.record({ kind: kind('resize'), capacity: fc.integer({ min: 1, max: 5 }) }),

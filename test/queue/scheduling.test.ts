@@ -23,7 +23,11 @@ function setup(options: Partial<LimiterOptions<Request>>) {
 	const stays = new Map<string, Stay>()
 
 	/** Comes, and waits until what becomes of it at once is known. */
-	async function come(id: string, request: Request = {}, signal: AbortSignal = present): Promise<void> {
+	async function come(
+		id: string,
+		request: Request = {},
+		signal: AbortSignal = present,
+	): Promise<void> {
 		const reject = (error?: { reason?: string }): void => {
 			rejected[id] = error?.reason ?? error
 		}
@@ -44,7 +48,8 @@ function setup(options: Partial<LimiterOptions<Request>>) {
 
 	/** Ends the request that was admitted last, until none is at work. */
 	async function drain(): Promise<void> {
-		for (let id = stays.keys().next().value; id !== undefined; id = stays.keys().next().value) await leave(id)
+		for (let id = stays.keys().next().value; id !== undefined; id = stays.keys().next().value)
+			await leave(id)
 	}
 
 	return { limiter, admitted, rejected, come, leave, drain }
@@ -121,7 +126,13 @@ describe('order', () => {
 		await come('f')
 		await come('g')
 		await come('h')
-		expect(rejected).toEqual({ full: 'queue-full', b: 'timeout', c: 'timeout', d: 'timeout', e: 'evicted' })
+		expect(rejected).toEqual({
+			full: 'queue-full',
+			b: 'timeout',
+			c: 'timeout',
+			d: 'timeout',
+			e: 'evicted',
+		})
 		await drain()
 		expect(admitted).toEqual(['a', 'h', 'g', 'f'])
 	})
@@ -266,14 +277,17 @@ describe('priority', () => {
 			const { come, leave, admitted } = setup({ priority, lowerShare })
 			await come('0')
 			for (const low of ['low', 'lower']) {
-				for (let i = 0; i < 20; i++) await come(`${low} ${i}`, { priority: low === 'low' ? -1 : -2 })
+				for (let i = 0; i < 20; i++)
+					await come(`${low} ${i}`, { priority: low === 'low' ? -1 : -2 })
 			}
 			for (let i = 1; i <= 41; i++) {
 				await come(`${i}`)
 				await come(`${i} too`)
 				await leave(admitted.at(-1) as string)
 			}
-			turns[lowerShare] = ['low ', 'lower'].map((low) => admitted.filter((id) => id.startsWith(low)).length)
+			turns[lowerShare] = ['low ', 'lower'].map(
+				(low) => admitted.filter((id) => id.startsWith(low)).length,
+			)
 		}
 		expect(turns).toEqual({ 0: [0, 0], 0.25: [5, 5] })
 	})
@@ -326,7 +340,8 @@ describe('fairBy', () => {
 
 	test('the flow that holds the fewest permits is next, in turn', async () => {
 		const { come, drain, admitted } = setup({ fairBy, capacity: 1 })
-		for (const id of ['a1', 'a2', 'a3', 'a4', 'b1', 'b2', 'c1']) await come(id, { flow: id[0] as string })
+		for (const id of ['a1', 'a2', 'a3', 'a4', 'b1', 'b2', 'c1'])
+			await come(id, { flow: id[0] as string })
 		await drain()
 		expect(admitted).toEqual(['a1', 'b1', 'c1', 'a2', 'b2', 'a3', 'a4'])
 	})
@@ -472,14 +487,17 @@ describe('fairBy', () => {
 
 	test('a flow may be called __proto__', async () => {
 		const { come, drain, admitted } = setup({ fairBy })
-		for (const id of ['a', 'b', 'c']) await come(id, { flow: id === 'b' ? '__proto__' : 'constructor' })
+		for (const id of ['a', 'b', 'c'])
+			await come(id, { flow: id === 'b' ? '__proto__' : 'constructor' })
 		await drain()
 		expect(admitted).toEqual(['a', 'b', 'c'])
 	})
 
 	test('what is not a string fails its own request', () => {
 		const { limiter } = setup({ fairBy: () => undefined as never })
-		expect(() => limiter[enter]({}, present)).toThrow('what fairBy returns must be a string; got undefined')
+		expect(() => limiter[enter]({}, present)).toThrow(
+			'what fairBy returns must be a string; got undefined',
+		)
 	})
 
 	test('a client that leaves frees its place, from the middle of a flow', async () => {
@@ -534,7 +552,8 @@ test('close rejects all that wait, in every order; resize admits the next one', 
 		fairBy: (request) => (request as Request).flow ?? '',
 		order: 'lifo',
 	})
-	for (const [i, id] of ['a', 'b', 'c', 'd', 'e'].entries()) await come(id, { priority: i % 2, flow: id })
+	for (const [i, id] of ['a', 'b', 'c', 'd', 'e'].entries())
+		await come(id, { priority: i % 2, flow: id })
 	limiter.resize(2)
 	await settled()
 	expect(admitted).toEqual(['a', 'b'])
@@ -549,7 +568,9 @@ describe('deadline', () => {
 	const deadline = (request: Request): number | undefined => request.deadline
 
 	/** One permit comes back in each 100 ms. */
-	async function paced(options: Partial<LimiterOptions<Request>> = {}): Promise<ReturnType<typeof setup>> {
+	async function paced(
+		options: Partial<LimiterOptions<Request>> = {},
+	): Promise<ReturnType<typeof setup>> {
 		const all = setup({ deadline, ...options })
 		await all.come('0')
 		for (let i = 1; i <= 20; i++) {

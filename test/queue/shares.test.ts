@@ -143,11 +143,14 @@ describe('the capacity is divided by weight', () => {
 		})
 	})
 
-	test.each([1, 3, 12])('of %i permits, if some hold theirs four times as long', async (capacity) => {
-		const hold = (share: number): Demand['hold'] => exponential(share % 2 === 0 ? 80 : 20)
-		const demands = [1, 2, 3, 4, 5].map((share) => ({ share, hold: hold(share), clients: 20 }))
-		expect(fairness(await serve(capacity, demands, 30_000), demands)).toBeGreaterThan(0.98)
-	})
+	test.each([1, 3, 12])(
+		'of %i permits, if some hold theirs four times as long',
+		async (capacity) => {
+			const hold = (share: number): Demand['hold'] => exponential(share % 2 === 0 ? 80 : 20)
+			const demands = [1, 2, 3, 4, 5].map((share) => ({ share, hold: hold(share), clients: 20 }))
+			expect(fairness(await serve(capacity, demands, 30_000), demands)).toBeGreaterThan(0.98)
+		},
+	)
 
 	test('if requests take several permits', async () => {
 		const demands = [1, 2, 3].map((share) => ({
@@ -204,7 +207,10 @@ test('a flow that had to wait for long requests of others is not paid for it', a
 		hold: () => (end() <= 20_000 && end() > 0 ? end() : 20),
 		clients: 10,
 	}
-	const demands = [...Array.from({ length: 5 }, () => busy), { ...busy, hold: () => 20, from: 1_100 }]
+	const demands = [
+		...Array.from({ length: 5 }, () => busy),
+		{ ...busy, hold: () => 20, from: 1_100 },
+	]
 	const { held } = await serve(12, demands, 21_500, [20_900, 21_061, 21_121, 21_401])
 	expect(held[0]?.[5]).toBe(0)
 	for (const each of held.slice(1)) {
@@ -280,7 +286,10 @@ describe('a limiter with shares', () => {
 	test.each([
 		[0, new RangeError('what share returns must be a number from 0.001 to 1000000; got 0')],
 		[-1, new RangeError('what share returns must be a number from 0.001 to 1000000; got -1')],
-		[Infinity, new RangeError('what share returns must be a number from 0.001 to 1000000; got Infinity')],
+		[
+			Infinity,
+			new RangeError('what share returns must be a number from 0.001 to 1000000; got Infinity'),
+		],
 		[Number.NaN, new RangeError('what share returns must be a number; got NaN')],
 		['2', new TypeError('what share returns must be a number; got "2"')],
 		[undefined, new TypeError('what share returns must be a number; got undefined')],
@@ -293,7 +302,9 @@ describe('a limiter with shares', () => {
 	])('%o fails its own request, which takes no permit', async (share, { name, message }) => {
 		shares.set('a', share)
 		const { limiter } = setup()
-		expect(() => limiter[enter]({ flow: 'a' }, present)).toThrow(expect.objectContaining({ name, message }))
+		expect(() => limiter[enter]({ flow: 'a' }, present)).toThrow(
+			expect.objectContaining({ name, message }),
+		)
 		expect(limiter.active).toBe(0)
 	})
 })
@@ -339,7 +350,12 @@ describe('WeightedFlows', () => {
 					members.length === 0 ? undefined : members.splice(which % members.length, 1)[0]
 				const apply = ({ kind, which, share, ms }: Step): void => {
 					vi.advanceTimersByTime(ms)
-					const member = new Member({ priority: 0, flow: `${which}`, weight: 1 + (which % 3), share })
+					const member = new Member({
+						priority: 0,
+						flow: `${which}`,
+						weight: 1 + (which % 3),
+						share,
+					})
 					if (kind === 'push') {
 						group.push(member)
 						waiting.push(member)
@@ -385,7 +401,8 @@ describe('WeightedFlows', () => {
 			lines++
 			return new Line('fifo', new Pace())
 		})
-		const member = (flow: string): Member => new Member({ priority: 0, flow, weight: 1, share: 0.001 })
+		const member = (flow: string): Member =>
+			new Member({ priority: 0, flow, weight: 1, share: 0.001 })
 		const waits = member('waits')
 		group.push(waits)
 		for (let i = 0; i < 5_000; i++) {

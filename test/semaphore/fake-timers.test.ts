@@ -71,19 +71,22 @@ describe('fake timers that are switched during a wait', () => {
 		expect((await first).waited).toBeLessThan(1_000)
 	})
 
-	test.each([-1, 1])('off, with the clock an hour ahead or behind (%i): the wait goes on', async (sign) => {
-		vi.useFakeTimers({ now: 0 })
-		const semaphore = new Semaphore(1)
-		// The fake clock goes from 0, the real one from the start of the process.
-		vi.advanceTimersByTime(sign > 0 ? HOUR : 0)
-		const held = semaphore.tryAcquire()
-		const waiting = semaphore.acquire({ maxWait: 1_000 })
-		vi.useRealTimers()
-		held?.release()
-		const permit = await waiting
-		expect(permit.waited).toBeGreaterThanOrEqual(0)
-		expect(permit.waited).toBeLessThan(1_000)
-	})
+	test.each([-1, 1])(
+		'off, with the clock an hour ahead or behind (%i): the wait goes on',
+		async (sign) => {
+			vi.useFakeTimers({ now: 0 })
+			const semaphore = new Semaphore(1)
+			// The fake clock goes from 0, the real one from the start of the process.
+			vi.advanceTimersByTime(sign > 0 ? HOUR : 0)
+			const held = semaphore.tryAcquire()
+			const waiting = semaphore.acquire({ maxWait: 1_000 })
+			vi.useRealTimers()
+			held?.release()
+			const permit = await waiting
+			expect(permit.waited).toBeGreaterThanOrEqual(0)
+			expect(permit.waited).toBeLessThan(1_000)
+		},
+	)
 
 	test('off: a wait whose fake timer can’t fire any more still gets its permit', async () => {
 		vi.useFakeTimers()

@@ -64,7 +64,10 @@ const steps = fc.array(
 	fc.oneof(
 		{
 			weight: 16,
-			arbitrary: fc.record({ kind: fc.constant('acquire' as const), weight: fc.integer({ min: 1, max: 4 }) }),
+			arbitrary: fc.record({
+				kind: fc.constant('acquire' as const),
+				weight: fc.integer({ min: 1, max: 4 }),
+			}),
 		},
 		{
 			weight: 2,
@@ -73,7 +76,10 @@ const steps = fc.array(
 				weight: fc.integer({ min: 1, max: 4 }),
 			}),
 		},
-		{ weight: 12, arbitrary: fc.record({ kind: fc.constant('release' as const), which: fc.nat() }) },
+		{
+			weight: 12,
+			arbitrary: fc.record({ kind: fc.constant('release' as const), which: fc.nat() }),
+		},
 		{ weight: 3, arbitrary: fc.record({ kind: fc.constant('abort' as const), which: fc.nat() }) },
 		{
 			weight: 4,
@@ -172,7 +178,8 @@ test('any history agrees with the plain model, and leaves nothing behind', async
 						const waiting = model.queue.splice(0)
 						model.closed = true
 						await new Promise(setImmediate)
-						for (const { id } of waiting) expect(rejected.get(id)).toMatchObject({ reason: 'closed' })
+						for (const { id } of waiting)
+							expect(rejected.get(id)).toMatchObject({ reason: 'closed' })
 					}
 					for (const caller of model.active) if (!before.has(caller)) expectedOrder.push(caller.id)
 					expect(semaphore.active).toBe(model.held)

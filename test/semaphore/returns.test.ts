@@ -12,8 +12,16 @@ afterEach(() => {
  * What so many are told that are rejected at times from 0 to `time` ms, while a permit comes back
  * each `each` ms.
  */
-function crowd(count: number, time: number, each: number, wanted = 0, returns = new Returns(0)): number[] {
-	return Array.from({ length: count }, (_, i) => returns.promise(1, wanted, 0, each, (i * time) / count))
+function crowd(
+	count: number,
+	time: number,
+	each: number,
+	wanted = 0,
+	returns = new Returns(0),
+): number[] {
+	return Array.from({ length: count }, (_, i) =>
+		returns.promise(1, wanted, 0, each, (i * time) / count),
+	)
 }
 
 /** How many come back in each second, from the first on. */
@@ -55,7 +63,10 @@ test('beyond a minute, they are spread over its second half', () => {
 	expect(Math.max(...told)).toBe(60)
 	const last = told.slice(-2000)
 	expect(Math.min(...last)).toBeGreaterThanOrEqual(30)
-	const counts = Array.from({ length: 30 }, (_, i) => last.filter((after) => after === 31 + i).length)
+	const counts = Array.from(
+		{ length: 30 },
+		(_, i) => last.filter((after) => after === 31 + i).length,
+	)
 	for (const count of counts) expect(count).toBeGreaterThan(50)
 	for (const count of counts) expect(count).toBeLessThan(150)
 })

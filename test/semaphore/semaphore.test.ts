@@ -145,7 +145,11 @@ describe('order', () => {
 
 	test('a heavy caller at the head waits for its whole weight, and no caller passes it', async () => {
 		const semaphore = new Semaphore(3)
-		const holders = [await semaphore.acquire(), await semaphore.acquire(), await semaphore.acquire()]
+		const holders = [
+			await semaphore.acquire(),
+			await semaphore.acquire(),
+			await semaphore.acquire(),
+		]
 		const { log, add } = watch()
 		add('heavy', semaphore.acquire({ weight: 2 }))
 		add('light', semaphore.acquire())
@@ -347,7 +351,11 @@ describe('giving up', () => {
 	})
 
 	test.each([
-		['with a bound settles, although nothing else keeps the program alive', '{ maxWait: 50 }', 'timeout'],
+		[
+			'with a bound settles, although nothing else keeps the program alive',
+			'{ maxWait: 50 }',
+			'timeout',
+		],
 		['without a bound does not keep the program alive', '{}', ''],
 	])('a wait %s', (_, options, said) => {
 		// A program of its own, on the built package.
@@ -384,7 +392,9 @@ describe('what the user replaced', () => {
 	test('timers may be numbers', async () => {
 		const timers: NodeJS.Timeout[] = []
 		const { setTimeout, clearTimeout } = globalThis
-		vi.stubGlobal('setTimeout', (...args: Parameters<typeof setTimeout>) => timers.push(setTimeout(...args)))
+		vi.stubGlobal('setTimeout', (...args: Parameters<typeof setTimeout>) =>
+			timers.push(setTimeout(...args)),
+		)
 		vi.stubGlobal('clearTimeout', (timer: number) => clearTimeout(timers[timer - 1]))
 		const semaphore = new Semaphore(1)
 		const held = await semaphore.acquire()
@@ -469,14 +479,18 @@ describe('run', () => {
 			throw new Error('thrown')
 		})
 		await expect(thrown).rejects.toThrow('thrown')
-		await expect(semaphore.run(() => Promise.reject(new Error('rejected')))).rejects.toThrow('rejected')
+		await expect(semaphore.run(() => Promise.reject(new Error('rejected')))).rejects.toThrow(
+			'rejected',
+		)
 		expect(semaphore.active).toBe(0)
 	})
 
 	test('never runs a task whose signal was aborted, before, during or right after its wait', async () => {
 		const semaphore = new Semaphore(1)
 		const task = vi.fn()
-		await expect(semaphore.run(task, { signal: AbortSignal.abort('before') })).rejects.toBe('before')
+		await expect(semaphore.run(task, { signal: AbortSignal.abort('before') })).rejects.toBe(
+			'before',
+		)
 
 		const held = await semaphore.acquire()
 		const during = new AbortController()
@@ -496,7 +510,9 @@ describe('run', () => {
 
 	test('rejects what is not a function', async () => {
 		const semaphore = new Semaphore(1)
-		await expect(semaphore.run('task' as never)).rejects.toThrow('task must be a function; got "task"')
+		await expect(semaphore.run('task' as never)).rejects.toThrow(
+			'task must be a function; got "task"',
+		)
 		expect(semaphore.active).toBe(0)
 	})
 })
@@ -516,7 +532,11 @@ describe('resize', () => {
 
 	test('downwards lets holders finish, and nobody in before there is room', async () => {
 		const semaphore = new Semaphore(3)
-		const holders = [await semaphore.acquire(), await semaphore.acquire(), await semaphore.acquire()]
+		const holders = [
+			await semaphore.acquire(),
+			await semaphore.acquire(),
+			await semaphore.acquire(),
+		]
 		semaphore.resize(1)
 		expect(semaphore.active).toBe(3)
 		expect(semaphore.available).toBe(0)
@@ -673,15 +693,17 @@ describe('close and onIdle', () => {
 test('waiters that waited too long while the event loop was busy are not admitted, however many', async () => {
 	const semaphore = new Semaphore(1)
 	const held = semaphore.tryAcquire()
-	const late = Promise.allSettled(Array.from({ length: 20_000 }, () => semaphore.acquire({ maxWait: 10 })))
+	const late = Promise.allSettled(
+		Array.from({ length: 20_000 }, () => semaphore.acquire({ maxWait: 10 })),
+	)
 	const patient = semaphore.acquire({ maxWait: 60_000 })
 	const end = performance.now() + 30
 	while (performance.now() < end);
 	held?.release()
 	const permit = await patient
-	expect(new Set((await late).map((each) => each.status === 'rejected' && each.reason.reason))).toEqual(
-		new Set(['timeout']),
-	)
+	expect(
+		new Set((await late).map((each) => each.status === 'rejected' && each.reason.reason)),
+	).toEqual(new Set(['timeout']))
 	expect([semaphore.active, semaphore.queued]).toEqual([1, 0])
 	permit.release()
 	await semaphore.onIdle()
@@ -712,7 +734,10 @@ describe('retryAfter', () => {
 			waiting.push(semaphore.acquire())
 		}
 		// Nine wait, and one more at one a second.
-		await expect(semaphore.acquire()).rejects.toMatchObject({ reason: 'queue-full', retryAfter: 10 })
+		await expect(semaphore.acquire()).rejects.toMatchObject({
+			reason: 'queue-full',
+			retryAfter: 10,
+		})
 		// Nothing came back for as long again, and what came before weighs a little less: the pace
 		// falls by more than half.
 		await vi.advanceTimersByTimeAsync(4000)

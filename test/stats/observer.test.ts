@@ -37,7 +37,9 @@ test('an observer is told the facts of each event, until it ends that', async ()
 
 	const first = limiter[enter]({ user: 'ada' }, present) as Stay
 	const second = settle(limiter[enter]({ user: 'ada' }, present)) as Promise<Stay>
-	expect(limiter[enter]({ user: 'ada' }, present)).toMatchObject({ error: { reason: 'queue-full' } })
+	expect(limiter[enter]({ user: 'ada' }, present)).toMatchObject({
+		error: { reason: 'queue-full' },
+	})
 	first.leave('server-error')
 	const stay = await second
 	const { waited } = stay
@@ -46,7 +48,10 @@ test('an observer is told the facts of each event, until it ends that', async ()
 	expect(told).toEqual([
 		['admitted', { ...facts, active: 1, queued: 0, waited: 0 }],
 		['rejected', { ...facts, active: 1, queued: 1, waited: wait, reason: 'queue-full' }],
-		['released', { ...facts, active: 1, queued: 0, waited: 0, held: wait, outcome: 'server-error' }],
+		[
+			'released',
+			{ ...facts, active: 1, queued: 0, waited: 0, held: wait, outcome: 'server-error' },
+		],
 		['admitted', { ...facts, active: 1, queued: 0, waited }],
 		['resized', { limiter: 'reports', capacity: 2 }],
 		['released', { ...facts, active: 0, queued: 0, waited, held: wait, outcome: 'abandoned' }],
@@ -78,7 +83,10 @@ test('what an observer throws need not be fit to be made a string', () => {
 	})
 	;(limiter[enter]({}, present) as Stay).leave('ok')
 	expect(limiter.active).toBe(0)
-	expect(warn).toHaveBeenCalledWith(expect.stringContaining('a value of type object'), expect.anything())
+	expect(warn).toHaveBeenCalledWith(
+		expect.stringContaining('a value of type object'),
+		expect.anything(),
+	)
 	warn.mockRestore()
 })
 
@@ -108,7 +116,10 @@ test('an observer that throws harms nobody, and is reported once', async () => {
 			expect.stringMatching(/admitted\(\).*out of order/),
 			expect.objectContaining({ code: 'INFLIGHT_OBSERVER' }),
 		],
-		[expect.stringMatching(/released\(\).*not even/), expect.objectContaining({ code: 'INFLIGHT_OBSERVER' })],
+		[
+			expect.stringMatching(/released\(\).*not even/),
+			expect.objectContaining({ code: 'INFLIGHT_OBSERVER' }),
+		],
 	])
 	warn.mockRestore()
 })

@@ -19,11 +19,14 @@ export interface Block {
 /** @returns the programs of a page. */
 export function blocksOf(page: string): Block[] {
 	const markdown = readFileSync(join(root, page), 'utf8')
-	return Array.from(markdown.matchAll(/^```(js|ts)\n(.*?)^```$/gms), ({ index, 1: language, 2: text }) => ({
-		name: `${page}:${markdown.slice(0, index).split('\n').length}`,
-		language: language as 'js' | 'ts',
-		text: text as string,
-	}))
+	return Array.from(
+		markdown.matchAll(/^```(js|ts)\n(.*?)^```$/gms),
+		({ index, 1: language, 2: text }) => ({
+			name: `${page}:${markdown.slice(0, index).split('\n').length}`,
+			language: language as 'js' | 'ts',
+			text: text as string,
+		}),
+	)
 }
 
 export function isCommonJs({ text }: Block): boolean {
@@ -45,7 +48,12 @@ function routesOf({ text }: Block): [method: string, path: string][] {
  * @param compiled - what to run in its place, if it must be compiled.
  * @returns what went wrong; nothing, if it served each visit, ended by itself and was not warned.
  */
-export async function faultsOf(folder: string, block: Block, compiled?: string, env: NodeJS.ProcessEnv = {}) {
+export async function faultsOf(
+	folder: string,
+	block: Block,
+	compiled?: string,
+	env: NodeJS.ProcessEnv = {},
+) {
 	const base = block.name.replaceAll(/\W+/g, '-')
 	const file = compiled ?? `${base}.${isCommonJs(block) ? 'cjs' : 'mjs'}`
 	if (compiled === undefined) writeFileSync(join(folder, file), block.text)

@@ -139,7 +139,11 @@ export interface Running {
 }
 
 /** A server with one limiter before one handler. */
-export async function serve(framework: Framework, options: Options, handler: Handler): Promise<Running> {
+export async function serve(
+	framework: Framework,
+	options: Options,
+	handler: Handler,
+): Promise<Running> {
 	const { listener, limiter } = framework.app(options, handler)
 	const { server, port } = await listen(listener)
 	return {
@@ -161,8 +165,12 @@ export async function expectNothingLost({ port, limiter }: Running, work: Work):
 	await until(() => limiter.active === 0 && limiter.queued === 0)
 	const { admitted, completed, abandoned } = limiter.stats()
 	expect(completed + abandoned).toBe(admitted)
-	const fresh = Array.from({ length: limiter.capacity }, (_, i) => request(port, { path: `/fresh/${i}` }))
-	await until(() => work.begun.filter((path) => path.startsWith('/fresh/')).length === limiter.capacity)
+	const fresh = Array.from({ length: limiter.capacity }, (_, i) =>
+		request(port, { path: `/fresh/${i}` }),
+	)
+	await until(
+		() => work.begun.filter((path) => path.startsWith('/fresh/')).length === limiter.capacity,
+	)
 	expect(limiter.active).toBe(limiter.capacity)
 	work.finishAll()
 	for (const { status } of await Promise.all(fresh)) expect(status).toBe(200)

@@ -263,7 +263,8 @@ export function answerByOther(
 		res.setTimeout(1, () => answerByOther(exchange, 'end', koa))
 		return
 	}
-	if (exchange.answeredBy !== undefined || exchange.threw || res.headersSent || res.destroyed) return
+	if (exchange.answeredBy !== undefined || exchange.threw || res.headersSent || res.destroyed)
+		return
 	exchange.answeredBy = 'other'
 	if (how === 'race' && koa) {
 		exchange.winRace()
@@ -312,7 +313,8 @@ function perform(action: Action, exchange: Exchange, means: Means): Promise<unkn
 		return undefined
 	}
 	// The rest is to answer: not what somebody else has answered, and not twice.
-	if (exchange.answeredBy === 'other' || exchange.ended || exchange.piped || exchange.hangs) return undefined
+	if (exchange.answeredBy === 'other' || exchange.ended || exchange.piped || exchange.hangs)
+		return undefined
 	if (action === 'throw') {
 		exchange.threw = true
 		if (res.headersSent) {
@@ -348,7 +350,12 @@ function perform(action: Action, exchange: Exchange, means: Means): Promise<unkn
 	} else if (action === 'file by framework' && !res.headersSent) {
 		exchange.piped = true
 		means.sendFile()
-	} else if (action === 'answer by stream' && stream !== undefined && !res.headersSent && !stream.destroyed) {
+	} else if (
+		action === 'answer by stream' &&
+		stream !== undefined &&
+		!res.headersSent &&
+		!stream.destroyed
+	) {
 		exchange.ended = true
 		means.raw()
 		stream.respond({ ':status': 200, 'X-Id': exchange.id })

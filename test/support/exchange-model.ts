@@ -100,8 +100,14 @@ const send: fc.Arbitrary<Act> = fc.record({
 		{ weight: 4, arbitrary: fc.constant(true) },
 		{ weight: 1, arbitrary: fc.constant(false) },
 	),
-	closes: fc.oneof({ weight: 9, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
-	held: fc.oneof({ weight: 4, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
+	closes: fc.oneof(
+		{ weight: 9, arbitrary: fc.constant(false) },
+		{ weight: 1, arbitrary: fc.constant(true) },
+	),
+	held: fc.oneof(
+		{ weight: 4, arbitrary: fc.constant(false) },
+		{ weight: 1, arbitrary: fc.constant(true) },
+	),
 	handler: fc.array(action, { maxLength: 4 }),
 })
 
@@ -136,7 +142,10 @@ const act: fc.Arbitrary<Act> = fc.oneof(
 	},
 	{
 		weight: 1,
-		arbitrary: fc.record({ do: fc.constant('resize' as const), capacity: fc.integer({ min: 1, max: 3 }) }),
+		arbitrary: fc.record({
+			do: fc.constant('resize' as const),
+			capacity: fc.integer({ min: 1, max: 3 }),
+		}),
 	},
 	{ weight: 1, arbitrary: fc.record({ do: fc.constant('pause' as const) }) },
 )
@@ -150,10 +159,19 @@ const inTime = fc.constantFrom(Number.POSITIVE_INFINITY, Number.POSITIVE_INFINIT
 export const programs: fc.Arbitrary<Program> = fc
 	.record({
 		app: fc.oneof(
-			{ weight: 3, arbitrary: fc.constant({ framework: 'Express 5', protocol: 'HTTP/1' } as const) },
+			{
+				weight: 3,
+				arbitrary: fc.constant({ framework: 'Express 5', protocol: 'HTTP/1' } as const),
+			},
 			{ weight: 3, arbitrary: fc.constant({ framework: 'Koa 3', protocol: 'HTTP/1' } as const) },
-			{ weight: 2, arbitrary: fc.constant({ framework: 'node:http', protocol: 'HTTP/1' } as const) },
-			{ weight: 1, arbitrary: fc.constant({ framework: 'node:http', protocol: 'HTTP/2' } as const) },
+			{
+				weight: 2,
+				arbitrary: fc.constant({ framework: 'node:http', protocol: 'HTTP/1' } as const),
+			},
+			{
+				weight: 1,
+				arbitrary: fc.constant({ framework: 'node:http', protocol: 'HTTP/2' } as const),
+			},
 			{ weight: 1, arbitrary: fc.constant({ framework: 'Koa 3', protocol: 'HTTP/2' } as const) },
 		),
 		capacity: fc.constantFrom(1, 1, 2),

@@ -1,5 +1,9 @@
 import http, { type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
-import http2, { type ClientHttp2Session, type ClientHttp2Stream, type ServerHttp2Stream } from 'node:http2'
+import http2, {
+	type ClientHttp2Session,
+	type ClientHttp2Stream,
+	type ServerHttp2Stream,
+} from 'node:http2'
 import net, { type AddressInfo, Socket } from 'node:net'
 import type { Limiter } from '../../adapters/express.js'
 import {
@@ -40,7 +44,8 @@ const PATIENCE = { turns: 300, ms: 250 }
 async function waitFor(what: () => boolean, message: () => string): Promise<void> {
 	const begun = performance.now()
 	for (let turns = 0; !what(); turns++) {
-		if (turns > PATIENCE.turns && performance.now() - begun > PATIENCE.ms) throw new Violation(message())
+		if (turns > PATIENCE.turns && performance.now() - begun > PATIENCE.ms)
+			throw new Violation(message())
 		await (turns > 50 ? pause(1) : turn())
 	}
 }
@@ -151,7 +156,8 @@ function watchTimers(): { left(): number; restore(): void } {
 	}
 	globalThis.setTimeout = Object.assign(watched, real)
 	return {
-		left: () => made.filter((timer) => !(timer as unknown as { _destroyed: boolean })._destroyed).length,
+		left: () =>
+			made.filter((timer) => !(timer as unknown as { _destroyed: boolean })._destroyed).length,
 		restore() {
 			globalThis.setTimeout = real
 		},
@@ -271,7 +277,14 @@ class Run implements Watch {
 	 * without a permit.
 	 */
 	#atWork(each: Exchange): boolean {
-		return each.limited && each.begun && !each.done && !each.released && !each.finished && !this.#over(each)
+		return (
+			each.limited &&
+			each.begun &&
+			!each.done &&
+			!each.released &&
+			!each.finished &&
+			!this.#over(each)
+		)
 	}
 
 	/** Its client has gone, and its handler is known to be done. */
@@ -425,7 +438,9 @@ class Run implements Watch {
 	}
 
 	#mayWait({ limited, entered, begun, res, carrier }: Exchange): boolean {
-		return limited && entered && !begun && !res?.writableEnded && !res?.destroyed && !isClosed(carrier)
+		return (
+			limited && entered && !begun && !res?.writableEnded && !res?.destroyed && !isClosed(carrier)
+		)
 	}
 
 	#mayHold(each: Exchange): boolean {
@@ -470,7 +485,8 @@ class Run implements Watch {
 		)
 		await this.#atRest()
 		for (const client of this.clients) this.#checkAnswers(client)
-		const figures = (): { admitted: number; completed: number; abandoned: number } => this.#limiter.stats()
+		const figures = (): { admitted: number; completed: number; abandoned: number } =>
+			this.#limiter.stats()
 		await waitFor(
 			() => figures().admitted === figures().completed + figures().abandoned,
 			() => {
@@ -501,7 +517,9 @@ class Run implements Watch {
 	#atPeace(client: Client): boolean {
 		if (this.#isCut(client)) return true
 		// Nobody will ever end one of its responses, and others may wait for the permit of that.
-		const hangs = client.sent.some((each) => each.hangs && !each.finished && each.answeredBy !== 'other')
+		const hangs = client.sent.some(
+			(each) => each.hangs && !each.finished && each.answeredBy !== 'other',
+		)
 		if (hangs) {
 			client.left = true
 			client.destroy()
@@ -532,7 +550,9 @@ class Run implements Watch {
 			const answer = answers[i]
 			// The server has closed with a part of an upload unread: what it had sent before can be lost
 			// too.
-			const mayClose = client.sent.slice(i).some(({ send }) => send.closes || send.version !== '1.1')
+			const mayClose = client.sent
+				.slice(i)
+				.some(({ send }) => send.closes || send.version !== '1.1')
 			if (client.reset && !answer?.complete && mayClose) return
 			if (exchange.cut || answer === undefined) {
 				if (exchange.cut) {
@@ -561,7 +581,8 @@ class Run implements Watch {
 			return
 		}
 		if (status === 500 && threw) return
-		if (!rejects || !limited || begun) throw new Violation(`${of} is ${status} ${JSON.stringify(body)}`)
+		if (!rejects || !limited || begun)
+			throw new Violation(`${of} is ${status} ${JSON.stringify(body)}`)
 		const { reason } = JSON.parse(body) as { reason: string }
 		if (!['queue-full', 'timeout'].includes(reason) || !(Number(headers['retry-after']) >= 1)) {
 			throw new Violation(`${of} is no honest rejection: ${JSON.stringify(answer)}`)
@@ -580,7 +601,8 @@ class Run implements Watch {
 		}
 		await waitFor(
 			() => fresh.every(({ begun }) => begun),
-			() => `${fresh.filter(({ begun }) => begun).length} of ${capacity} fresh requests are at work`,
+			() =>
+				`${fresh.filter(({ begun }) => begun).length} of ${capacity} fresh requests are at work`,
 		)
 		await this.end()
 	}
@@ -604,7 +626,9 @@ class Run implements Watch {
 			baseline.set(framework, listenersOf(socket(client) as Socket))
 		}
 		const before = baseline.get(framework)
-		const client = idle.find((each) => socket(each) !== undefined && each.sent.every(({ cut }) => !cut))
+		const client = idle.find(
+			(each) => socket(each) !== undefined && each.sent.every(({ cut }) => !cut),
+		)
 		if (client === undefined || before === undefined) return
 		this.#free = true
 		await this.#another(client)
@@ -648,7 +672,9 @@ function ids(exchanges: Exchange[]): string {
 }
 
 function listenersOf(socket: Socket): Record<string, number> {
-	return Object.fromEntries(socket.eventNames().map((name) => [String(name), socket.listenerCount(name)]))
+	return Object.fromEntries(
+		socket.eventNames().map((name) => [String(name), socket.listenerCount(name)]),
+	)
 }
 
 function pathOf({ id, limited }: Exchange): string {
@@ -742,7 +768,9 @@ function connectHttp2(port: number, sockets: Map<number, Socket>): Promise<Clien
 	return new Promise((resolve, reject) => {
 		const socket = net.connect({ port, host: '127.0.0.1', noDelay: true })
 		const createConnection = (): Socket => socket
-		const session: ClientHttp2Session = http2.connect(`http://127.0.0.1:${port}`, { createConnection })
+		const session: ClientHttp2Session = http2.connect(`http://127.0.0.1:${port}`, {
+			createConnection,
+		})
 		let localPort = 0
 		const streams = new Map<Exchange, ClientHttp2Stream>()
 		const answers = new Map<Exchange, WireAnswer>()
@@ -793,7 +821,8 @@ function connectHttp2(port: number, sockets: Map<number, Socket>): Promise<Clien
 			},
 			completeUpload() {
 				for (const [{ send }, stream] of streams) {
-					if (send.method === 'upload' && !stream.writableEnded && !stream.destroyed) stream.end(BODY)
+					if (send.method === 'upload' && !stream.writableEnded && !stream.destroyed)
+						stream.end(BODY)
 				}
 			},
 			leave(how, exchange) {

@@ -1,4 +1,9 @@
-import http, { type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
+import http, {
+	type IncomingMessage,
+	type RequestListener,
+	type Server,
+	type ServerResponse,
+} from 'node:http'
 import type { AddressInfo } from 'node:net'
 import connect from 'connect'
 import express from 'express'
@@ -22,7 +27,10 @@ export interface Framework {
 	name: string
 	kind: 'express' | 'koa'
 	/** The `node:http` listener of an app with one limiter before one handler. */
-	app(options: Options, handler: Handler): { listener: RequestListener; limiter: forExpress.Limiter }
+	app(
+		options: Options,
+		handler: Handler,
+	): { listener: RequestListener; limiter: forExpress.Limiter }
 }
 
 function expressLike(name: string, create: () => typeof express.prototype): Framework {

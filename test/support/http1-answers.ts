@@ -27,7 +27,8 @@ export function answersIn(text: string, ended: boolean): WireAnswer[] {
 		if (headEnd < 0) break
 		const [first = '', ...lines] = text.slice(at, headEnd).split('\r\n')
 		const [, minor, code] = /^HTTP\/1\.([01]) (\d{3}) /.exec(first) ?? []
-		if (code === undefined) throw new Error(`not an answer: ${JSON.stringify(text.slice(at, at + 60))}`)
+		if (code === undefined)
+			throw new Error(`not an answer: ${JSON.stringify(text.slice(at, at + 60))}`)
 		const headers: Record<string, string> = {}
 		for (const line of lines) {
 			const colon = line.indexOf(':')
@@ -51,7 +52,8 @@ function bodyAt(
 	headers: Record<string, string>,
 	ended: boolean,
 ): { body: string; complete: boolean; next: number; framed: boolean } {
-	if (status === 204 || status === 304) return { body: '', complete: true, next: from, framed: true }
+	if (status === 204 || status === 304)
+		return { body: '', complete: true, next: from, framed: true }
 	if (headers['transfer-encoding'] === 'chunked') {
 		let at = from
 		let body = ''

@@ -36,17 +36,26 @@ export function scratch(): { folder: string; remove: () => void } {
 export async function pack(folder: string): Promise<string> {
 	const checkout = join(folder, 'checkout')
 	for (const name of SOURCES) {
-		if (existsSync(join(root, name))) cpSync(join(root, name), join(checkout, name), { recursive: true })
+		if (existsSync(join(root, name)))
+			cpSync(join(root, name), join(checkout, name), { recursive: true })
 	}
 	symlinkSync(join(root, 'node_modules'), join(checkout, 'node_modules'))
-	const { stdout } = await run('npm', ['pack', '--silent', '--pack-destination', folder], { cwd: checkout })
+	const { stdout } = await run('npm', ['pack', '--silent', '--pack-destination', folder], {
+		cwd: checkout,
+	})
 	return join(folder, stdout.trim().split('\n').at(-1) as string)
 }
 
 /** Installs packages, or tarballs, in an empty folder. */
 export async function install(folder: string, packages: string[]): Promise<void> {
 	writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
-	const quietly = ['--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error', '--prefer-offline']
+	const quietly = [
+		'--no-audit',
+		'--no-fund',
+		'--ignore-scripts',
+		'--loglevel=error',
+		'--prefer-offline',
+	]
 	await run('npm', ['install', ...quietly, ...packages], { cwd: folder })
 }
 

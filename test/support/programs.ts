@@ -7,7 +7,9 @@ import { delimiter, join } from 'node:path'
  */
 export function programOrSkip(names: string[], debianPackage: string): string | undefined {
 	const folders = (process.env.PATH ?? '').split(delimiter)
-	const found = folders.flatMap((folder) => names.map((name) => join(folder, name))).find(existsSync)
+	const found = folders
+		.flatMap((folder) => names.map((name) => join(folder, name)))
+		.find(existsSync)
 	if (found !== undefined) return found
 	const missing = `LEFT OUT: tests that need ${names.join(' or ')}, which is not installed. On Debian: apt-get install ${debianPackage}`
 	if (process.env.CI === 'true') throw new Error(missing)

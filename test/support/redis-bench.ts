@@ -30,7 +30,10 @@ export class Bench {
 	): Promise<RedisLimiter> => {
 		const { user, ...rest } = options
 		const account = user === undefined ? {} : { username: user, password: 'p' }
-		const client = createClient({ socket: { host: '127.0.0.1', port: this.server.port }, ...account })
+		const client = createClient({
+			socket: { host: '127.0.0.1', port: this.server.port },
+			...account,
+		})
 		client.on('error', () => {})
 		await client.connect()
 		const { lease } = { ...this.#defaults, ...rest }

@@ -36,7 +36,9 @@ setInterval(() => {
 /** Says of an `expect` that it must hold however busy the machine is: see {@link WHEN_BUSY}. */
 export const ALWAYS = 'on any machine'
 
-/** A function would do, but vitest 4 takes it out before it comes to be used; not so an expression. */
+/**
+ * A function would do, but vitest 4 takes it out before it comes to be used; not so an expression.
+ */
 class Busy extends RegExp {
 	override test(message: string): boolean {
 		const again = performance.now() - pausedAt < 60_000 && !message.includes(ALWAYS)

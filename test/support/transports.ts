@@ -1,4 +1,8 @@
-import http, { type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http'
+import http, {
+	type IncomingHttpHeaders,
+	type IncomingMessage,
+	type ServerResponse,
+} from 'node:http'
 import http2, { type ClientHttp2Stream, type ServerHttp2Stream } from 'node:http2'
 import https from 'node:https'
 import type { AddressInfo, Server } from 'node:net'
@@ -93,7 +97,9 @@ export function listenerOf(
 		}
 		return { listener, limiter }
 	}
-	const create = { 'Express 5': express, 'Express 4': express4, connect }[framework] as () => express.Express
+	const create = { 'Express 5': express, 'Express 4': express4, connect }[
+		framework
+	] as () => express.Express
 	const app = create()
 	app.use((req, res, next) => void before(req, res, next))
 	app.use(guard)
@@ -114,7 +120,10 @@ const CLIENT_TLS: ConnectionOptions = {
 
 /** Keeps up to `maxSockets` connections of HTTP/1 or HTTPS. */
 export function agentFor(transport: Transport, maxSockets: number): https.Agent {
-	return new (transport === 'HTTPS' ? https : http).Agent({ keepAlive: true, maxSockets }) as https.Agent
+	return new (transport === 'HTTPS' ? https : http).Agent({
+		keepAlive: true,
+		maxSockets,
+	}) as https.Agent
 }
 
 /** A client's view of one exchange. */
@@ -240,7 +249,12 @@ function visitOf(
 	}
 }
 
-function visitHttp1(port: number, transport: Transport, path: string, options: VisitOptions): Visit {
+function visitHttp1(
+	port: number,
+	transport: Transport,
+	path: string,
+	options: VisitOptions,
+): Visit {
 	const { method = 'GET', body, agent = false, paused = false } = options
 	const request = (transport === 'HTTPS' ? https : http).request({
 		host: '127.0.0.1',
@@ -268,7 +282,10 @@ function visitHttp1(port: number, transport: Transport, path: string, options: V
 
 function visitHttp2(session: http2.ClientHttp2Session, path: string, options: VisitOptions): Visit {
 	const { method = 'GET', body, paused = false } = options
-	const stream = session.request({ ':path': path, ':method': method }, { endStream: body === undefined })
+	const stream = session.request(
+		{ ':path': path, ':method': method },
+		{ endStream: body === undefined },
+	)
 	const { visit, over } = visitOf(stream, () => stream.close(http2.constants.NGHTTP2_CANCEL))
 	if (paused) visit.pause()
 	let ended = false
@@ -294,7 +311,10 @@ export function carrierOf(req: IncomingMessage): IncomingMessage['socket'] | Ser
 }
 
 /** Resolves when it is so, by the real clock also where a test has faked it. */
-export async function eventually(what: () => boolean, message = 'it did not come to be'): Promise<void> {
+export async function eventually(
+	what: () => boolean,
+	message = 'it did not come to be',
+): Promise<void> {
 	const begun = process.hrtime.bigint()
 	while (!what()) {
 		if (process.hrtime.bigint() - begun > 10_000_000_000n) throw new Error(message)
@@ -303,7 +323,8 @@ export async function eventually(what: () => boolean, message = 'it did not come
 }
 
 const setTimeoutReal = globalThis.setTimeout
-export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeoutReal(resolve, ms))
+export const sleep = (ms: number): Promise<void> =>
+	new Promise((resolve) => setTimeoutReal(resolve, ms))
 
 /** What must never happen. To be called before each test; what it returns, after it. */
 export function watchAccidents(): () => unknown[] {

@@ -47,7 +47,8 @@ async function visit(server) {
 	await new Promise((resolve) => setImmediate(resolve))
 	for (const [method, path] of routes) {
 		let answer = await get(port, method, path)
-		// On a busy machine the event loop can be late: `adaptive()` says so, and this client comes back.
+		// On a busy machine the event loop can be late: `adaptive()` says so, and this client comes
+		// back.
 		if (answer.status === 503) {
 			await sleep(1000 * Number(answer.headers.get('retry-after')))
 			answer = await get(port, method, path)

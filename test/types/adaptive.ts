@@ -16,7 +16,12 @@ export const limiters: Limiter[] = [
 	new Limiter({ capacity: (key) => key.length, key: () => 'a' }),
 ]
 
-export const controller: Controller = { initial: 3, max: 5, eventLoop: true, sample: (_sample: Sample) => 4 }
+export const controller: Controller = {
+	initial: 3,
+	max: 5,
+	eventLoop: true,
+	sample: (_sample: Sample) => 4,
+}
 
 // @ts-expect-error - a controller, not what makes one
 new Limiter({ capacity: controller })

@@ -1,6 +1,10 @@
 // What must compile of the entry for a cluster, and what must not.
 import { type Limiter, type Permit, RejectedError } from 'inflight-limit'
-import { type ClusterLimiter, type ClusterLimiterOptions, clusterLimiter } from 'inflight-limit/cluster'
+import {
+	type ClusterLimiter,
+	type ClusterLimiterOptions,
+	clusterLimiter,
+} from 'inflight-limit/cluster'
 import { dashboard } from 'inflight-limit/dashboard'
 import { limit } from 'inflight-limit/express'
 import { limitFetch } from 'inflight-limit/fetch'

@@ -19,10 +19,19 @@ import { type Equal, holds } from './equal.js'
 export async function semaphore(): Promise<void> {
 	const bounds: SemaphoreOptions = { maxQueue: 10, maxWait: undefined }
 	const semaphore = new Semaphore(3, bounds)
-	const figures: number[] = [semaphore.capacity, semaphore.active, semaphore.queued, semaphore.available]
+	const figures: number[] = [
+		semaphore.capacity,
+		semaphore.active,
+		semaphore.queued,
+		semaphore.available,
+	]
 	figures.length = 0
 
-	using permit = await semaphore.acquire({ weight: 2, signal: AbortSignal.timeout(1_000), maxWait: 5 })
+	using permit = await semaphore.acquire({
+		weight: 2,
+		signal: AbortSignal.timeout(1_000),
+		maxWait: 5,
+	})
 	holds<Equal<typeof permit, Permit>>()
 	holds<Equal<Permit['waited'], number>>()
 	permit.weigh(3)
@@ -62,7 +71,12 @@ export async function semaphore(): Promise<void> {
 }
 
 export function limiter(): void {
-	const options: LimiterOptions = { capacity: 3, name: 'reports', maxQueue: undefined, key: () => undefined }
+	const options: LimiterOptions = {
+		capacity: 3,
+		name: 'reports',
+		maxQueue: undefined,
+		key: () => undefined,
+	}
 	const limiter = new Limiter(options)
 	new Limiter(3)
 	new Limiter({ capacity: 3, key: (request: { url?: string }) => request.url })
@@ -103,13 +117,26 @@ export function limiter(): void {
 }
 
 export function rejection(error: RejectedError): void {
-	type Reason = 'queue-full' | 'timeout' | 'evicted' | 'closed' | 'overloaded' | 'aborted' | 'unavailable'
+	type Reason =
+		| 'queue-full'
+		| 'timeout'
+		| 'evicted'
+		| 'closed'
+		| 'overloaded'
+		| 'aborted'
+		| 'unavailable'
 	holds<Equal<RejectionReason, Reason>>()
 	holds<Equal<typeof error.reason, RejectionReason>>()
 	holds<Equal<typeof error.code, 'ERR_INFLIGHT_REJECTED'>>()
 	holds<Equal<typeof error.retryAfter, number>>()
 	holds<RejectedError extends Error ? true : false>()
-	const figures: number[] = [error.active, error.capacity, error.queued, error.status, error.statusCode]
+	const figures: number[] = [
+		error.active,
+		error.capacity,
+		error.queued,
+		error.status,
+		error.statusCode,
+	]
 	figures.length = 0
 	holds<Equal<typeof error.headers, Readonly<Record<string, string>>>>()
 	const load = { active: 3, capacity: 3, queued: 0 }

@@ -17,7 +17,12 @@ holds<Equal<typeof page, Dashboard>>()
 http.createServer((req, res) => page(req, res, () => res.end()))
 http.createServer(page)
 page.close()
-const options: DashboardOptions = { limiters, path: undefined, keys: undefined, maxPages: undefined }
+const options: DashboardOptions = {
+	limiters,
+	path: undefined,
+	keys: undefined,
+	maxPages: undefined,
+}
 holds<Equal<ReturnType<typeof dashboardKoa>, KoaDashboard>>()
 dashboardKoa(options).close()
 

@@ -61,7 +61,8 @@ limit({
 		holds<Equal<typeof req, RequestLike>>()
 		return req.ip
 	},
-	skip: (req) => req.path === '/health' || req.originalUrl === '/health' || req.method === 'OPTIONS',
+	skip: (req) =>
+		req.path === '/health' || req.originalUrl === '/health' || req.method === 'OPTIONS',
 	weight: (req) => Number(req.headers['x-weight'] ?? 1),
 	onReject(rejection, req, res, next) {
 		holds<Equal<typeof rejection, Rejection>>()

@@ -9,7 +9,10 @@ holds<Equal<typeof limited, LimitedFetch<typeof fetch>>>()
 holds<Equal<ReturnType<typeof limited>, Promise<Response>>>()
 holds<Equal<typeof limited.limiter, Limiter>>()
 export const asFetch: typeof fetch = limited
-export const page: Promise<Response> = limited(new URL('http://localhost/'), { method: 'POST', signal: null })
+export const page: Promise<Response> = limited(new URL('http://localhost/'), {
+	method: 'POST',
+	signal: null,
+})
 
 limitFetch(new Limiter(3), { unreadTimeout: 5_000 })
 limitFetch({

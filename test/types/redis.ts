@@ -2,7 +2,12 @@
 import { RejectedError } from 'inflight-limit'
 import { limit } from 'inflight-limit/express'
 import { limit as limitKoa } from 'inflight-limit/koa'
-import { type FleetPermit, LeaseLostError, type RedisLimiter, redisLimiter } from 'inflight-limit/redis'
+import {
+	type FleetPermit,
+	LeaseLostError,
+	type RedisLimiter,
+	redisLimiter,
+} from 'inflight-limit/redis'
 import { Cluster, Redis } from 'ioredis'
 import { createClient, createCluster, createSentinel } from 'redis'
 import { type Equal, holds } from './equal.js'
@@ -11,7 +16,11 @@ const node = { host: '127.0.0.1', port: 6379 }
 for (const client of [new Redis(6379), new Cluster([node])]) {
 	redisLimiter({ client, name: 'renders', capacity: 10 })
 }
-redisLimiter({ client: createCluster({ rootNodes: [{ socket: node }] }), name: 'renders', capacity: 10 })
+redisLimiter({
+	client: createCluster({ rootNodes: [{ socket: node }] }),
+	name: 'renders',
+	capacity: 10,
+})
 redisLimiter({
 	client: createSentinel({ name: 'main', sentinelRootNodes: [node] }),
 	name: 'renders',

@@ -14,7 +14,9 @@ export interface Status {
 
 export function App({ status, tick }: { status: Status; tick: number }) {
 	const range = shownRange()
-	const all = store.limiters.map((limiter): Entry => ({ limiter, diagnosis: diagnose(limiter, range.to) }))
+	const all = store.limiters.map(
+		(limiter): Entry => ({ limiter, diagnosis: diagnose(limiter, range.to) }),
+	)
 	const entries = sorted(all, range.to)
 	const known = store.process !== undefined && store.times.length > 0
 	// The worst one, if nothing else was chosen.
@@ -23,7 +25,8 @@ export function App({ status, tick }: { status: Status; tick: number }) {
 	const find = view.find.toLowerCase()
 	const shown = entries.filter(
 		({ limiter, diagnosis }) =>
-			(view.only === '' || diagnosis.trouble === view.only) && limiter.name.toLowerCase().includes(find),
+			(view.only === '' || diagnosis.trouble === view.only) &&
+			limiter.name.toLowerCase().includes(find),
 	)
 	return (
 		<>
@@ -63,7 +66,8 @@ function Identity() {
 			<time dateTime={new Date(process.since).toISOString()} title={date(process.since)}>
 				{age((store.times.at(-1) ?? 0) - process.since)} ago
 			</time>{' '}
-			· <Term word="busy">event loop</Term> {busy == null ? '–' : `${Math.round(busy * 100)} %`} busy
+			· <Term word="busy">event loop</Term> {busy == null ? '–' : `${Math.round(busy * 100)} %`}{' '}
+			busy
 		</p>
 	)
 }
@@ -75,9 +79,9 @@ function Changed() {
 	const { at, from, restarted } = changed
 	return (
 		<p class="changed" role="status">
-			{restarted ? 'The process was restarted' : 'Another process answers now'} ({moment(at)}: pid {from.pid}{' '}
-			on {from.host} → pid {process.pid} on {process.host}). Its figures begin anew; the charts mark the
-			moment.{' '}
+			{restarted ? 'The process was restarted' : 'Another process answers now'} ({moment(at)}: pid{' '}
+			{from.pid} on {from.host} → pid {process.pid} on {process.host}). Its figures begin anew; the
+			charts mark the moment.{' '}
 			<button
 				type="button"
 				onClick={() => {

@@ -79,7 +79,9 @@ export class Chart extends Component<Props> {
 			this.#draw()
 		})
 		watcher.observe(box)
-		this.#sizes = new ResizeObserver(() => this.#plot?.setSize({ width: box.clientWidth, height: HEIGHT }))
+		this.#sizes = new ResizeObserver(() =>
+			this.#plot?.setSize({ width: box.clientWidth, height: HEIGHT }),
+		)
 		this.#sizes.observe(box)
 	}
 
@@ -98,7 +100,13 @@ export class Chart extends Component<Props> {
 	#draw(): void {
 		if (!this.#seen || this.#dragging) return
 		const { lines, range } = this.props
-		const drawn = [store.times[range.from], store.times[range.to], range.begin, range.end, palette].join()
+		const drawn = [
+			store.times[range.from],
+			store.times[range.to],
+			range.begin,
+			range.end,
+			palette,
+		].join()
 		if (drawn !== this.#drawn) {
 			this.#drawn = drawn
 			const at = Array.from({ length: range.to - range.from + 1 }, (_, n) => range.from + n)
@@ -109,11 +117,14 @@ export class Chart extends Component<Props> {
 			if (this.#plot === undefined) this.#plot = this.#make(data)
 			else this.#plot.setData(data)
 		}
-		// The time line of the chart under the pointer stays there; in all others it is at the same moment.
+		// The time line of the chart under the pointer stays there; in all others it is at the same
+		// moment.
 		const plot = this.#plot as uPlot
 		if (plot.root.matches(':hover')) return
 		const left =
-			view.pointed === undefined ? -10 : plot.valToPos((store.times[pointedIndex(range)] ?? 0) / 1000, 'x')
+			view.pointed === undefined
+				? -10
+				: plot.valToPos((store.times[pointedIndex(range)] ?? 0) / 1000, 'x')
 		plot.setCursor({ left, top: left < 0 ? -10 : 10 }, false)
 	}
 
@@ -132,7 +143,11 @@ export class Chart extends Component<Props> {
 				height: HEIGHT,
 				padding: [8, 22, 0, 0],
 				legend: { show: false },
-				cursor: { y: false, drag: { x: true, y: false, setScale: false, dist: 8 }, points: { size: 6 } },
+				cursor: {
+					y: false,
+					drag: { x: true, y: false, setScale: false, dist: 8 },
+					points: { size: 6 },
+				},
 				scales: {
 					x: { time: true, range: () => [this.props.range.begin, this.props.range.end] },
 					y: { range: (_u, _min, max) => [0, Math.max(whole ? 4 : 1, (max ?? 0) * 1.08)] },
@@ -142,7 +157,8 @@ export class Chart extends Component<Props> {
 						...axis,
 						size: 26,
 						space: 70,
-						values: (_u, at) => at.map((s) => moment(s * 1000).slice(0, view.span > 60_000 ? 5 : 8)),
+						values: (_u, at) =>
+							at.map((s) => moment(s * 1000).slice(0, view.span > 60_000 ? 5 : 8)),
 					},
 					{
 						...axis,
@@ -161,7 +177,8 @@ export class Chart extends Component<Props> {
 							width: 1.5,
 							...rest,
 							...(typeof fill === 'string' && { fill: () => colour(fill) }),
-							points: points === undefined ? { show: false } : { ...points, fill: () => colour(name) },
+							points:
+								points === undefined ? { show: false } : { ...points, fill: () => colour(name) },
 						}
 					}),
 				],
@@ -272,11 +289,18 @@ export class Chart extends Component<Props> {
 					</h2>
 					<p class="readout">
 						<span class="time">
-							{view.pointed === undefined && isLive() ? 'now' : time === undefined ? '' : moment(time)}
+							{view.pointed === undefined && isLive()
+								? 'now'
+								: time === undefined
+									? ''
+									: moment(time)}
 						</span>
 						{shown.map(({ text, colour: name, thin }, i) => (
 							<span>
-								<i class={thin ? 'swatch thin' : 'swatch'} style={{ background: `var(--${name})` }} />
+								<i
+									class={thin ? 'swatch thin' : 'swatch'}
+									style={{ background: `var(--${name})` }}
+								/>
 								{text} <b>{texts[i]}</b>
 							</span>
 						))}

@@ -13,7 +13,9 @@ export function duration(ms: number | null | undefined): string {
 	if (ms === 0) return '0 ms'
 	if (ms < 10) return `${ms.toFixed(1)} ms`
 	if (ms < 1000) return `${Math.round(ms)} ms`
-	return ms < 60_000 ? `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s` : `${(ms / 60_000).toFixed(1)} min`
+	return ms < 60_000
+		? `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`
+		: `${(ms / 60_000).toFixed(1)} min`
 }
 
 /** How long ago, in whole units. */

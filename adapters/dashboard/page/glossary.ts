@@ -18,7 +18,8 @@ export const GLOSSARY = {
 	hold: 'How long requests held their permits: the time of the handler and of the response. p50 is the median; p99: 99 of 100 held it no longer.',
 	keys: 'Each key (a user, a tenant, an address) has a limit of its own. In use: keys with a request at work or waiting. At their limit: keys whose permits are all held.',
 	capacity: 'How many requests may be at work at the same time.',
-	decisions: 'A controller finds the capacity from the requests that end. Its last changes, and why.',
+	decisions:
+		'A controller finds the capacity from the requests that end. Its last changes, and why.',
 	loop: 'How long the event loop of this process has been at work without waiting for events. When it is late, requests are rejected even if permits are free (reason: overloaded).',
 	fleet: 'All processes that share this limit, as Redis last reported them.',
 	busy: 'The part of the last second in which the event loop of the process was at work. Near 100 %, everything is late.',

@@ -40,8 +40,8 @@ export function Keys({ limiter, range }: { limiter: Limiter; range: Range }) {
 	if (!store.keys) {
 		return (
 			<p class="note">
-				Which keys they are is shown with the option <code>keys: true</code> of the dashboard. Keys may be
-				personal data.
+				Which keys they are is shown with the option <code>keys: true</code> of the dashboard. Keys
+				may be personal data.
 			</p>
 		)
 	}
@@ -49,7 +49,8 @@ export function Keys({ limiter, range }: { limiter: Limiter; range: Range }) {
 	const counts = new Map<string, number>()
 	for (const sample of limiter.samples.slice(range.from, range.to + 1)) {
 		if (sample === undefined || sample.more === 0) continue
-		for (const [key, ms] of sample.more.longest ?? []) waits.set(key, Math.max(ms, waits.get(key) ?? 0))
+		for (const [key, ms] of sample.more.longest ?? [])
+			waits.set(key, Math.max(ms, waits.get(key) ?? 0))
 		for (const [key, n] of sample.more.rejected ?? []) counts.set(key, n + (counts.get(key) ?? 0))
 	}
 	const top = (all: Map<string, number>, figure: (value: number) => string): [string, string][] =>
@@ -57,10 +58,12 @@ export function Keys({ limiter, range }: { limiter: Limiter; range: Range }) {
 			.sort(([, a], [, b]) => b - a)
 			.slice(0, SHOWN)
 			.map(([key, value]) => [key, figure(value)])
-	const busiest = (limiter.totals.busiest ?? []).map(([key, active, queued, capacity]): [string, string] => [
-		key,
-		`${count(active)} of ${bound(capacity)} at work${queued > 0 ? `, ${count(queued)} waiting` : ''}`,
-	])
+	const busiest = (limiter.totals.busiest ?? []).map(
+		([key, active, queued, capacity]): [string, string] => [
+			key,
+			`${count(active)} of ${bound(capacity)} at work${queued > 0 ? `, ${count(queued)} waiting` : ''}`,
+		],
+	)
 	return (
 		<div class="lists">
 			<KeyList word="busiest" title="Busiest keys now" keys={busiest} none="No key is in use." />
@@ -81,11 +84,13 @@ export function Keys({ limiter, range }: { limiter: Limiter; range: Range }) {
 }
 
 export function Decisions({ limiter, range }: { limiter: Limiter; range: Range }) {
-	const decisions: { time: number; before: number | null; capacity: number | null; why: string }[] = []
+	const decisions: { time: number; before: number | null; capacity: number | null; why: string }[] =
+		[]
 	for (let i = range.to; i > 0 && decisions.length < SHOWN; i--) {
 		const sample = limiter.samples[i]
 		const before = limiter.samples[i - 1]
-		if (sample === undefined || before === undefined || sample.capacity === before.capacity) continue
+		if (sample === undefined || before === undefined || sample.capacity === before.capacity)
+			continue
 		const why = (sample.more !== 0 && sample.more.why) || ''
 		decisions.push({
 			time: store.times[i] as number,

@@ -84,7 +84,8 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
 	refresh()
 })
 addEventListener('keydown', (event) => {
-	if (event.key !== '/' || (event.target instanceof Element && event.target.matches('input'))) return
+	if (event.key !== '/' || (event.target instanceof Element && event.target.matches('input')))
+		return
 	event.preventDefault()
 	document.querySelector<HTMLElement>('input[type="search"]')?.focus()
 })

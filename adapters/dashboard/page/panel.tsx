@@ -5,7 +5,15 @@ import { age, bound, count, duration, moment, rate } from './format.js'
 import type { Word } from './glossary.js'
 import { Decisions, Keys } from './lists.js'
 import { type Range, windowText } from './range.js'
-import { type Counted, increase, type Limiter, REJECTIONS, type Sample, store, sum } from './store.js'
+import {
+	type Counted,
+	increase,
+	type Limiter,
+	REJECTIONS,
+	type Sample,
+	store,
+	sum,
+} from './store.js'
 import { Term } from './tip.js'
 import type { Diagnosis } from './trouble.js'
 
@@ -66,7 +74,9 @@ function Tiles({
 	const total = (field: Counted): number => sum(limiter, range.from, range.to, field)
 	const rejected = total('rejected')
 	const since = windowText()
-	const latest = limiter.samples.slice(range.from, range.to + 1).findLast((sample) => sample?.holdP50 != null)
+	const latest = limiter.samples
+		.slice(range.from, range.to + 1)
+		.findLast((sample) => sample?.holdP50 != null)
 	const { loop, fleet, available } = now.more === 0 ? {} : now.more
 	return (
 		<dl class="tiles">
@@ -79,7 +89,8 @@ function Tiles({
 			</Tile>
 			{keyed && (
 				<Tile word="keys" title="Keys at their limit" figure={count(now.saturated)}>
-					of {count(now.keys)} in use{now.capacity !== null && `, ${count(now.capacity)} permits each`}
+					of {count(now.keys)} in use
+					{now.capacity !== null && `, ${count(now.capacity)} permits each`}
 				</Tile>
 			)}
 			<Tile word="rejected" title="Rejected" figure={count(rejected)} alert={rejected > 0}>
@@ -88,7 +99,12 @@ function Tiles({
 			<Tile word="left" title="Left the queue" figure={count(total('aborted'))}>
 				{since}
 			</Tile>
-			<Tile word="abandoned" title="Abandoned" figure={count(now.leftBehind)} alert={now.leftBehind > 0}>
+			<Tile
+				word="abandoned"
+				title="Abandoned"
+				figure={count(now.leftBehind)}
+				alert={now.leftBehind > 0}
+			>
 				now, {count(total('abandoned'))} ended {since}
 			</Tile>
 			<Tile word="hold" title="Hold p50 / p99" figure={duration(latest?.holdP50)}>
@@ -174,7 +190,8 @@ function Charts({ limiter, range, keyed }: { limiter: Limiter; range: Range; key
 	const rejections: Line[] = REJECTIONS.map((reason, n) => ({
 		text: reason,
 		colour: reason,
-		at: (i) => REJECTIONS.slice(n).reduce((all, each) => all + (increase(limiter, i, each) ?? 0), 0),
+		at: (i) =>
+			REJECTIONS.slice(n).reduce((all, each) => all + (increase(limiter, i, each) ?? 0), 0),
 		...(seen.includes(reason) && { value: (i) => count(increase(limiter, i, reason)) }),
 		series: { fill: reason, width: 0, ...(bars && { paths: bars }) },
 	}))
@@ -254,7 +271,10 @@ const TIMES = ['p50', 'p90', 'p99', 'max'] as const
 
 /** The figures of `stats()`. */
 function Figures({ limiter, range, now }: { limiter: Limiter; range: Range; now: Sample }) {
-	const seconds = Math.max(1, ((store.times[range.to] ?? 0) - (store.times[range.from] ?? 0)) / 1000)
+	const seconds = Math.max(
+		1,
+		((store.times[range.to] ?? 0) - (store.times[range.from] ?? 0)) / 1000,
+	)
 	const { totals } = limiter
 	return (
 		<details>

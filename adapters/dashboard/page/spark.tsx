@@ -42,9 +42,16 @@ export function Spark({ limiter, from, to }: { limiter: Limiter; from: number; t
 		}
 		return `${path}V${HEIGHT}Z`
 	}
-	const marks = points.filter(({ bad }) => bad).map(({ x }) => `M${Math.max(1, x - 1).toFixed(1)} 0v5`)
+	const marks = points
+		.filter(({ bad }) => bad)
+		.map(({ x }) => `M${Math.max(1, x - 1).toFixed(1)} 0v5`)
 	return (
-		<svg class="spark" viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" aria-hidden="true">
+		<svg
+			class="spark"
+			viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
+			preserveAspectRatio="none"
+			aria-hidden="true"
+		>
 			<path class="spark-queued" d={area('load')} />
 			<path class="spark-active" d={area('active')} />
 			{capacity !== null && <path class="spark-capacity" d={`M0 ${y(capacity)}H${WIDTH}`} />}

@@ -1,13 +1,23 @@
 // What the server has sent: its process, its limiters, and their samples.
 
-export const REJECTIONS = ['queue-full', 'timeout', 'evicted', 'overloaded', 'unavailable', 'closed'] as const
+export const REJECTIONS = [
+	'queue-full',
+	'timeout',
+	'evicted',
+	'overloaded',
+	'unavailable',
+	'closed',
+] as const
 export type Rejection = (typeof REJECTIONS)[number]
 
 /** The fields of a sample that are counts since the start of the limiter. */
 export type Counted = 'admitted' | 'completed' | 'abandoned' | 'aborted' | 'rejected' | Rejection
 
 /** A limiter at one moment. Percentiles are of one second; `null`: nothing ended in it. */
-export type Sample = Record<Counted | 'active' | 'queued' | 'leftBehind' | 'keys' | 'saturated', number> &
+export type Sample = Record<
+	Counted | 'active' | 'queued' | 'leftBehind' | 'keys' | 'saturated',
+	number
+> &
 	Record<'waitP50' | 'waitP90' | 'waitP99' | 'holdP50' | 'holdP90' | 'holdP99', number | null> & {
 		/** `null`: no bound. */
 		capacity: number | null
@@ -93,11 +103,22 @@ export const store: {
 	/** Whether the server shows keys. */
 	keys: boolean
 	limiters: Limiter[]
-	/** The times of the samples, in ms, oldest first; of each, its process and how busy its event loop was. */
+	/**
+	 * The times of the samples, in ms, oldest first; of each, its process and how busy its event loop
+	 * was.
+	 */
 	times: number[]
 	processes: string[]
 	busy: (number | null)[]
-} = { process: undefined, changed: undefined, keys: false, limiters: [], times: [], processes: [], busy: [] }
+} = {
+	process: undefined,
+	changed: undefined,
+	keys: false,
+	limiters: [],
+	times: [],
+	processes: [],
+	busy: [],
+}
 
 /** The place of each field in a row. */
 let places: Record<string, number> = {}
@@ -147,18 +168,28 @@ function samplesOf(rows: Row[]): (Sample | undefined)[] {
 	})
 }
 
-/** The first event of a connection: who answers, and the last minute. What was known before it stays. */
+/**
+ * The first event of a connection: who answers, and the last minute. What was known before it
+ * stays.
+ */
 export function begin(data: Begin): void {
 	const { process, times } = data
 	const before = store.process
 	places = Object.fromEntries(data.fields.map((name, i) => [name, i]))
 	const start = times[0] ?? 0
 	const known = store.times.filter((time) => time < start).length
-	const gap = known > 0 && (before?.id !== process.id || start - (store.times[known - 1] as number) > GAP)
+	const gap =
+		known > 0 && (before?.id !== process.id || start - (store.times[known - 1] as number) > GAP)
 	if (before !== undefined && before.id !== process.id) {
-		store.changed = { at: start, from: before, restarted: process.since > (store.times.at(-1) ?? 0) - 2000 }
+		store.changed = {
+			at: start,
+			from: before,
+			restarted: process.since > (store.times.at(-1) ?? 0) - 2000,
+		}
 	}
-	const old = new Map(store.limiters.map((limiter) => [limiter.name, limiter.samples.slice(0, known)]))
+	const old = new Map(
+		store.limiters.map((limiter) => [limiter.name, limiter.samples.slice(0, known)]),
+	)
 	const blank = Array.from<undefined>({ length: known })
 	store.process = process
 	store.keys = data.keys
@@ -182,14 +213,21 @@ function gapAfter(known: number): number {
 	return (store.times[known - 1] as number) + 1000
 }
 
-/** What the process that answers has kept of the time before. It takes the place of what was known of that time. */
+/**
+ * What the process that answers has kept of the time before. It takes the place of what was known
+ * of that time.
+ */
 export function addEarlier({ times, busy, limiters }: History): void {
 	const id = store.process?.id ?? ''
 	const from = times[0] ?? 0
 	const to = times.at(-1) ?? 0
 	const before = store.times.filter((time) => time < from).length
 	const after = store.times.findIndex((time) => time > to)
-	const join = <T>(all: T[], own: T[]): T[] => [...all.slice(0, before), ...own, ...all.slice(after)]
+	const join = <T>(all: T[], own: T[]): T[] => [
+		...all.slice(0, before),
+		...own,
+		...all.slice(after),
+	]
 	store.times = join(store.times, times)
 	store.busy = join(store.busy, busy)
 	store.processes = join(

@@ -29,7 +29,8 @@ const ORDERS: Record<Column, (a: Entry, b: Entry, now: number) => number> = {
 		TROUBLES.indexOf(a.trouble) - TROUBLES.indexOf(b.trouble) ||
 		(a.trouble === 'fine' ? 0 : b.weight - a.weight),
 	active: (a, b, now) => load(b, now) - load(a, now),
-	queued: (a, b, now) => (b.limiter.samples[now]?.queued ?? 0) - (a.limiter.samples[now]?.queued ?? 0),
+	queued: (a, b, now) =>
+		(b.limiter.samples[now]?.queued ?? 0) - (a.limiter.samples[now]?.queued ?? 0),
 	wait: ({ diagnosis: a }, { diagnosis: b }) => (b.waitP99 ?? -1) - (a.waitP99 ?? -1),
 	rejected: ({ diagnosis: a }, { diagnosis: b }) => rejections(b) - rejections(a),
 	done: ({ diagnosis: a }, { diagnosis: b }) => b.done - a.done,
@@ -44,7 +45,10 @@ function rejections({ rejections: all }: Diagnosis): number {
 	return all.reduce((total, [, perSecond]) => total + perSecond, 0)
 }
 
-/** The order as it was last, while the pointer is on the table: what one is about to press must not move. */
+/**
+ * The order as it was last, while the pointer is on the table: what one is about to press must not
+ * move.
+ */
 let order: string[] = []
 
 export function sorted(entries: Entry[], now: number): Entry[] {
@@ -112,7 +116,9 @@ export function Table({ entries, range, tick }: { entries: Entry[]; range: Range
 						<th
 							scope="col"
 							class={kind}
-							aria-sort={column === view.sort ? (view.reverse ? 'descending' : 'ascending') : undefined}
+							aria-sort={
+								column === view.sort ? (view.reverse ? 'descending' : 'ascending') : undefined
+							}
 						>
 							<button
 								type="button"
@@ -136,7 +142,14 @@ export function Table({ entries, range, tick }: { entries: Entry[]; range: Range
 					const id = `limiter-${store.limiters.indexOf(limiter)}`
 					return (
 						<Fragment key={limiter.name}>
-							<Row limiter={limiter} diagnosis={diagnosis} range={range} open={open} id={id} tick={tick} />
+							<Row
+								limiter={limiter}
+								diagnosis={diagnosis}
+								range={range}
+								open={open}
+								id={id}
+								tick={tick}
+							/>
 							{open && (
 								<tr class="detail">
 									<td colSpan={HEADS.length} id={`${id}-panel`}>
@@ -197,7 +210,9 @@ class Row extends Component<RowProps> {
 				</th>
 				<td class="state">
 					<span class="pill">{TROUBLE_TEXTS[trouble]}</span>
-					{since !== undefined && <span class="since"> {age((store.times[range.to] ?? 0) - since)}</span>}
+					{since !== undefined && (
+						<span class="since"> {age((store.times[range.to] ?? 0) - since)}</span>
+					)}
 				</td>
 				<td class="load">
 					<Spark limiter={limiter} from={range.from} to={range.to} />
@@ -213,11 +228,14 @@ class Row extends Component<RowProps> {
 					</small>
 				</td>
 				<td data-figure="queued" data-title="Waiting">
-					{count(now?.queued)} <small>{!keyed && now?.maxQueue != null && `of ${count(now.maxQueue)}`}</small>
+					{count(now?.queued)}{' '}
+					<small>{!keyed && now?.maxQueue != null && `of ${count(now.maxQueue)}`}</small>
 				</td>
 				<td data-figure="wait" class="wide">
 					{duration(waitP99)}{' '}
-					<small>{waitP99 !== null && settings?.maxWait != null && `of ${duration(settings.maxWait)}`}</small>
+					<small>
+						{waitP99 !== null && settings?.maxWait != null && `of ${duration(settings.maxWait)}`}
+					</small>
 				</td>
 				<td data-figure="rejected" data-title="Rejected/s" class={total > 0 ? 'bad' : ''}>
 					{rate(total)}{' '}
@@ -238,7 +256,8 @@ class Row extends Component<RowProps> {
 function modesOf({ settings, samples }: Limiter): string[] {
 	const latest = samples.findLast((sample) => sample !== undefined)
 	const modes: string[] = []
-	if (latest !== undefined && latest.more !== 0 && latest.more.fleet !== undefined) modes.push('fleet')
+	if (latest !== undefined && latest.more !== 0 && latest.more.fleet !== undefined)
+		modes.push('fleet')
 	else if (settings === null) return modes
 	else modes.push({ given: 'fixed', found: 'adaptive', 'by key': 'by key' }[settings.capacity])
 	if (settings?.keyed) modes.push('keyed')

@@ -1,6 +1,14 @@
 // Which limiter is in trouble, since when, and why.
 import { count, duration, rate } from './format.js'
-import { increase, type Limiter, REJECTIONS, type Rejection, type Sample, store, sum } from './store.js'
+import {
+	increase,
+	type Limiter,
+	REJECTIONS,
+	type Rejection,
+	type Sample,
+	store,
+	sum,
+} from './store.js'
 
 /** The worst first. */
 export const TROUBLES = ['rejecting', 'filling', 'saturated', 'abandoned', 'fine'] as const
@@ -80,7 +88,8 @@ export function diagnose(limiter: Limiter, i: number): Diagnosis {
 	const trouble = TROUBLES.find((each) => each !== 'fine' && conditions[each](limiter, i)) ?? 'fine'
 	let begin = i
 	if (trouble !== 'fine') {
-		while (begin > 0 && samples[begin - 1] !== undefined && conditions[trouble](limiter, begin - 1)) begin--
+		while (begin > 0 && samples[begin - 1] !== undefined && conditions[trouble](limiter, begin - 1))
+			begin--
 	}
 	const recent = flowOf(limiter, Math.max(0, i - LATELY), i)
 	const rejections: Diagnosis['rejections'] = []
@@ -99,7 +108,9 @@ export function diagnose(limiter: Limiter, i: number): Diagnosis {
 		rejections,
 		arrivals: recent.arrivals,
 		done: recent.done,
-		waitP99: waits.some((wait) => wait !== null) ? Math.max(...waits.map((wait) => wait ?? 0)) : null,
+		waitP99: waits.some((wait) => wait !== null)
+			? Math.max(...waits.map((wait) => wait ?? 0))
+			: null,
 		why: [],
 	}
 	if (now !== undefined && trouble !== 'fine') {
@@ -112,7 +123,8 @@ export function diagnose(limiter: Limiter, i: number): Diagnosis {
 }
 
 function weightOf(trouble: Trouble, now: Sample, rejections: Diagnosis['rejections']): number {
-	if (trouble === 'rejecting') return rejections.reduce((total, [, perSecond]) => total + perSecond, 0)
+	if (trouble === 'rejecting')
+		return rejections.reduce((total, [, perSecond]) => total + perSecond, 0)
 	if (trouble === 'abandoned') return now.leftBehind
 	return now.queued + now.active / (now.capacity ?? Number.POSITIVE_INFINITY)
 }
@@ -129,7 +141,8 @@ function flowOf(limiter: Limiter, from: number, to: number): Flow {
 	const seconds = Math.max(1, ((store.times[to] ?? 0) - (store.times[from] ?? 0)) / 1000)
 	const total = (...fields: Parameters<typeof sum>[3][]): number =>
 		fields.reduce((all, field) => all + sum(limiter, from, to, field), 0) / seconds
-	const grown = ((limiter.samples[to]?.queued ?? 0) - (limiter.samples[from]?.queued ?? 0)) / seconds
+	const grown =
+		((limiter.samples[to]?.queued ?? 0) - (limiter.samples[from]?.queued ?? 0)) / seconds
 	const holds = limiter.samples
 		.slice(from, to + 1)
 		.map((sample) => sample?.holdP50 ?? null)
@@ -146,14 +159,16 @@ function flowOf(limiter: Limiter, from: number, to: number): Flow {
 const BY_REASON: Record<Rejection, (limiter: Limiter, now: Sample) => string> = {
 	'queue-full': ({ settings }, { maxQueue, queued, keys }) => {
 		if (maxQueue === 0) return 'No request may wait (maxQueue is 0), and all permits are held.'
-		if (settings?.keyed || keys > 0) return `The queues of some keys are full (${count(maxQueue)} each).`
+		if (settings?.keyed || keys > 0)
+			return `The queues of some keys are full (${count(maxQueue)} each).`
 		return `The queue is full: ${count(queued)} of ${count(maxQueue)} places are taken.`
 	},
 	timeout: ({ settings }) =>
 		settings?.maxWait == null
 			? 'Requests wait for longer than they may.'
 			: `Requests wait for longer than they may: ${duration(settings.maxWait)}, or their deadline.`,
-	evicted: () => 'The queue is full, and requests with a better right to wait take the places of others.',
+	evicted: () =>
+		'The queue is full, and requests with a better right to wait take the places of others.',
 	overloaded: () => 'The event loop of the process is late: handlers compute more than they wait.',
 	unavailable: () => 'Redis does not answer.',
 	closed: () => 'The limiter is closed: the server is shutting down.',
@@ -180,7 +195,11 @@ function explain(
 		const part = `${count(now.leftBehind)} of ${count(now.active)} at work`
 		why.push(`${part} have no client any more: it has left, and the handler goes on.`)
 	}
-	if (usual?.held !== undefined && recent.held !== undefined && recent.held > CHANGED * usual.held) {
+	if (
+		usual?.held !== undefined &&
+		recent.held !== undefined &&
+		recent.held > CHANGED * usual.held
+	) {
 		why.push(
 			`A request takes longer: it holds its permit for ${duration(recent.held)} (median); before this began, ${duration(usual.held)}.`,
 		)
@@ -190,7 +209,9 @@ function explain(
 			`More requests come: ${rate(recent.arrivals)} a second; before this began, ${rate(usual.arrivals)}.`,
 		)
 	} else {
-		why.push(`${rate(recent.arrivals)} requests come in a second, and ${rate(recent.done)} are done.`)
+		why.push(
+			`${rate(recent.arrivals)} requests come in a second, and ${rate(recent.done)} are done.`,
+		)
 	}
 	return why
 }

@@ -47,7 +47,14 @@ describe('one limit for all processes', () => {
 		const primary = newPrimary()
 		const [one, other] = [new TestWorker(primary), new TestWorker(primary)]
 		const asked: ReturnType<typeof ask>[] = []
-		for (const limiter of [one.limiter, other.limiter, primary, one.limiter, other.limiter, primary]) {
+		for (const limiter of [
+			one.limiter,
+			other.limiter,
+			primary,
+			one.limiter,
+			other.limiter,
+			primary,
+		]) {
 			asked.push(ask(limiter))
 			await quiet()
 		}
@@ -65,7 +72,9 @@ describe('one limit for all processes', () => {
 		}
 		for (const { permit } of asked) permit?.release()
 		await quiet()
-		expect([primary.active, primary.queued, one.limiter.active, other.limiter.active]).toEqual([0, 0, 0, 0])
+		expect([primary.active, primary.queued, one.limiter.active, other.limiter.active]).toEqual([
+			0, 0, 0, 0,
+		])
 		expect(primary.stats()).toMatchObject({ admitted: 6, completed: 6 })
 		expect(one.limiter.stats()).toMatchObject({
 			name: 'renders',
@@ -105,13 +114,23 @@ describe('one limit for all processes', () => {
 
 	test('the queue is bounded over all processes, and a rejection says how busy all are', async () => {
 		const primary = newPrimary({ maxQueue: 2 })
-		const workers = [new TestWorker(primary, { maxQueue: 2 }), new TestWorker(primary, { maxQueue: 2 })]
+		const workers = [
+			new TestWorker(primary, { maxQueue: 2 }),
+			new TestWorker(primary, { maxQueue: 2 }),
+		]
 		const asked: ReturnType<typeof ask>[] = []
 		for (let i = 0; i < 6; i++) {
 			asked.push(ask((workers[i % 2] as TestWorker).limiter))
 			await quiet()
 		}
-		expect(asked.map(reasonOf)).toEqual(['none', 'none', 'none', 'none', 'queue-full', 'queue-full'])
+		expect(asked.map(reasonOf)).toEqual([
+			'none',
+			'none',
+			'none',
+			'none',
+			'queue-full',
+			'queue-full',
+		])
 		expect(asked[5]?.error).toMatchObject({ active: 2, capacity: 2, queued: 2, retryAfter: 1 })
 		expect(workers[1]?.limiter.stats().rejected['queue-full']).toBe(1)
 		expect(primary.stats().rejected['queue-full']).toBe(2)
@@ -144,7 +163,9 @@ describe('one limit for all processes', () => {
 		const [three, two, four] = [3, 2, 4].map((weight) => ask(worker.limiter, { weight }))
 		await quiet()
 		expect([worker.limiter.active, primary.active, primary.queued]).toEqual([3, 3, 2])
-		await expect(worker.limiter.acquire({ weight: 5 })).rejects.toThrow('at most the capacity, 4; got 5')
+		await expect(worker.limiter.acquire({ weight: 5 })).rejects.toThrow(
+			'at most the capacity, 4; got 5',
+		)
 		three?.permit?.release()
 		await quiet()
 		expect(two?.permit).toBeDefined()
@@ -201,9 +222,9 @@ describe('one limit for all processes', () => {
 		expect(others.map(({ permit }) => permit !== undefined)).toEqual([true, false])
 		expect(exempt.permit).toBeDefined()
 		expect([primary.stats().keys, one.limiter.stats().keys, one.limiter.active]).toEqual([2, 2, 2])
-		expect(one.sent.flatMap(({ acquire }) => acquire).every(([, , key]) => (key ?? '').length < 50)).toBe(
-			true,
-		)
+		expect(
+			one.sent.flatMap(({ acquire }) => acquire).every(([, , key]) => (key ?? '').length < 50),
+		).toBe(true)
 		for (const { permit } of [...asked, ...others]) permit?.release()
 		await quiet()
 		for (const { permit } of [...asked, ...others]) permit?.release()
@@ -248,7 +269,9 @@ describe('a request that is over', () => {
 		held.permit?.release()
 		await quiet()
 		expect(next.permit).toBeDefined()
-		await expect(worker.limiter.run(() => 'never', {}, { signal: aborter.signal })).rejects.toBe('left')
+		await expect(worker.limiter.run(() => 'never', {}, { signal: aborter.signal })).rejects.toBe(
+			'left',
+		)
 		expect(worker.limiter.stats().rejected.aborted).toBe(2)
 	})
 
@@ -344,7 +367,10 @@ describe('a worker that dies', () => {
 
 	test('loses a permit that was handed over as it died to the next one', async () => {
 		const primary = newPrimary({ capacity: 1 })
-		const [one, other] = [new TestWorker(primary, { capacity: 1 }), new TestWorker(primary, { capacity: 1 })]
+		const [one, other] = [
+			new TestWorker(primary, { capacity: 1 }),
+			new TestWorker(primary, { capacity: 1 }),
+		]
 		const held = ask(primary)
 		await quiet()
 		ask(one.limiter)
@@ -411,7 +437,11 @@ describe('a primary that does not answer', () => {
 		await quiet()
 		await vi.advanceTimersByTimeAsync(1_049)
 		await quiet()
-		expect([worker.limiter.available, reasonOf(early), reasonOf(later)]).toEqual([false, 'none', 'none'])
+		expect([worker.limiter.available, reasonOf(early), reasonOf(later)]).toEqual([
+			false,
+			'none',
+			'none',
+		])
 		await vi.advanceTimersByTimeAsync(1)
 		await quiet()
 		expect([reasonOf(early), reasonOf(later)]).toEqual(['timeout', 'none'])
@@ -514,13 +544,19 @@ describe('a primary that does not answer', () => {
 		for (const { permit } of held) permit?.release()
 		await worker.limiter.onIdle()
 		await quiet()
-		expect([worker.sent.length, worker.limiter.active, vi.getTimerCount()]).toEqual([messages, 0, 0])
+		expect([worker.sent.length, worker.limiter.active, vi.getTimerCount()]).toEqual([
+			messages,
+			0,
+			0,
+		])
 		expect(warned).not.toHaveBeenCalled()
 	})
 })
 
 /** Waits until something has become of it. */
-async function settled<T extends { permit?: Permit; error?: unknown }>(asked: T | undefined): Promise<T> {
+async function settled<T extends { permit?: Permit; error?: unknown }>(
+	asked: T | undefined,
+): Promise<T> {
 	if (asked === undefined) throw new Error('nothing was asked')
 	await vi.waitUntil(() => asked.permit !== undefined || asked.error !== undefined)
 	return asked
@@ -547,11 +583,16 @@ describe('options', () => {
 		)
 		expect(() => worker.limiter.resize(5)).toThrow(error)
 		expect(codes()).toEqual(['INFLIGHT_OPTIONS_DIFFER'])
-		expect([worker.limiter.available, primary.capacity, primary.stats().admitted]).toEqual([false, 2, 0])
+		expect([worker.limiter.available, primary.capacity, primary.stats().admitted]).toEqual([
+			false,
+			2,
+			0,
+		])
 	})
 
 	test('that are wrong throw where the limiter is made', () => {
-		const make = (options: object) => () => clusterLimiter({ name: 'wrong', capacity: 1, ...options })
+		const make = (options: object) => () =>
+			clusterLimiter({ name: 'wrong', capacity: 1, ...options })
 		expect(make({ name: undefined })).toThrow(
 			'name must be a string of 1 to 64 characters, without control characters',
 		)
@@ -594,7 +635,10 @@ describe('closing', () => {
 
 	test('a worker rejects what waits and what comes there', async () => {
 		const primary = newPrimary({ capacity: 1 })
-		const [one, other] = [new TestWorker(primary, { capacity: 1 }), new TestWorker(primary, { capacity: 1 })]
+		const [one, other] = [
+			new TestWorker(primary, { capacity: 1 }),
+			new TestWorker(primary, { capacity: 1 }),
+		]
 		const held = ask(one.limiter)
 		await quiet()
 		const [waiting, elsewhere] = [ask(one.limiter), ask(other.limiter)]
@@ -636,11 +680,18 @@ describe('closing', () => {
 
 describe('without workers', () => {
 	test('it is the limiter of this process', async () => {
-		const limiter = clusterLimiter({ name: 'alone', capacity: 1, weight: () => 1, skip: () => false })
+		const limiter = clusterLimiter({
+			name: 'alone',
+			capacity: 1,
+			weight: () => 1,
+			skip: () => false,
+		})
 		expect(limiter.available).toBe(true)
 		expect(await limiter.run(({ waited }) => waited)).toBe(0)
 		expect(limiter.stats()).toMatchObject({ name: 'alone', capacity: 1, admitted: 1, active: 0 })
-		await expect(limiter.run(() => 1, {}, { signal: AbortSignal.abort('left') })).rejects.toBe('left')
+		await expect(limiter.run(() => 1, {}, { signal: AbortSignal.abort('left') })).rejects.toBe(
+			'left',
+		)
 	})
 
 	test('one of a name is enough, until it is closed', async () => {

@@ -87,7 +87,8 @@ test.each([
 					const process = processes[place] as Process
 					const { worker, held, waiting } = process
 					if (kind === 'ask') process.ask(1 + (pick % 2), `key ${pick % 2}`)
-					if (kind === 'release') held.splice(pick % Math.max(1, held.length), 1)[0]?.permit.release()
+					if (kind === 'release')
+						held.splice(pick % Math.max(1, held.length), 1)[0]?.permit.release()
 					if (kind === 'abort') [...waiting][pick % Math.max(1, waiting.size)]?.abort()
 					if (kind === 'stop') worker.stop()
 					if (kind === 'goOn') worker.goOn()
@@ -104,7 +105,8 @@ test.each([
 				for (const { worker } of processes) worker.goOn()
 				await quiet()
 				while (processes.some(({ held }) => held.length > 0)) {
-					for (const { held } of processes) for (const { permit } of held.splice(0)) permit.release()
+					for (const { held } of processes)
+						for (const { permit } of held.splice(0)) permit.release()
 					await quiet()
 				}
 				expect([primary.active, primary.queued, primary.stats().keys]).toEqual([0, 0, 0])

@@ -15,8 +15,8 @@ import { until } from '../../support/clients.js'
 import { scratch } from '../../support/packed.js'
 
 /*
- * Real processes. This one is the primary; the workers are test/adapters/cluster/worker.js, with the
- * package as it was built.
+ * Real processes. This one is the primary; the workers are test/adapters/cluster/worker.js, with
+ * the package as it was built.
  */
 
 /** So that a failure can be repeated. */
@@ -40,11 +40,14 @@ class Member {
 	constructor(env: NodeJS.ProcessEnv = {}) {
 		this.worker = cluster.fork(env)
 		this.ready = new Promise((resolve) => {
-			this.worker.on('message', (message: { ready?: boolean; number?: number; result?: unknown }) => {
-				if (message.ready) resolve(undefined)
-				else if (message.number === undefined) this.unasked.push(message)
-				else this.#calls.get(message.number)?.(message.result)
-			})
+			this.worker.on(
+				'message',
+				(message: { ready?: boolean; number?: number; result?: unknown }) => {
+					if (message.ready) resolve(undefined)
+					else if (message.number === undefined) this.unasked.push(message)
+					else this.#calls.get(message.number)?.(message.result)
+				},
+			)
 		})
 		workers.push(this)
 	}
@@ -288,7 +291,9 @@ test('a worker with other options than the primary gets an error that says so', 
 	const warned = async () => ((await member.call('figures')) as Figures).warnings[0]
 	await vi.waitUntil(async () => (await warned()) === 'INFLIGHT_OPTIONS_DIFFER', WITHIN)
 	expect(await member.call('acquire')).toMatchObject({
-		reason: expect.stringMatching(/^the options of the limiter .* capacity 2, .*; got capacity 3, /),
+		reason: expect.stringMatching(
+			/^the options of the limiter .* capacity 2, .*; got capacity 3, /,
+		),
 	})
 })
 

@@ -47,7 +47,10 @@ const ASKS: [what: string, change: object][] = [
 	['a request with a key that is no text', { acquire: [[1, 1, 3]] }],
 	['a request with a key that is too long', { acquire: [[1, 1, 'a'.repeat(2_000)]] }],
 	['a request with more', { acquire: [[1, 1, null, 1]] }],
-	['too many requests', { acquire: Array.from({ length: AT_ONCE + 1 }, (_, i) => [i + 1, 1, null]) }],
+	[
+		'too many requests',
+		{ acquire: Array.from({ length: AT_ONCE + 1 }, (_, i) => [i + 1, 1, null]) },
+	],
 	['no list of those that leave', { leave: undefined }],
 	['an unknown outcome', { leave: [[1, 'fine']] }],
 	['one that leaves with more', { leave: [[1, 'ok', 1]] }],

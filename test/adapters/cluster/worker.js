@@ -13,9 +13,13 @@ let running = true
 let loops = []
 const seen = { done: 0, rejected: 0 }
 
-process.on('warning', (warning) => warnings.push(/** @type {{ code?: string }} */ (warning).code ?? ''))
+process.on('warning', (warning) =>
+	warnings.push(/** @type {{ code?: string }} */ (warning).code ?? ''),
+)
 
-/** Work that the test sees: a request that is open for as long as it goes on. @param {number} port */
+/**
+ * Work that the test sees: a request that is open for as long as it goes on. @param {number} port
+ */
 function work(port) {
 	return new Promise((resolve, reject) => {
 		const request = http.get({ port, host: '127.0.0.1', agent: false }, (response) => {

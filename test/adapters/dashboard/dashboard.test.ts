@@ -7,7 +7,11 @@ import express4 from 'express4'
 import Koa from 'koa'
 import Koa2 from 'koa2'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { type DashboardOptions, dashboard, dashboardKoa } from '../../../adapters/dashboard/index.js'
+import {
+	type DashboardOptions,
+	dashboard,
+	dashboardKoa,
+} from '../../../adapters/dashboard/index.js'
 import { limit } from '../../../adapters/express.js'
 import { limit as limitKoa } from '../../../adapters/koa.js'
 import { adaptive } from '../../../src/adaptive/index.js'
@@ -91,7 +95,11 @@ function samplesOf(events: Event[]): Record<string, unknown>[] {
 		})
 	}
 	const rows = [...(earlier ? rowsOf(earlier) : []), ...rowsOf(begin)]
-	const times = [...(earlier?.data.times ?? []), ...begin.data.times, ...live.map(({ time }) => time)]
+	const times = [
+		...(earlier?.data.times ?? []),
+		...begin.data.times,
+		...live.map(({ time }) => time),
+	]
 	for (const { limiters } of live)
 		rows.push(limiters[0][0] === 0 ? (rows.at(-1) as unknown[]) : limiters[0][0])
 	expect(times).toHaveLength(rows.length)
@@ -168,11 +176,16 @@ describe.each([
 		expect(html.status).toBe(200)
 		expect(html.headers['content-type']).toBe('text/html; charset=utf-8')
 		expect(html.headers['cache-control']).toBe('no-store')
-		expect(html.headers['content-security-policy']).toContain("default-src 'none'; script-src 'self'")
+		expect(html.headers['content-security-policy']).toContain(
+			"default-src 'none'; script-src 'self'",
+		)
 		expect(html.headers['content-security-policy']).not.toMatch(/unsafe|\*|https?:/)
 		expect(html.body).not.toMatch(/<script>|<style|style=|\son\w+=|https?:/)
 
-		const linked = Array.from(html.body.matchAll(/(?:src|href)="([^"]+)"/g), ([, to]) => to as string)
+		const linked = Array.from(
+			html.body.matchAll(/(?:src|href)="([^"]+)"/g),
+			([, to]) => to as string,
+		)
 		expect(linked.map((to) => to.split('?')[0])).toEqual(['icon.svg', 'page.css', 'page.js'])
 		for (const to of linked) {
 			const asset = await ask(`/limits/${to}`)
@@ -189,13 +202,24 @@ describe.each([
 		// It loads nothing else.
 		expect(script.body).not.toMatch(/\bimport\b/)
 
-		for (const path of ['/', '/limitsx', '/limits/other', '/limits/constructor', '/limits/../limits/x']) {
+		for (const path of [
+			'/',
+			'/limitsx',
+			'/limits/other',
+			'/limits/constructor',
+			'/limits/../limits/x',
+		]) {
 			expect((await ask(path)).body).toBe('the app')
 		}
 		const posted = await request(port, { path: '/limits/', method: 'POST' })
 		expect(posted).toMatchObject({ status: 405, headers: { allow: 'GET, HEAD' } })
-		expect(await request(port, { path: '/limits/', method: 'HEAD' })).toMatchObject({ status: 200, body: '' })
-		expect(await request(port, { path: '/limits/events', method: 'HEAD' })).toMatchObject({ status: 200 })
+		expect(await request(port, { path: '/limits/', method: 'HEAD' })).toMatchObject({
+			status: 200,
+			body: '',
+		})
+		expect(await request(port, { path: '/limits/events', method: 'HEAD' })).toMatchObject({
+			status: 200,
+		})
 	})
 
 	test('sends what was, then what is', async () => {
@@ -210,7 +234,12 @@ describe.each([
 		await until(() => events.length >= 2)
 		expect(events.map(({ event }) => event)).toEqual(['begin', 'message'])
 		expect(events[0]?.data).toMatchObject({
-			process: { host: hostname(), pid: process.pid, node: process.version, id: expect.any(String) },
+			process: {
+				host: hostname(),
+				pid: process.pid,
+				node: process.version,
+				id: expect.any(String),
+			},
 			keys: false,
 			limiters: [
 				{
@@ -223,7 +252,10 @@ describe.each([
 		const [[, totals]] = (events[1] as Event).data.limiters
 		const { waits, holds } = limiter.stats()
 		for (const [name, { p50, p90, p99, max }] of Object.entries({ waits, holds })) {
-			expect([name, totals[name]]).toEqual([name, [p50, p90, p99, max].map((ms) => expect.closeTo(ms, 1))])
+			expect([name, totals[name]]).toEqual([
+				name,
+				[p50, p90, p99, max].map((ms) => expect.closeTo(ms, 1)),
+			])
 		}
 		expect(samplesOf(events).at(-1)).toMatchObject({
 			capacity: 3,
@@ -245,7 +277,10 @@ describe.each([
 test('without anything behind it, other paths are not found', async () => {
 	const page = dashboard({ limiters, path: '/limits' })
 	const port = await start((req, res) => page(req, res), page)
-	expect(await request(port, { path: '/other' })).toMatchObject({ status: 404, body: 'Not found\n' })
+	expect(await request(port, { path: '/other' })).toMatchObject({
+		status: 404,
+		body: 'Not found\n',
+	})
 	expect(await request(port, { path: '/limits?x=1' })).toMatchObject({ status: 307 })
 })
 
@@ -274,7 +309,11 @@ test('a page put before a limiter is not counted by it, however full that is', a
 	const { events } = await open(port)
 	await until(() => events.length > 0)
 	expect((await request(port)).status).toBe(503)
-	expect(guard.limiter.stats()).toMatchObject({ active: 1, admitted: 1, rejected: { 'queue-full': 1 } })
+	expect(guard.limiter.stats()).toMatchObject({
+		active: 1,
+		admitted: 1,
+		rejected: { 'queue-full': 1 },
+	})
 })
 
 test('one put behind limiters gives their permits back at once, and says once that it is in the wrong place', async () => {
@@ -338,7 +377,10 @@ test('a client that pipelines streams takes no place for those that it will neve
 
 test('a page that does not read is cut off, and others are not', async () => {
 	vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date'] })
-	const many = Array.from({ length: 200 }, (_, i) => new Limiter({ capacity: 1, name: `limiter ${i}` }))
+	const many = Array.from(
+		{ length: 200 },
+		(_, i) => new Limiter({ capacity: 1, name: `limiter ${i}` }),
+	)
 	const page = dashboard({ limiters: many })
 	const { server, port } = await listen(express().use('/limits', page))
 	ends.push(() => {
@@ -405,7 +447,12 @@ describe('the samples', () => {
 		expect(rows).toHaveLength(900)
 		const times = rows.map(({ time }) => Number(time))
 		expect((times.at(-1) as number) - (times[0] as number)).toBe(899_000)
-		expect(rows.at(-1)).toMatchObject({ admitted: 1000, completed: 500, active: 500, capacity: 1004 })
+		expect(rows.at(-1)).toMatchObject({
+			admitted: 1000,
+			completed: 500,
+			active: 500,
+			capacity: 1004,
+		})
 		expect(rows.at(-2)).toMatchObject({ admitted: 999, waitP50: 0 })
 		// Nothing was over in the last second, and that of the one before was over at once.
 		expect(rows.at(-1)?.holdP50).toBeNull()
@@ -447,7 +494,10 @@ describe('the samples', () => {
 		new Limiter({ capacity, maxQueue: 1, key: (request) => (request as { key: string }).key })
 
 	/** What is told of keys in one second, with and without the option. */
-	async function keysOf(own: Limiter, run: () => void | Promise<void>): Promise<[asked: Event, not: Event]> {
+	async function keysOf(
+		own: Limiter,
+		run: () => void | Promise<void>,
+	): Promise<[asked: Event, not: Event]> {
 		const pages = [dashboard({ limiters: [own], keys: true }), dashboard({ limiters: [own] })]
 		const app = express()
 			.use('/asked', pages[0] as never)
@@ -456,7 +506,10 @@ describe('the samples', () => {
 		ends.push(...pages.map((page) => page.close))
 		await run()
 		vi.advanceTimersByTime(1000)
-		return [await begun(await open(port, '/asked/events')), await begun(await open(port, '/not/events'))]
+		return [
+			await begun(await open(port, '/asked/events')),
+			await begun(await open(port, '/not/events')),
+		]
 	}
 
 	function moreOf({ data }: Event): Record<string, [string, number][]>[] {
@@ -501,7 +554,9 @@ describe('the samples', () => {
 		expect(totals.busiest).toHaveLength(5)
 		expect(totals.busiest[0].slice(1)).toEqual([2, 1, 2])
 		const { fields } = asked.data
-		expect([rows.at(-1)[fields.indexOf('keys')], rows.at(-1)[fields.indexOf('saturated')]]).toEqual([8, 8])
+		expect([rows.at(-1)[fields.indexOf('keys')], rows.at(-1)[fields.indexOf('saturated')]]).toEqual(
+			[8, 8],
+		)
 		expect(JSON.stringify(not)).not.toContain('key 8')
 	})
 
@@ -518,7 +573,12 @@ describe('the samples', () => {
 	})
 
 	test('tell how a limiter is set, what was left behind, and why a capacity was found', async () => {
-		const found = new Limiter({ capacity: adaptive(), order: 'lifo', priority: () => 1, name: 'found' })
+		const found = new Limiter({
+			capacity: adaptive(),
+			order: 'lifo',
+			priority: () => 1,
+			name: 'found',
+		})
 		const [row] = (
 			await rowsOf(
 				found,
@@ -547,17 +607,18 @@ test('files are sent compressed to those that take them so', async () => {
 	const page = dashboard({ limiters })
 	const port = await start(express().use('/limits', page), page)
 	const ask = async (encodings: string): Promise<[string | undefined, string]> => {
-		const { headers, buffer } = await new Promise<{ headers: http.IncomingHttpHeaders; buffer: Buffer }>(
-			(resolve) => {
-				http.get(
-					{ port, path: '/limits/icon.svg', headers: { 'accept-encoding': encodings } },
-					async (res) => {
-						const chunks = await res.toArray()
-						resolve({ headers: res.headers, buffer: Buffer.concat(chunks) })
-					},
-				)
-			},
-		)
+		const { headers, buffer } = await new Promise<{
+			headers: http.IncomingHttpHeaders
+			buffer: Buffer
+		}>((resolve) => {
+			http.get(
+				{ port, path: '/limits/icon.svg', headers: { 'accept-encoding': encodings } },
+				async (res) => {
+					const chunks = await res.toArray()
+					resolve({ headers: res.headers, buffer: Buffer.concat(chunks) })
+				},
+			)
+		})
 		expect(headers.vary).toBe('Accept-Encoding')
 		expect(headers['content-length']).toBe(String(buffer.length))
 		const encoding = headers['content-encoding']
@@ -571,7 +632,10 @@ test('files are sent compressed to those that take them so', async () => {
 })
 
 test('a server ends with its pages open, once all limiters are closed', async () => {
-	const [one, two] = [new Limiter({ capacity: 1, name: 'one' }), new Limiter({ capacity: 1, name: 'two' })]
+	const [one, two] = [
+		new Limiter({ capacity: 1, name: 'one' }),
+		new Limiter({ capacity: 1, name: 'two' }),
+	]
 	const page = dashboard({ limiters: [one, two] })
 	const { server, port } = await listen(express().use('/limits', page))
 	ends.push(page.close)
@@ -586,7 +650,10 @@ test('a server ends with its pages open, once all limiters are closed', async ()
 	const over = new Promise<void>((resolve) => server.close(() => resolve()))
 	await until(() => reader.ended())
 	await over
-	expect(reader.events.at(-1)).toEqual({ event: 'rejected', data: { reason: 'All limiters are closed.' } })
+	expect(reader.events.at(-1)).toEqual({
+		event: 'rejected',
+		data: { reason: 'All limiters are closed.' },
+	})
 })
 
 test('close ends the pages, rejects new ones, and leaves the limiters alone', async () => {
@@ -597,7 +664,10 @@ test('close ends the pages, rejects new ones, and leaves the limiters alone', as
 	await until(() => first.events.length > 0)
 	page.close()
 	await until(() => first.ended())
-	expect(first.events.at(-1)).toEqual({ event: 'rejected', data: { reason: 'The page is closed.' } })
+	expect(first.events.at(-1)).toEqual({
+		event: 'rejected',
+		data: { reason: 'The page is closed.' },
+	})
 	const late = await open(port)
 	await until(() => late.ended())
 	expect(late.events).toEqual([{ event: 'rejected', data: { reason: 'The page is closed.' } }])
@@ -608,9 +678,17 @@ test.each([
 	[{}, TypeError, 'limiters must be an array'],
 	[{ limiters: [limit(1)] }, TypeError, 'limiters[0] must be a Limiter'],
 	[{ limiters: [new Limiter(1), new Limiter(1)] }, Error, 'another limiter named "default"'],
-	[{ limiters, key: true }, TypeError, 'unknown option "key"; allowed are limiters, path, keys, maxPages'],
+	[
+		{ limiters, key: true },
+		TypeError,
+		'unknown option "key"; allowed are limiters, path, keys, maxPages',
+	],
 	[{ limiters, keys: 1 }, TypeError, 'keys must be true or false; got 1'],
-	[{ limiters, path: 'limits' }, RangeError, 'path must be a path that begins with /; got "limits"'],
+	[
+		{ limiters, path: 'limits' },
+		RangeError,
+		'path must be a path that begins with /; got "limits"',
+	],
 	[{ limiters, path: 1 }, TypeError, 'path must be a path that begins with /; got 1'],
 	[{ limiters, maxPages: 0 }, RangeError, 'maxPages must be an integer from 1, or Infinity; got 0'],
 ])('wrong options throw: %j', (options, type, message) => {

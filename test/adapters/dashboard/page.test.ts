@@ -105,7 +105,9 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 			.locator('tr')
 			.filter({ has: page.getByRole('button', { name: limiter, exact: true }) })
 			.locator('td[data-figure]')
-		const inPanel = page.getByRole('region', { name: limiter, exact: true }).locator('[data-figure]')
+		const inPanel = page
+			.getByRole('region', { name: limiter, exact: true })
+			.locator('[data-figure]')
 		const read = (
 			elements: { dataset: { figure: string }; textContent: string }[],
 			prefix: string,
@@ -173,7 +175,9 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 					for (const kind of ['waits', 'holds'] as const) {
 						for (const part of ['p50', 'p90', 'p99', 'max'] as const) {
 							const value = stats[kind][part]
-							expect(Math.abs(ms(shown[`${kind}.${part}`]) - value)).toBeLessThanOrEqual(0.05 * value + 0.06)
+							expect(Math.abs(ms(shown[`${kind}.${part}`]) - value)).toBeLessThanOrEqual(
+								0.05 * value + 0.06,
+							)
 						}
 					}
 				},
@@ -196,7 +200,8 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		expect(await figures(page, 'reports')).toMatchObject({ active: '5 of 5' })
 		work.finishAll()
 		await Promise.all(asked)
-		for (let i = 0; i < 300; i++) await Promise.all([ask('/report'), ask('/report'), ask('/report')])
+		for (let i = 0; i < 300; i++)
+			await Promise.all([ask('/report'), ask('/report'), ask('/report')])
 		await same()
 		expect(reports.stats().completed).toBe(907)
 		expect(await figures(page, 'reports')).toMatchObject({ active: '0 of 5' })
@@ -287,21 +292,26 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		)
 		// While the pointer rests and time goes on, all charts stay at the same moment.
 		const begun = await readout.textContent()
-		await vi.waitFor(async () => expect(await readout.textContent()).not.toBe(begun), { timeout: 5000 })
+		await vi.waitFor(async () => expect(await readout.textContent()).not.toBe(begun), {
+			timeout: 5000,
+		})
 		const times = await page.locator('.readout .time').allTextContents()
 		expect(new Set(times).size).toBe(1)
 		const lines = await panel
 			.locator('.u-cursor-x')
-			.evaluateAll((all: { getBoundingClientRect(): { left: number }; closest(of: string): never }[]) =>
-				all.map((line) => {
-					const over = line.closest('.u-over') as { getBoundingClientRect(): { left: number } }
-					return line.getBoundingClientRect().left - over.getBoundingClientRect().left
-				}),
+			.evaluateAll(
+				(all: { getBoundingClientRect(): { left: number }; closest(of: string): never }[]) =>
+					all.map((line) => {
+						const over = line.closest('.u-over') as { getBoundingClientRect(): { left: number } }
+						return line.getBoundingClientRect().left - over.getBoundingClientRect().left
+					}),
 			)
 		expect(lines).toHaveLength(4)
 		for (const left of lines) expect(Math.abs(left - (lines[0] as number))).toBeLessThan(7)
 		await page.mouse.move(5, 5)
-		await vi.waitFor(async () => expect(await readout.textContent()).toMatch(/^now/), { timeout: 5000 })
+		await vi.waitFor(async () => expect(await readout.textContent()).toMatch(/^now/), {
+			timeout: 5000,
+		})
 
 		// The window, by keyboard alone.
 		await page.getByRole('radio', { name: '1 min' }).focus()
@@ -323,9 +333,12 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		const paused = page.getByRole('button', { name: /^Paused at/ })
 		// The second that follows is taken, but not shown.
 		const busy = await page.locator('#process').textContent()
-		await vi.waitFor(async () => expect(await page.locator('#process').textContent()).not.toBe(busy), {
-			timeout: 5000,
-		})
+		await vi.waitFor(
+			async () => expect(await page.locator('#process').textContent()).not.toBe(busy),
+			{
+				timeout: 5000,
+			},
+		)
 		expect(await figures(page, 'reports')).toMatchObject({ active: '0 of 3' })
 		await paused.click()
 		await shows(page, 'reports', { active: '1 of 3' })
@@ -367,7 +380,9 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		const panel = page.getByRole('region', { name: '<b>per tenant</b>', exact: true })
 		expect(await panel.locator('.readout').first().textContent()).not.toContain('capacity')
 		const [busiest, , longest] = await panel.locator('.lists > div').all()
-		expect(await busiest?.locator('li').allTextContents()).toContain(`${tenant} 1 of 1 at work, 1 waiting`)
+		expect(await busiest?.locator('li').allTextContents()).toContain(
+			`${tenant} 1 of 1 at work, 1 waiting`,
+		)
 		// Long keys differ, and are shown as a whole on demand.
 		expect(await busiest?.locator('li').allTextContents()).toEqual(
 			expect.arrayContaining([
@@ -379,7 +394,9 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		await vi.waitFor(async () => expect(await busiest?.textContent()).toContain('x'.repeat(40)))
 		work.finishAll()
 		await Promise.all(asked)
-		await vi.waitFor(async () => expect(await longest?.textContent()).toContain(tenant), { timeout: 5000 })
+		await vi.waitFor(async () => expect(await longest?.textContent()).toContain(tenant), {
+			timeout: 5000,
+		})
 		expect(await page.locator('.key bdi, bdi.key').count()).toBeGreaterThan(0)
 		expect(await page.locator('img').count()).toBe(0)
 		expect(complaints).toEqual([])
@@ -416,9 +433,12 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		fill(all[41], 9)
 		fill(all[17], 2)
 		const page = await visit(port, {}, '')
-		await vi.waitFor(async () => expect((await names(page)).slice(0, 2)).toEqual(['route 41', 'route 17']), {
-			timeout: 15_000,
-		})
+		await vi.waitFor(
+			async () => expect((await names(page)).slice(0, 2)).toEqual(['route 41', 'route 17']),
+			{
+				timeout: 15_000,
+			},
+		)
 		expect(await names(page)).toHaveLength(60)
 		await page.reload()
 		const worst = page.getByRole('button', { name: 'route 41', exact: true })
@@ -444,9 +464,9 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		await page.keyboard.press('Enter')
 		await page.keyboard.press('Enter')
 		await vi.waitFor(async () => expect((await names(page))[0]).toBe('route 9'))
-		expect(await page.getByRole('columnheader', { name: 'Limiter' }).getAttribute('aria-sort')).toBe(
-			'descending',
-		)
+		expect(
+			await page.getByRole('columnheader', { name: 'Limiter' }).getAttribute('aria-sort'),
+		).toBe('descending')
 		await page.locator('.open').first().focus()
 		await page.keyboard.press('ArrowDown')
 		await page.keyboard.press('Enter')

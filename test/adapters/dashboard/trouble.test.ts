@@ -139,7 +139,11 @@ describe('what is wrong', () => {
 			seconds(20, { active: 10, queued: 3, waitP99: 900 }, { admitted: 20, completed: 20 }, last),
 			{ trouble: 'filling' },
 		],
-		['all permits held', seconds(20, { active: 10, queued: 3 }, {}, last), { trouble: 'saturated' }],
+		[
+			'all permits held',
+			seconds(20, { active: 10, queued: 3 }, {}, last),
+			{ trouble: 'saturated' },
+		],
 		[
 			'handlers without clients',
 			seconds(20, { active: 8, leftBehind: 5 }, {}, last),
@@ -161,14 +165,23 @@ describe('what is wrong', () => {
 
 	test('a rejection counts for ten seconds, and one second at the capacity does not', () => {
 		const once = { admitted: 1, 'queue-full': 1 }
-		const limiter = connect('a', START, [{ admitted: 1 }, { ...once, active: 10 }, ...seconds(20, once)])
+		const limiter = connect('a', START, [
+			{ admitted: 1 },
+			{ ...once, active: 10 },
+			...seconds(20, once),
+		])
 		const troubles = limiter.samples.map((_, i) => diagnose(limiter, i).trouble)
-		expect(troubles.join()).toBe(['fine', ...Array(10).fill('rejecting'), ...Array(11).fill('fine')].join())
+		expect(troubles.join()).toBe(
+			['fine', ...Array(10).fill('rejecting'), ...Array(11).fill('fine')].join(),
+		)
 	})
 
 	test('keys at their limit are no trouble, unless others wait for them', () => {
 		const key = { keys: 3, saturated: 3, active: 3, capacity: 1 }
-		const limiter = connect('a', START, [...seconds(20, key), ...seconds(20, { ...key, queued: 2 })])
+		const limiter = connect('a', START, [
+			...seconds(20, key),
+			...seconds(20, { ...key, queued: 2 }),
+		])
 		expect(diagnose(limiter, 19).trouble).toBe('fine')
 		expect(diagnose(limiter, 39)).toMatchObject({
 			trouble: 'saturated',

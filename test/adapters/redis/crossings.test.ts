@@ -5,7 +5,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { admission, limit } from '../../../adapters/express.js'
-import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
+import {
+	type RedisClient,
+	type RedisLimiterOptions,
+	redisLimiter,
+} from '../../../adapters/redis/index.js'
 import { inspect as inspectGate } from '../../../src/limiter/inspection.js'
 
 /*
@@ -62,7 +66,12 @@ function scripted(fleet: { capacity?: number; processes?: number } = {}) {
 			wrap = ((call: () => unknown) => call()) as never
 		},
 		make: (options: Partial<RedisLimiterOptions> = {}) =>
-			redisLimiter({ client: client as unknown as RedisClient, name: 'a', capacity: 2, ...options }),
+			redisLimiter({
+				client: client as unknown as RedisClient,
+				name: 'a',
+				capacity: 2,
+				...options,
+			}),
 	}
 }
 
@@ -150,7 +159,9 @@ test('a Redis that never answered: no share is known, so nothing is admitted unt
 	await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
 	expect(limiter).toMatchObject({ available: false, active: 0, queued: 0 })
 	expect(warned.mock.calls.map(([text]) => text)).toEqual([
-		expect.stringMatching(/: requests are rejected, as no share is known before it has answered once$/),
+		expect.stringMatching(
+			/: requests are rejected, as no share is known before it has answered once$/,
+		),
 		expect.stringMatching(/: a local share of it is used$/),
 	])
 	redis.answers.join = join as () => unknown
@@ -299,7 +310,9 @@ test('capacities that cross: the last one counts', async () => {
 	expect(limiter.capacity).toBe(6)
 	redis.answers.resize = () => ['rejoin']
 	await limiter.resize(7)
-	await vi.waitFor(() => expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.[9]).toBe('7'))
+	await vi.waitFor(() =>
+		expect(redis.calls.filter(([name]) => name === 'join').at(-1)?.[9]).toBe('7'),
+	)
 })
 
 test('as many whose messages were lost as one renewal asks after: it goes on with the rest', async () => {
@@ -365,7 +378,13 @@ describe('an answer that is read when patience has ended, before it is decided',
 		vi.advanceTimersByTime(50)
 		const second = limiter.acquire()
 		vi.advanceTimersByTime(150)
-		return { redis, limiter, first, second, answer: answer as [(typeof answer)[0], (typeof answer)[0]] }
+		return {
+			redis,
+			limiter,
+			first,
+			second,
+			answer: answer as [(typeof answer)[0], (typeof answer)[0]],
+		}
 	}
 
 	test('is in time, and so is another that is', async () => {
@@ -469,7 +488,8 @@ test('without Redis until its lease has ended: what it held is lost, and in the 
 	const leased = await limiter.acquire()
 	const seen = await limiter.acquire()
 	expect(seen.signal).toBe(seen.signal)
-	for (const name of ['join', 'probe', 'renew', 'acquire', 'release']) redis.answers[name] = () => never
+	for (const name of ['join', 'probe', 'renew', 'acquire', 'release'])
+		redis.answers[name] = () => never
 	const since = performance.now()
 	const alone = await limiter.acquire()
 	expect(alone.token).toBe(0)
@@ -506,8 +526,11 @@ test.each([
 	redis.client.emit('end')
 	const first = limiter.run(() => {})
 	await first
-	for (const name of ['join', 'probe', 'renew', 'acquire', 'release']) redis.answers[name] = () => never
-	const all = Array.from({ length: 3 }, () => limiter.acquire({ maxWait: 200 }).catch(() => undefined))
+	for (const name of ['join', 'probe', 'renew', 'acquire', 'release'])
+		redis.answers[name] = () => never
+	const all = Array.from({ length: 3 }, () =>
+		limiter.acquire({ maxWait: 200 }).catch(() => undefined),
+	)
 	const admitted = (await Promise.all(all)).filter((permit) => permit !== undefined)
 	expect(admitted).toHaveLength(share)
 	for (const permit of admitted) permit.release()
@@ -684,9 +707,24 @@ const ODD: unknown[] = [
 		['rejoin', 1],
 		[['granted', 1, 1]],
 	],
-	...[null, undefined, '', 'x', Number.NaN, 0, -1, 1.5, 2 ** 53, '1e3', '0x1', ' 1', [], [1], {}, true].map(
-		(odd) => ['granted', odd, 1],
-	),
+	...[
+		null,
+		undefined,
+		'',
+		'x',
+		Number.NaN,
+		0,
+		-1,
+		1.5,
+		2 ** 53,
+		'1e3',
+		'0x1',
+		' 1',
+		[],
+		[1],
+		{},
+		true,
+	].map((odd) => ['granted', odd, 1]),
 	...[null, '', -1, 0.5, Number.POSITIVE_INFINITY, [], {}].map((odd) => ['granted', 1, odd]),
 	...[null, -1, [], 'x'].flatMap((odd) => [
 		['queued', odd, 0, 1],

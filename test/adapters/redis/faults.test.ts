@@ -49,7 +49,9 @@ class FaultBench extends Bench {
 
 	/** What was warned of, about the limiters of this test. */
 	get warnings(): string[] {
-		return warned.mock.calls.map(([text]) => String(text)).filter((text) => text.includes(this.name))
+		return warned.mock.calls
+			.map(([text]) => String(text))
+			.filter((text) => text.includes(this.name))
 	}
 }
 
@@ -59,13 +61,17 @@ function gauge() {
 	/** As a client that comes back when it was rejected: on a busy machine, Redis may be late. */
 	const insist = (limiter: ReturnType<typeof redisLimiter>, ms: number): Promise<void> =>
 		later(keepAsking(limiter, ms))
-	const keepAsking = async (limiter: ReturnType<typeof redisLimiter>, ms: number): Promise<void> => {
+	const keepAsking = async (
+		limiter: ReturnType<typeof redisLimiter>,
+		ms: number,
+	): Promise<void> => {
 		const until = performance.now() + 25_000
 		for (;;) {
 			try {
 				return await limiter.run(() => enter(ms))
 			} catch (error) {
-				if ((error as { reason?: string }).reason !== 'unavailable' || performance.now() > until) throw error
+				if ((error as { reason?: string }).reason !== 'unavailable' || performance.now() > until)
+					throw error
 				await sleep(50)
 			}
 		}
@@ -147,7 +153,8 @@ everything['the hash is junk in each field'] = async ({ admin, key }) => {
 }
 for (const [what, disturb] of Object.entries(disturbances)) {
 	for (const suffix of ['', ':queue', ':leases']) {
-		everything[`${suffix || 'the hash'} ${what}`] = (bench) => disturb(bench.admin, bench.key(suffix))
+		everything[`${suffix || 'the hash'} ${what}`] = (bench) =>
+			disturb(bench.admin, bench.key(suffix))
 	}
 }
 
@@ -212,10 +219,11 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 						await sleep(20)
 					}
 				})
-				// A process that has nothing to do leaves the fleet, and then its news can be old. These wait,
-				// and each has heard how many are held.
+				// A process that has nothing to do leaves the fleet, and then its news can be old. These
+				// wait, and each has heard how many are held.
 				for (const limiter of fleet.slice(1)) {
-					const told = () => expect(limiter.stats()).toMatchObject({ queued: 1, fleet: { active: 4 } })
+					const told = () =>
+						expect(limiter.stats()).toMatchObject({ queued: 1, fleet: { active: 4 } })
 					await vi.waitFor(told, 5_000)
 				}
 				server.pause()
@@ -268,7 +276,15 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			const { admin, joined } = bench
 			const page = readFileSync(join(import.meta.dirname, '../../../docs/redis.md'), 'utf8')
 			const [, words = ''] = /ACL SETUSER limiter on >password ([^`]*)/.exec(page) ?? []
-			await admin.call('ACL', 'SETUSER', 'documented', 'reset', 'on', '>p', ...words.trim().split(/\s+/))
+			await admin.call(
+				'ACL',
+				'SETUSER',
+				'documented',
+				'reset',
+				'on',
+				'>p',
+				...words.trim().split(/\s+/),
+			)
 			const limiter = await joined({ user: 'documented' })
 			const { seen, work } = gauge()
 			await Promise.all(Array.from({ length: 10 }, () => work(limiter, 10)))
@@ -345,14 +361,19 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			} as const
 			const limiter = await joined(options)
 			const attempts = async () =>
-				Number(/cmdstat_eval:.*rejected_calls=(\d+)/.exec(await admin.info('commandstats'))?.[1] ?? 0)
+				Number(
+					/cmdstat_eval:.*rejected_calls=(\d+)/.exec(await admin.info('commandstats'))?.[1] ?? 0,
+				)
 			const held = await limiter.acquire()
 			await admin.call('ACL', 'SETUSER', 'late', '-eval', '-evalsha')
 			await vi.waitFor(() => expect(limiter.available).toBe(false), 5_000)
 			// Until the pauses between its attempts are at their longest.
 			await sleep(3_000)
 			await admin.config('RESETSTAT')
-			await vi.waitFor(async () => expect(await attempts()).toBe(1), { timeout: 5_000, interval: 5 })
+			await vi.waitFor(async () => expect(await attempts()).toBe(1), {
+				timeout: 5_000,
+				interval: 5,
+			})
 			await admin.flushall()
 			await admin.call('ACL', 'SETUSER', 'late', '+eval', '+evalsha')
 			const since = performance.now()
@@ -374,8 +395,19 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			await vi.waitFor(queued, 5_000)
 			const channels = (await admin.pubsub('CHANNELS', 'inflight:*')) as string[]
 			const numbers = ['', 'NaN', '0', '-1', '1.5', '1e9', '__proto__', '5', '99']
-			const messages = [...numbers, ':', '::', ':::', '{}', 'x'.repeat(100_000), 'look', 'grant', 'rejoin']
-			for (const number of numbers) messages.push(`capacity:${number}`, `look:${number}`, `grant:${number}`)
+			const messages = [
+				...numbers,
+				':',
+				'::',
+				':::',
+				'{}',
+				'x'.repeat(100_000),
+				'look',
+				'grant',
+				'rejoin',
+			]
+			for (const number of numbers)
+				messages.push(`capacity:${number}`, `look:${number}`, `grant:${number}`)
 			for (let session = 0; session <= 3; session++) {
 				for (const id of numbers) {
 					messages.push(`${session}:${id}:77`, `grant:${session}:${id}:77`, `${session}:${id}:1:77`)
@@ -411,7 +443,10 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			({ admin }) => admin.config('SET', 'min-replicas-to-write', '0'),
 		],
 		'at pause': [({ admin }) => admin.client('PAUSE', 1_000), () => sleep(1_000)],
-		asleep: [({ admin }) => Promise.race([admin.call('DEBUG', 'SLEEP', '1'), sleep(1_000)]), async () => {}],
+		asleep: [
+			({ admin }) => Promise.race([admin.call('DEBUG', 'SLEEP', '1'), sleep(1_000)]),
+			async () => {},
+		],
 		'busy with a script': [
 			async ({ admin, server }) => {
 				const other = new Redis(server.port, '127.0.0.1')

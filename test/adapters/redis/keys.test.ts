@@ -156,12 +156,16 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			]
 			const permits = await Promise.all(keys.map((key) => limiter.acquire({ key })))
 			for (const key of keys) {
-				await expect(limiter.acquire({ key, maxWait: 0 })).rejects.toMatchObject({ reason: 'timeout' })
+				await expect(limiter.acquire({ key, maxWait: 0 })).rejects.toMatchObject({
+					reason: 'timeout',
+				})
 			}
 			expect(await admin.keys('*')).toHaveLength(2)
 			for (const permit of permits) permit.release()
 			await vi.waitFor(async () => expect(await left()).toEqual([]), 5_000)
-			await expect(() => limiter.acquire({ key: 3 as never })).rejects.toThrow('key must be a string; got 3')
+			await expect(() => limiter.acquire({ key: 3 as never })).rejects.toThrow(
+				'key must be a string; got 3',
+			)
 			await expect(() => limiter.acquire()).rejects.toThrow('key must be a string')
 			const plain = await make({ key: undefined as never, name: 'plain' })
 			await expect(() => plain.acquire({ key: 'a' })).rejects.toThrow('this one has none')
@@ -173,17 +177,26 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			const [limiter] = await joined(1, { capacity: 1, maxQueue: 0 })
 			const go: (() => void)[] = []
 			const guard = limit(limiter)
-			const web = http.createServer((req, res) => guard(req, res, () => go.push(() => res.end('done'))))
+			const web = http.createServer((req, res) =>
+				guard(req, res, () => go.push(() => res.end('done'))),
+			)
 			await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve))
 			const url = `http://127.0.0.1:${(web.address() as AddressInfo).port}`
 			const rejected = vi.fn()
 			limiter.observe({ rejected })
-			const served = [fetch(`${url}/a`), fetch(`${url}/b`), fetch(`${url}/free`), fetch(`${url}/free`)]
+			const served = [
+				fetch(`${url}/a`),
+				fetch(`${url}/b`),
+				fetch(`${url}/free`),
+				fetch(`${url}/free`),
+			]
 			await vi.waitFor(() => expect(go.length).toBe(4), 5_000)
 			const full = await fetch(`${url}/a`)
 			expect(full.status).toBe(429)
 			expect(await full.json()).toMatchObject({ reason: 'queue-full' })
-			expect(rejected).toHaveBeenCalledWith(expect.objectContaining({ key: '/a', active: 1, queued: 0 }))
+			expect(rejected).toHaveBeenCalledWith(
+				expect.objectContaining({ key: '/a', active: 1, queued: 0 }),
+			)
 			for (const end of go) end()
 			await Promise.all(served)
 			web.close()
@@ -226,7 +239,8 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			const all = keys.flatMap((key) => [work(a, key, LEASE), work(a, key, LEASE)])
 			await vi.waitFor(() => expect(seen.together).toBe(40), 3_000)
 			if (what === 'FLUSHALL') await admin.flushall()
-			else if (what === 'CLIENT KILL') await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+			else if (what === 'CLIENT KILL')
+				await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
 			else {
 				server.pause()
 				setTimeout(() => server.resume(), 700)
@@ -244,11 +258,16 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 	test('what a release could not delete is nobody’s permit, and nobody’s place, when its process leaves', () =>
 		onBench(async ({ admin, key, joined }) => {
 			const [a, b] = await joined(2, { capacity: 1 })
-			const processes = async () => (await admin.hkeys(key())).filter((field) => /^p[\w-]{12}$/.test(field))
+			const processes = async () =>
+				(await admin.hkeys(key())).filter((field) => /^p[\w-]{12}$/.test(field))
 			const before = await processes()
 			const [leaving] = await joined(1, { capacity: 1 })
 			const [process] = (await processes()).filter((field) => !before.includes(field))
-			await admin.hset(key(), `${process}:${await admin.hget(key(), process as string)}:released`, '0')
+			await admin.hset(
+				key(),
+				`${process}:${await admin.hget(key(), process as string)}:released`,
+				'0',
+			)
 			const held = await a.acquire({ key: 'a' })
 			const waiting = later(b.acquire({ key: 'a', maxWait: 3 * LEASE }))
 			await vi.waitFor(async () => expect(await admin.zcard(key(':queue'))).toBe(1), 5_000)
@@ -281,7 +300,9 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			await expect(none).rejects.toMatchObject({ reason: 'timeout' })
 			server.resume()
 			await vi.waitFor(() => expect(a.available && b.available).toBe(true), 3_000)
-			await expect(b.acquire({ key: 'a', maxWait: 100 })).rejects.toMatchObject({ reason: 'timeout' })
+			await expect(b.acquire({ key: 'a', maxWait: 100 })).rejects.toMatchObject({
+				reason: 'timeout',
+			})
 			;(await more).release()
 			held[1]?.release()
 			held[2]?.release()
@@ -306,7 +327,9 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			const pace = Math.round(keys / ((performance.now() - since) / 1_000))
 			await Promise.all(fleet.map((limiter) => limiter.onIdle()))
 			expect(await left()).toEqual([])
-			process.stdout.write(`      ${keys} keys: ${pace} a second, ${(await memory()) - before} bytes left\n`)
+			process.stdout.write(
+				`      ${keys} keys: ${pace} a second, ${(await memory()) - before} bytes left\n`,
+			)
 			expect((await memory()) - before).toBeLessThan(2_000_000)
 			for (const limiter of fleet)
 				expect(limiter.stats()).toMatchObject({ keys: 0, rejected: { unavailable: 0 } })

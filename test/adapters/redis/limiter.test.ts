@@ -11,7 +11,11 @@ import { createClient } from 'redis'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import * as forExpress from '../../../adapters/express.js'
 import * as forKoa from '../../../adapters/koa.js'
-import { type RedisClient, type RedisLimiterOptions, redisLimiter } from '../../../adapters/redis/index.js'
+import {
+	type RedisClient,
+	type RedisLimiterOptions,
+	redisLimiter,
+} from '../../../adapters/redis/index.js'
 import {
 	describeRedis,
 	endAll,
@@ -61,7 +65,13 @@ class ClientBench {
 	readonly make = (options: Partial<RedisLimiterOptions> = {}) => {
 		const { client } = this
 		const { lease = 4_000 } = options
-		const given = { client, name: `limiter ${++names}`, capacity: 2, lease, redisTimeout: lease / 4 }
+		const given = {
+			client,
+			name: `limiter ${++names}`,
+			capacity: 2,
+			lease,
+			redisTimeout: lease / 4,
+		}
 		return redisLimiter({ ...given, ...options })
 	}
 
@@ -133,13 +143,24 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				d?.release()
 				e?.release()
 				await finish(limiter)
-				expect(limiter.stats()).toMatchObject({ admitted: 5, completed: 5, active: 0, queued: 0, keys: 0 })
+				expect(limiter.stats()).toMatchObject({
+					admitted: 5,
+					completed: 5,
+					active: 0,
+					queued: 0,
+					keys: 0,
+				})
 			}))
 
 		test('a client that puts a prefix before its keys: a waiter is woken by a message', () =>
 			onBench(pool, kind, async ({ raw, port }) => {
 				const prefixed = await clients[kind](port, '{app}:')
-				const options = { client: prefixed.client, name: 'prefixed', capacity: 1, redisTimeout: 2_000 }
+				const options = {
+					client: prefixed.client,
+					name: 'prefixed',
+					capacity: 1,
+					redisTimeout: 2_000,
+				}
 				const limiter = redisLimiter(options)
 				const permit = await limiter.acquire()
 				const waiting = later(limiter.acquire())
@@ -184,9 +205,14 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			onBench(pool, kind, async ({ make, finish }) => {
 				const limiter = make({ maxQueue: 1 })
 				const heavy = await limiter.acquire({ weight: 2 })
-				const late = expect(limiter.acquire({ maxWait: 500 })).rejects.toMatchObject({ reason: 'timeout' })
+				const late = expect(limiter.acquire({ maxWait: 500 })).rejects.toMatchObject({
+					reason: 'timeout',
+				})
 				await sleep(30)
-				await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'queue-full', retryAfter: 1 })
+				await expect(limiter.acquire()).rejects.toMatchObject({
+					reason: 'queue-full',
+					retryAfter: 1,
+				})
 				await late
 				await expect(limiter.acquire({ maxWait: 0 })).rejects.toMatchObject({ reason: 'timeout' })
 				const cancel = new AbortController()
@@ -199,7 +225,9 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				const crossed = limiter.acquire({ signal: crossing.signal })
 				crossing.abort('at once')
 				await expect(crossed).rejects.toBe('at once')
-				await expect(limiter.acquire({ signal: AbortSignal.abort('before') })).rejects.toBe('before')
+				await expect(limiter.acquire({ signal: AbortSignal.abort('before') })).rejects.toBe(
+					'before',
+				)
 				heavy.release()
 				await limiter.run(async (permit) => expect(permit.token).toBeGreaterThan(0), { weight: 2 })
 				await expect(limiter.acquire({ weight: 3 })).rejects.toThrow(RangeError)
@@ -343,7 +371,9 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 					made.use(forExpress.limit(limiter))
 					made.use(async (req, res) => {
 						await handle(
-							req.url === '/free' ? new AbortController().signal : forExpress.admission(req)?.signal,
+							req.url === '/free'
+								? new AbortController().signal
+								: forExpress.admission(req)?.signal,
 						)
 						res.send('done')
 					})
@@ -353,7 +383,9 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 					made.use((_ctx, next) => storage.run(1, next))
 					made.use(forKoa.limit(limiter))
 					made.use(async (ctx) => {
-						await handle(ctx.path === '/free' ? new AbortController().signal : forKoa.admission(ctx)?.signal)
+						await handle(
+							ctx.path === '/free' ? new AbortController().signal : forKoa.admission(ctx)?.signal,
+						)
 						ctx.body = 'done'
 					})
 					app = made.callback()
@@ -377,7 +409,11 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				expect((await second).status).toBe(200)
 				expect(contexts).toBe(2)
 				await limiter.onIdle()
-				expect(limiter.stats()).toMatchObject({ admitted: 3, completed: 3, rejected: { 'queue-full': 1 } })
+				expect(limiter.stats()).toMatchObject({
+					admitted: 3,
+					completed: 3,
+					rejected: { 'queue-full': 1 },
+				})
 				web.close()
 				web.closeAllConnections()
 				await finish(limiter)
@@ -405,10 +441,14 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				const wait = (result) => result.catch((error) => console.log(error.reason))
 				wait(limiter.acquire(${options}))
 				wait(limiter.run(() => {}, ${options}))`
-			const { stdout } = await execute(process.execPath, ['--input-type=module', '--eval', program], {
-				cwd: import.meta.dirname,
-				timeout: 20_000,
-			})
+			const { stdout } = await execute(
+				process.execPath,
+				['--input-type=module', '--eval', program],
+				{
+					cwd: import.meta.dirname,
+					timeout: 20_000,
+				},
+			)
 			expect(stdout.trim().split('\n')).toEqual(said === '' ? [''] : [said, said])
 		}),
 	)
@@ -417,13 +457,17 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 		onBench(pool, 'redis', async ({ raw, make, finish }) => {
 			const limiter = make({ lease: 10_000 })
 			const held = [await limiter.acquire(), await limiter.acquire()]
-			const waiting = Array.from({ length: 1_000 }, () => limiter.acquire().catch((error) => error.reason))
+			const waiting = Array.from({ length: 1_000 }, () =>
+				limiter.acquire().catch((error) => error.reason),
+			)
 			const queue = `inflight:{${encodeURIComponent(limiter.name)}}:queue`
 			await vi.waitFor(async () => expect(await raw.zcard(queue)).toBe(1_000), 5_000)
 			await sleep(100)
 			await raw.config('RESETSTAT')
 			await sleep(3_000)
-			const calls = Number(/cmdstat_evalsha:calls=(\d+)/.exec(await raw.info('commandstats'))?.[1] ?? 0)
+			const calls = Number(
+				/cmdstat_evalsha:calls=(\d+)/.exec(await raw.info('commandstats'))?.[1] ?? 0,
+			)
 			expect(calls).toBeLessThanOrEqual(2)
 			limiter.close()
 			expect(new Set(await Promise.all(waiting))).toEqual(new Set(['closed']))
@@ -439,7 +483,13 @@ describeRedis('a process that is blocked', { retry: WHEN_BUSY }, () => {
 	test('a process that could not renew its lease learns it, by a signal that looks at the clock', async () => {
 		const { port } = await startServer()
 		const { client, end } = await clients.redis(port)
-		const limiter = redisLimiter({ client, name: 'blocked', capacity: 2, lease: 500, redisTimeout: 100 })
+		const limiter = redisLimiter({
+			client,
+			name: 'blocked',
+			capacity: 2,
+			lease: 500,
+			redisTimeout: 100,
+		})
 		await vi.waitFor(() => limiter.run(() => {}), 5_000)
 		const permit = await limiter.acquire()
 		const { signal } = permit
@@ -513,13 +563,18 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 			await expect(newcomer.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
 			expect(warnings() - before).toBe(5)
 			server.resume()
-			await vi.waitFor(() => expect(limiters.local.available && limiters.admit.available).toBe(true), 5_000)
+			await vi.waitFor(
+				() => expect(limiters.local.available && limiters.admit.available).toBe(true),
+				5_000,
+			)
 			expect(told).toEqual([
 				{ limiter: `${kind} local`, available: false },
 				{ limiter: `${kind} local`, available: true },
 			])
 			// What was admitted meanwhile counts.
-			await expect(limiters.local.acquire({ maxWait: 200 })).rejects.toMatchObject({ reason: 'timeout' })
+			await expect(limiters.local.acquire({ maxWait: 200 })).rejects.toMatchObject({
+				reason: 'timeout',
+			})
 			for (const permit of [...local, ...many, only]) permit.release()
 			await limiters.local.run(() => {}, { weight: 2 })
 			await vi.waitFor(() => newcomer.run(() => {}), 5_000)
@@ -535,7 +590,13 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 		const began = performance.now()
 		const young = await startServer()
 		const { client, end } = await clients.ioredis(young.port)
-		const limiter = redisLimiter({ client, name: 'young', capacity: 2, lease: 1_000, redisTimeout: 250 })
+		const limiter = redisLimiter({
+			client,
+			name: 'young',
+			capacity: 2,
+			lease: 1_000,
+			redisTimeout: 250,
+		})
 		const since = performance.now()
 		await vi.waitFor(() => limiter.run(() => {}), 5_000)
 		// By what docs/redis.md says, at most 3 s after its start, and not before the others are back.
@@ -553,11 +614,19 @@ describe('options', () => {
 	test.each([
 		[{ client: {} }, TypeError, 'client must be a client of redis or ioredis; got an object'],
 		[{ capacity: 0 }, RangeError, 'capacity must be an integer from 1; got 0'],
-		[{ capacity: Number.POSITIVE_INFINITY }, RangeError, 'capacity must be an integer from 1; got Infinity'],
+		[
+			{ capacity: Number.POSITIVE_INFINITY },
+			RangeError,
+			'capacity must be an integer from 1; got Infinity',
+		],
 		[{ localCapacity: '1' }, TypeError, 'localCapacity must be an integer from 1; got "1"'],
 		[{ name: '' }, RangeError, 'name must be'],
 		[{ name: undefined }, TypeError, 'name must be'],
-		[{ lease: 100 }, RangeError, 'lease must be a number of milliseconds from 500 to 3600000; got 100'],
+		[
+			{ lease: 100 },
+			RangeError,
+			'lease must be a number of milliseconds from 500 to 3600000; got 100',
+		],
 		[{ lease: '1' }, TypeError, 'lease must be a number of milliseconds'],
 		[
 			{ redisTimeout: 5_000 },

@@ -3,7 +3,14 @@ import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type RedisClient, redisLimiter } from '../../../adapters/redis/index.js'
-import { describeRedis, endAll, later, type Pool, startPool, WHEN_BUSY } from '../../support/redis.js'
+import {
+	describeRedis,
+	endAll,
+	later,
+	type Pool,
+	startPool,
+	WHEN_BUSY,
+} from '../../support/redis.js'
 
 vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
@@ -36,7 +43,13 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 			const { port } = await pool.take()
 			const raw = new Redis(port, '127.0.0.1')
 			const { client, end } = await clients[kind](port)
-			const limiter = redisLimiter({ client, name: kind, capacity: 1, lease: 12_000, redisTimeout: 2_000 })
+			const limiter = redisLimiter({
+				client,
+				name: kind,
+				capacity: 1,
+				lease: 12_000,
+				redisTimeout: 2_000,
+			})
 			const idle = redisLimiter({ client, name: `${kind} idle`, capacity: 1, lease: 500 })
 			await Promise.all([
 				vi.waitFor(() => idle.run(() => {}), 5_000),

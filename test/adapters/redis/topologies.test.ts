@@ -103,7 +103,10 @@ async function checkFailover(
 /** Until a replica has all that its master has. */
 async function synced({ port }: Server): Promise<void> {
 	const replica = new Redis(port)
-	await vi.waitFor(async () => expect(await replica.info()).toMatch(/master_link_status:up/), 20_000)
+	await vi.waitFor(
+		async () => expect(await replica.info()).toMatch(/master_link_status:up/),
+		20_000,
+	)
 	replica.disconnect()
 }
 
@@ -135,7 +138,9 @@ describeRedis.each(servers)('%s, a cluster of three nodes', BESIDE, (binary) => 
 		one.on('error', () => {})
 		sharded = new Cluster([{ host: '127.0.0.1', port }], { shardedSubscribers: true })
 		sharded.on('error', () => {})
-		other = createCluster({ rootNodes: nodes.map(({ port }) => ({ url: `redis://127.0.0.1:${port}` })) })
+		other = createCluster({
+			rootNodes: nodes.map(({ port }) => ({ url: `redis://127.0.0.1:${port}` })),
+		})
 		other.on('error', () => {})
 		await other.connect()
 	})
@@ -155,7 +160,10 @@ describeRedis.each(servers)('%s, a cluster of three nodes', BESIDE, (binary) => 
 		const limiter = redisLimiter({ client: client as RedisClient, ...options })
 		const held = await limiter.acquire()
 		const queued = (count: number) =>
-			vi.waitFor(async () => expect(await one.zcard(`inflight:{killed%20${kind}}:queue`)).toBe(count), 5_000)
+			vi.waitFor(
+				async () => expect(await one.zcard(`inflight:{killed%20${kind}}:queue`)).toBe(count),
+				5_000,
+			)
 		const cluster = nodes.map(({ port }) => port)
 		const worker = await startWorker({
 			kind,
@@ -174,7 +182,9 @@ describeRedis.each(servers)('%s, a cluster of three nodes', BESIDE, (binary) => 
 		held.release()
 		const next = await waiting
 		const took = performance.now() - since
-		process.stdout.write(`      SIGKILL of the first waiter, ms until the next is in: ${took.toFixed(1)}\n`)
+		process.stdout.write(
+			`      SIGKILL of the first waiter, ms until the next is in: ${took.toFixed(1)}\n`,
+		)
 		expect(took).toBeLessThan(1_000)
 		next.release()
 		limiter.close()
@@ -212,8 +222,14 @@ describeRedis.each(servers)('%s, a cluster of three nodes', BESIDE, (binary) => 
 	// When the others are over.
 	test.sequential('its node is killed, and the replica takes over', async () => {
 		const slot = Number(await one.cluster('KEYSLOT', 'inflight:{moved}'))
-		const slots = (await one.call('CLUSTER', 'SLOTS')) as [number, number, [string, number, string]][]
-		const [, , [, port, id]] = slots.find(([from, to]) => from <= slot && slot <= to) as (typeof slots)[0]
+		const slots = (await one.call('CLUSTER', 'SLOTS')) as [
+			number,
+			number,
+			[string, number, string],
+		][]
+		const [, , [, port, id]] = slots.find(
+			([from, to]) => from <= slot && slot <= to,
+		) as (typeof slots)[0]
 		const added = [`127.0.0.1:${replica.port}`, `127.0.0.1:${port}`]
 		cli('--cluster', 'add-node', ...added, '--cluster-slave', '--cluster-master-id', id)
 		await synced(replica)
@@ -284,7 +300,13 @@ describeRedis.each(servers)('%s, and a replica that takes over by hand', BESIDE,
 		})
 		client.on('error', () => {})
 		await sleep(3_100)
-		const limiter = redisLimiter({ client, name: 'failover', capacity: 3, lease: 1_000, redisTimeout: 250 })
+		const limiter = redisLimiter({
+			client,
+			name: 'failover',
+			capacity: 3,
+			lease: 1_000,
+			redisTimeout: 250,
+		})
 		const held = [await limiter.acquire(), await limiter.acquire(), await limiter.acquire()]
 		await sleep(100)
 		await direct.replicaof('NO', 'ONE')

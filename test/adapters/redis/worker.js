@@ -3,8 +3,20 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { redisLimiter } from 'inflight-limit/redis'
 
-const { kind, port, cluster, probePort, id, concurrency, hold, turns, block, clock, keys, options } =
-	JSON.parse(/** @type {string} */ (process.argv[2]))
+const {
+	kind,
+	port,
+	cluster,
+	probePort,
+	id,
+	concurrency,
+	hold,
+	turns,
+	block,
+	clock,
+	keys,
+	options,
+} = JSON.parse(/** @type {string} */ (process.argv[2]))
 if (clock) {
 	const { now } = Date
 	Date.now = () => now() + clock
@@ -21,7 +33,8 @@ const ports = cluster
 const connect = {
 	async redis() {
 		const { createClient, createCluster } = await import('redis')
-		const single = (/** @type {number} */ port) => createClient({ socket: { host: '127.0.0.1', port } })
+		const single = (/** @type {number} */ port) =>
+			createClient({ socket: { host: '127.0.0.1', port } })
 		const client = ports
 			? createCluster({ rootNodes: ports.map((each) => ({ url: `redis://127.0.0.1:${each}` })) })
 			: single(port)
@@ -164,7 +177,8 @@ async function take(place, hold) {
 	else setTimeout(give, hold)
 }
 
-// Until it has joined, what it asks of Redis is not asked at once, and may be rejected on a busy machine.
+// Until it has joined, what it asks of Redis is not asked at once, and may be rejected on a busy
+// machine.
 if (turns || concurrency === 0) {
 	while (!(await limiter.run(() => true, keyOf(0)).catch(() => false))) await sleep(20)
 }
