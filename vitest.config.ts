@@ -40,7 +40,7 @@ export default defineConfig({
 		testTimeout: 60_000,
 		hookTimeout: 60_000,
 		coverage: {
-			include: ['src/**', 'adapters/**'],
+			include: ['src/**/*.ts', 'adapters/**/*.ts'],
 			// The page runs in a browser, and is tested in one; the assets are its files. What is built
 			// is tested from the package.
 			exclude: ['dist/**', 'adapters/dashboard/page/**', 'adapters/dashboard/assets.ts'],
