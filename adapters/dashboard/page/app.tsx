@@ -80,7 +80,7 @@ function Changed() {
 	return (
 		<p class="changed" role="status">
 			{restarted ? 'The process was restarted' : 'Another process answers now'} ({moment(at)}: pid{' '}
-			{from.pid} on {from.host} → pid {process.pid} on {process.host}). Its figures begin anew; the
+			{from.pid} on {from.host} → pid {process.pid} on {process.host}). Its counts start at 0. The
 			charts mark the moment.{' '}
 			<button
 				type="button"

@@ -2,6 +2,7 @@
 import { render } from 'preact'
 import { App, type Status } from './app.js'
 import { forgetColours } from './chart.js'
+import { moment } from './format.js'
 import { onRefresh, refresh } from './refresh.js'
 import { addEarlier, begin, store, update } from './store.js'
 import { watchTips } from './tip.js'
@@ -48,7 +49,7 @@ function connect(): void {
 	// After some errors it would connect again by itself, after others never. So this is done here.
 	source.addEventListener('error', () => {
 		source?.close()
-		again('Connection lost. Trying again…', RETRY)
+		again(lost(), RETRY)
 	})
 	listen()
 }
@@ -67,7 +68,14 @@ function hear<T>(take: (data: T) => void, data: string): void {
 /** If the next event does not come in time, the connection is lost, whatever the browser says. */
 function listen(): void {
 	clearTimeout(silence)
-	silence = setTimeout(() => again('Connection lost. Trying again…', 0), SILENCE)
+	silence = setTimeout(() => again(lost(), 0), SILENCE)
+}
+
+/** What is on the page was true some time ago. */
+function lost(): string {
+	const last = store.times.at(-1)
+	const age = last === undefined ? '' : ` All figures are those of ${moment(last)}.`
+	return `Connection lost.${age} Trying again…`
 }
 
 function again(text: string, ms: number): void {

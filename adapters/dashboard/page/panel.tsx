@@ -108,7 +108,7 @@ function Tiles({
 				now, {count(total('abandoned'))} ended {since}
 			</Tile>
 			<Tile word="hold" title="Hold p50 / p99" figure={duration(latest?.holdP50)}>
-				/ {duration(latest?.holdP99)}
+				/ {duration(latest?.holdP99)}, last second
 			</Tile>
 			{loop !== undefined && (
 				<Tile word="loop" title="Event loop" figure={duration(loop.delay)} alert={loop.overloaded}>

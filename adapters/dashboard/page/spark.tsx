@@ -14,6 +14,8 @@ export function Spark({ limiter, from, to }: { limiter: Limiter; from: number; t
 	let highest = 1
 	let capacity: number | null = null
 	const points: { x: number; active: number; load: number; bad: boolean }[] = []
+	/** Where another process answers than before. */
+	const changes: string[] = []
 	for (let i = from; i <= to; i += step) {
 		let active = 0
 		let load = 0
@@ -21,6 +23,10 @@ export function Spark({ limiter, from, to }: { limiter: Limiter; from: number; t
 		const end = Math.min(to, i + step - 1)
 		for (let j = i; j <= end; j++) {
 			const sample = limiter.samples[j]
+			if (j > from && store.processes[j] !== store.processes[j - 1]) {
+				const x = (((store.times[j] ?? 0) - begin) / length) * WIDTH
+				changes.push(`M${x.toFixed(1)} 0v${HEIGHT}`)
+			}
 			if (sample === undefined) continue
 			active = Math.max(active, sample.active)
 			load = Math.max(load, sample.active + sample.queued)
@@ -56,6 +62,7 @@ export function Spark({ limiter, from, to }: { limiter: Limiter; from: number; t
 			<path class="spark-active" d={area('active')} />
 			{capacity !== null && <path class="spark-capacity" d={`M0 ${y(capacity)}H${WIDTH}`} />}
 			<path class="spark-rejected" d={marks.join('')} />
+			<path class="spark-changed" d={changes.join('')} />
 		</svg>
 	)
 }

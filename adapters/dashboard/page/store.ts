@@ -197,7 +197,8 @@ export function begin(data: Begin): void {
 	store.busy = [...store.busy.slice(0, known), ...(gap ? [null] : []), ...data.busy]
 	store.processes = [
 		...store.processes.slice(0, known),
-		...(gap ? [process.id] : []),
+		// The gap belongs to the one before: the charts mark where the new one begins.
+		...(gap ? [before?.id ?? ''] : []),
 		...times.map(() => process.id),
 	]
 	store.limiters = data.limiters.map(({ name, settings, totals, rows }) => ({

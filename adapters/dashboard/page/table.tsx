@@ -241,7 +241,7 @@ class Row extends Component<RowProps> {
 					{rate(total)}{' '}
 					<small>
 						{all[0]?.[0]}
-						{all.length > 1 && ` +${all.length - 1}`}
+						{all.length > 1 && ` and ${all.length - 1} more`}
 					</small>
 				</td>
 				<td data-figure="done" class="wide">

@@ -200,7 +200,8 @@ function explain(
 		recent.held !== undefined &&
 		recent.held > CHANGED * usual.held
 	) {
-		why.push(
+		// The cause comes before what follows from it.
+		why.unshift(
 			`A request takes longer: it holds its permit for ${duration(recent.held)} (median); before this began, ${duration(usual.held)}.`,
 		)
 	}

@@ -217,7 +217,9 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 			cut()
 		})
 		await page.waitForSelector('#status[data-state="lost"]')
-		expect(await page.locator('#status').textContent()).toBe('Connection lost. Trying again…')
+		expect(await page.locator('#status').textContent()).toMatch(
+			/^Connection lost\. All figures are those of \d\d:\d\d:\d\d\. Trying again…$/,
+		)
 		// Old values have their time beside them, not the word "now".
 		expect(await page.locator('.readout').first().textContent()).toMatch(/^\d\d:\d\d:\d\d/)
 		await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve))

@@ -107,8 +107,8 @@ describe('what is wrong', () => {
 				rejections: [['queue-full', 8]],
 				done: 12,
 				why: [
-					'The queue is full: 40 of 40 places are taken.',
 					expect.stringContaining('800 ms (median); before this began, 100 ms'),
+					'The queue is full: 40 of 40 places are taken.',
 					'20 requests come in a second, and 12 are done.',
 				],
 			},
