@@ -4,6 +4,11 @@ import express from 'express'
 import { limit } from 'inflight-limit/express'
 
 const app = express()
+// A client that asks again and again would keep its connection, and so the process.
+app.use((_req, res, next) => {
+	if (!server.listening) res.set('Connection', 'close')
+	next()
+})
 const guard = limit(1)
 
 app.get('/', guard, async (_req, res) => {

@@ -180,9 +180,15 @@ export function checkSkip(value: unknown): boolean {
 }
 
 export function checkFlow(value: unknown): string {
-	if (typeof value !== 'string') throw wrongReturn('fairBy', 'a string', value)
-	return value
+	if (typeof value === 'string') return value
+	if (Number.isNaN(value)) throw outOfRange('what fairBy returns', FLOWS, value)
+	if (typeof value !== 'number' && typeof value !== 'bigint') {
+		throw wrongReturn('fairBy', FLOWS, value)
+	}
+	return String(value)
 }
+
+const FLOWS = 'a string, a number or a bigint'
 
 const ORDERS = ['fifo', 'lifo', 'adaptive'] as const
 

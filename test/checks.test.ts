@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { limit as limitExpress } from '../adapters/express.js'
 import { limit as limitKoa } from '../adapters/koa.js'
 import { adaptive } from '../src/adaptive/index.js'
+import { checkFlow } from '../src/checks.js'
 import { coded } from '../src/errors.js'
 import { Limiter } from '../src/limiter/limiter.js'
 import { LIMITER_OPTIONS } from '../src/limiter/options.js'
@@ -288,6 +289,18 @@ describe('what key returns', () => {
 	])('%o is an error', async (value, type, message) => {
 		await expect(keyOf(value)).rejects.toThrow(fault(type, message))
 	})
+})
+
+test.each([
+	['a', 'a'],
+	[7, '7'],
+	[2n, '2'],
+])('%o is the flow %o', (value, flow) => {
+	expect(checkFlow(value)).toBe(flow)
+})
+
+test('a flow that could not be read is an error', () => {
+	expect(() => checkFlow(Number.NaN)).toThrow(RangeError)
 })
 
 test('a name is any text, without control characters and halves of characters', () => {

@@ -23,7 +23,7 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	/**
 	 * A limit of its own for each key (user, tenant, address). A number or a bigint counts as the
 	 * string of it. `undefined` or `null`: the request has no key, and is not limited at all; to
-	 * limit those together, return a key for all of them, like `req.user?.id ?? 'anonymous'`. A
+	 * limit those together, return a key for them, like `req.user?.id ?? req.ip`. A
 	 * promise is an error: find the key in a middleware before this one. Default: none.
 	 */
 	key?(request: Request): string | number | bigint | null | undefined

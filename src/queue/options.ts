@@ -27,7 +27,7 @@ export interface QueueOptions<Request = object> {
 	 * each gets an equal share, or less if it wants less. A full queue evicts the last of the flow
 	 * that has most requests waiting. Default: none.
 	 */
-	fairBy?(request: Request): string
+	fairBy?(request: Request): string | number | bigint
 	/**
 	 * With `fairBy`: the weight of a flow, from 0.001 to 1_000_000, as its requests come. A flow with
 	 * twice the weight gets twice the share of the capacity, and of the places in a full queue. What

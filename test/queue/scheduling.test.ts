@@ -496,7 +496,7 @@ describe('fairBy', () => {
 	test('what is not a string fails its own request', () => {
 		const { limiter } = setup({ fairBy: () => undefined as never })
 		expect(() => limiter[enter]({}, present)).toThrow(
-			'what fairBy returns must be a string; got undefined',
+			'what fairBy returns must be a string, a number or a bigint; got undefined',
 		)
 	})
 

@@ -110,8 +110,9 @@ limit({ capacity: 3, skip: async () => true })
 limit({ capacity: 3, order: 'newest' })
 // @ts-expect-error - a priority is a number
 limit({ capacity: 3, priority: (ctx) => ctx.path })
-// @ts-expect-error - a flow is a string
 limit({ capacity: 3, fairBy: (ctx) => ctx.status })
+// @ts-expect-error - a flow is a string or a number
+limit({ capacity: 3, fairBy: (ctx) => ctx.req })
 // @ts-expect-error - not a context
 limit({ capacity: 3, key: (ctx: string) => ctx })
 // @ts-expect-error - not a limiter
