@@ -85,8 +85,14 @@ export function checkPath(value: unknown): string {
 	return value
 }
 
+/** The heaviest weight where the capacity is no bound: sums of weights must stay exact. */
+const HEAVIEST = 2 ** 40
+
 export function checkWeight(value: unknown, capacity: number): number {
 	const weight = checkInteger('weight', value, 1, false)
+	if (capacity === Number.POSITIVE_INFINITY && weight > HEAVIEST) {
+		throw outOfRange('weight', `at most 2^40, ${HEAVIEST}`, weight)
+	}
 	// With a capacity of 0 no caller is admitted, and the next capacity is not known: any weight may
 	// wait.
 	if (weight > capacity && capacity > 0) {

@@ -130,7 +130,10 @@ function isList<T>(
 	value: unknown,
 	fits: (item: readonly unknown[]) => boolean,
 ): value is readonly T[] {
-	return Array.isArray(value) && value.every((item) => Array.isArray(item) && fits(item))
+	if (!Array.isArray(value)) return false
+	// Not by `every`, which leaves out the holes of a sparse array.
+	for (const item of value) if (!(Array.isArray(item) && fits(item))) return false
+	return true
 }
 
 function isAcquire(item: readonly unknown[]): boolean {

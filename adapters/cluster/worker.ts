@@ -188,11 +188,11 @@ export class WorkerLimiter implements Gate, Client {
 		if (this.#fault !== undefined) throw this.#fault
 		const { skip, key: keyOf, weight: weightOf } = this.#settings.functions
 		if (signal.aborted) return this.#rejected(this.#rejection('aborted'), 0, undefined)
-		if (skip !== undefined && checkSkip(skip(request))) return SKIPPED
+		if (skip !== undefined && checkSkip(skip(request))) return this.#skipped(signal)
 		let key: string | undefined
 		if (keyOf !== undefined) {
 			key = checkKey(keyOf(request))
-			if (key === undefined) return SKIPPED
+			if (key === undefined) return this.#skipped(signal)
 		}
 		const weight = weightOf === undefined ? 1 : checkWeight(weightOf(request), this.#capacity)
 		// One of the functions may have ended the request.
@@ -203,6 +203,12 @@ export class WorkerLimiter implements Gate, Client {
 		}
 		const caller = new Caller(weight, key, this.#abort)
 		return { tag: 'waiting', settled: this.#wait(caller, signal) }
+	}
+
+	/** One of the functions may have answered the request: then its handler must not run. */
+	#skipped(signal: AbortSignalLike): Entrance {
+		if (signal.aborted) return this.#rejected(this.#rejection('aborted'), 0, undefined)
+		return SKIPPED
 	}
 
 	async #wait(caller: Caller, signal: AbortSignalLike): Promise<Stay | Rejected> {

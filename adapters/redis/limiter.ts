@@ -317,22 +317,28 @@ export class RedisLimiter implements Gate {
 	/** @internal */
 	[enter](request: object, signal: AbortSignalLike): Entrance {
 		const options = this.#options
-		if (signal.aborted) {
-			this.#figures.rejected('aborted', 0, undefined, this)
-			return {
-				tag: 'rejected',
-				error: withoutStack(() => this.#rejection('aborted', this.#queueOf(undefined))),
-			}
-		}
-		if (options.skip !== undefined && checkSkip(options.skip(request))) return SKIPPED
+		if (signal.aborted) return this.#abortedBefore()
+		if (options.skip !== undefined && checkSkip(options.skip(request))) return this.#skipped(signal)
 		let key: string | undefined
 		if (options.key !== undefined) {
 			key = checkKey(options.key(request))
-			if (key === undefined) return SKIPPED
+			if (key === undefined) return this.#skipped(signal)
 		}
 		const weight =
 			options.weight === undefined ? 1 : checkWeight(options.weight(request), this.capacity)
 		return { tag: 'waiting', settled: this.#settled(this.#queueOf(key), weight, signal) }
+	}
+
+	/** One of the functions may have answered the request: then its handler must not run. */
+	#skipped(signal: AbortSignalLike): Entrance {
+		return signal.aborted ? this.#abortedBefore() : SKIPPED
+	}
+
+	/** A request that was over before it entered. */
+	#abortedBefore(): Rejected {
+		this.#figures.rejected('aborted', 0, undefined, this)
+		const error = withoutStack(() => this.#rejection('aborted', this.#queueOf(undefined)))
+		return { tag: 'rejected', error }
 	}
 
 	async #settled(
@@ -470,8 +476,8 @@ export class RedisLimiter implements Gate {
 		})
 		if (signal !== undefined) {
 			// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its
-			// listener.
-			if (signal instanceof EventTarget) setMaxListeners(0, signal)
+			// listener. Not 0: Node's `getMaxListeners`, which undici calls, throws for that.
+			if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
 			signal.addEventListener('abort', caller, ONCE)
 			caller.cancel = signal
 		}

@@ -156,7 +156,7 @@ export class Limiter implements Gate {
 			figures: new Figures(this.name),
 			pace: new Pace(),
 			dryRun,
-			forget: ({ key }) => this.#partitions.delete(key as string),
+			forget: (partition) => this.#forget(partition),
 		}
 		this.#partition = new Partition(this.#common, undefined, controller ?? this.#capacity)
 	}
@@ -321,11 +321,11 @@ export class Limiter implements Gate {
 	[enter](request: object, signal: AbortSignalLike): Entrance {
 		const { skip, key: keyOf, weight: weightOf, deadline } = this.#options
 		if (signal.aborted) return this.#partition.reject('aborted', 1)
-		if (skip !== undefined && checkSkip(skip(request))) return SKIPPED
 		let partition = this.#partition
+		if (skip !== undefined && checkSkip(skip(request))) return this.#skipped(signal)
 		if (keyOf !== undefined) {
 			const key = checkKey(keyOf(request))
-			if (key === undefined) return SKIPPED
+			if (key === undefined) return this.#skipped(signal)
 			partition = this.#partitionOf(key)
 		}
 		const weight = weightOf === undefined ? 1 : partition.checkWeight(weightOf(request))
@@ -340,12 +340,29 @@ export class Limiter implements Gate {
 				: checkDeadline(deadline(request)) - Date.now()
 		// One of the functions may have ended the request.
 		if (signal.aborted) return partition.reject('aborted', weight)
+		// Before it enters, as observers can call this limiter. And one of the functions above can have
+		// made another partition of this key.
+		const { key } = partition
+		if (key !== undefined) {
+			partition = this.#partitions.get(key) ?? partition
+			this.#partitions.set(key, partition)
+		}
 		const entrance =
 			this.#dryRun?.enter(partition, weight, rank, left) ??
 			partition.enter(weight, rank, left, signal)
-		if (keyOf !== undefined && !partition.idle)
-			this.#partitions.set(partition.key as string, partition)
+		if (key !== undefined && partition.idle) this.#forget(partition)
 		return entrance
+	}
+
+	/** One of the functions may have answered the request: then its handler must not run. */
+	#skipped(signal: AbortSignalLike): Entrance {
+		return signal.aborted ? this.#partition.reject('aborted', 1) : SKIPPED
+	}
+
+	/** A later partition can have the same key. */
+	#forget(partition: Partition): void {
+		const key = partition.key as string
+		if (this.#partitions.get(key) === partition) this.#partitions.delete(key)
 	}
 
 	/** @internal */

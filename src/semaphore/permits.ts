@@ -22,7 +22,7 @@ export interface Permit {
 	 * taken at once, even beyond the capacity: others then wait longer. What is too many is given
 	 * back at once. After the release, it does nothing.
 	 *
-	 * @throws TypeError, RangeError - `weight` is not an integer from 1.
+	 * @throws TypeError, RangeError - `weight` is not an integer from 1 to 2^40.
 	 * @throws Error - its limiter shares the limit with other processes, and can't change a weight.
 	 */
 	weigh(weight: number): void
@@ -359,8 +359,11 @@ export class Permits<W extends Waiter> {
 	 */
 	#handOnDeferred(): void {
 		if (this.#deferred === 0 || now() - this.#drainingSince > LONGEST_DRAIN) return
-		this.#deferred--
-		this.#active--
+		// As many as the head of the queue needs.
+		const needed = this.#active + (this.queue.head?.weight ?? 0) - this.#capacity
+		const given = Math.min(this.#deferred, Math.max(1, needed))
+		this.#deferred -= given
+		this.#active -= given
 		this.#admit()
 		if (this.#idle !== undefined) this.#settleIdle()
 		Promise.resolve().then(() => this.#handOnDeferred())

@@ -475,3 +475,64 @@ test('resize, close and onIdle without keys', async () => {
 	;(await second)?.leave('ok')
 	await idle
 })
+
+describe('a key whose last request is over', () => {
+	const atU = (limiter: Limiter, signal?: AbortSignal) =>
+		limiter.acquire({ user: 'u' }, signal === undefined ? {} : { signal })
+
+	test('its next one is counted, though a waiter of the one before has yet to learn that it left', async () => {
+		const limiter = keyed({ capacity: 1 })
+		const first = await atU(limiter)
+		const leaver = new AbortController()
+		const left = atU(limiter, leaver.signal)
+		leaver.abort()
+		first.release()
+		const second = atU(limiter)
+		await expect(left).rejects.toThrow()
+		const permit = await second
+		await new Promise(setImmediate)
+		let admitted = false
+		const third = atU(limiter).then((given) => {
+			admitted = true
+			return given
+		})
+		await new Promise(setImmediate)
+		expect(admitted).toBe(false)
+		expect(limiter.stats()).toMatchObject({ active: 1, queued: 1, keys: 1 })
+		permit.release()
+		const last = await third
+		last.release()
+		expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0 })
+	})
+
+	test('an observer can close the limiter at the first request of a key', async () => {
+		const limiter = keyed({ capacity: 1 })
+		limiter.observe({ admitted: () => limiter.close() })
+		const permit = await atU(limiter)
+		await expect(atU(limiter)).rejects.toMatchObject({ reason: 'closed' })
+		permit.release()
+		expect(limiter.stats()).toMatchObject({ active: 0, keys: 0 })
+	})
+})
+
+test.each(['key', 'skip'])('a request that %s itself has answered is not let through', (option) => {
+	const limiter = new Limiter({
+		capacity: 1,
+		[option]: (request: { over: boolean }) => {
+			request.over = true
+			return option === 'skip' ? true : undefined
+		},
+	} as LimiterOptions<never>)
+	const request = { over: false }
+	const signal = {
+		get aborted() {
+			return request.over
+		},
+		addEventListener() {},
+		removeEventListener() {},
+	}
+	expect(limiter[enter](request, signal)).toMatchObject({
+		tag: 'rejected',
+		error: { reason: 'aborted' },
+	})
+})

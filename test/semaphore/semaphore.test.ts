@@ -758,3 +758,42 @@ describe('retryAfter', () => {
 		}
 	})
 })
+
+test('heavy permits that come back in a busy turn are handed on at once in the next', async () => {
+	const heavy = 1e9
+	const semaphore = new Semaphore(heavy)
+	const work = () => {
+		const begun = performance.now()
+		while (performance.now() - begun < 11);
+	}
+	await Promise.all(Array.from({ length: 4 }, () => semaphore.run(work, { weight: heavy })))
+	expect(semaphore.active).toBe(0)
+})
+
+test('a permit that has become heavy and light again in a busy turn makes room', async () => {
+	const semaphore = new Semaphore(1)
+	const permit = await semaphore.acquire()
+	permit.weigh(1e9)
+	const work = (given: { release(): void }) => {
+		const begun = performance.now()
+		while (performance.now() - begun < 11);
+		given.release()
+	}
+	const waiters = [1, 2, 3].map(() => semaphore.acquire().then(work))
+	permit.weigh(1)
+	permit.release()
+	await Promise.all(waiters)
+	expect(semaphore.active).toBe(0)
+})
+
+test('weights are bounded, so that their sum stays exact', async () => {
+	const semaphore = new Semaphore(Number.POSITIVE_INFINITY)
+	const permit = await semaphore.acquire()
+	expect(() => permit.weigh(Number.MAX_SAFE_INTEGER)).toThrow(RangeError)
+	await expect(semaphore.acquire({ weight: 2 ** 41 })).rejects.toThrow(
+		'weight must be at most 2^40, 1099511627776; got 2199023255552',
+	)
+	permit.weigh(2 ** 40)
+	permit.release()
+	expect(semaphore.active).toBe(0)
+})

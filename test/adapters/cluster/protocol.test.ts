@@ -109,3 +109,8 @@ describe('a message', () => {
 		}
 	})
 })
+
+test.each(['acquire', 'leave'])('a list with a hole is no message: %s', (list) => {
+	const message = askMessage({ ...ask, [list]: new Array(1) } as Ask)
+	expect(readAsk(message)).toBeUndefined()
+})
