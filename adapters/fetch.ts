@@ -13,6 +13,7 @@ import { LIMITER_OPTIONS, type LimiterOptions } from '../src/limiter/options.js'
 import { NEVER_ABORTED } from '../src/limiter/tasks.js'
 import type { AbortSignalLike } from '../src/semaphore/permits.js'
 import type { Outcome } from '../src/stats/observer.js'
+import { Pauses } from './pauses.js'
 
 export { RejectedError, type RejectionReason } from '../src/errors.js'
 export { Limiter, type LimiterStats } from '../src/limiter/limiter.js'
@@ -62,6 +63,12 @@ export interface FetchOptions<F extends FetchFunction = typeof globalThis.fetch>
 	 * emitted. Default: `60_000`.
 	 */
 	unreadTimeout?: number | undefined
+	/**
+	 * The longest time, in ms, for which the `Retry-After` of a 429 or 503 is obeyed: until then, other
+	 * calls to that origin are made later. They hold their permits meanwhile. From 0 (it is not obeyed)
+	 * to 2^31 - 1, or `Infinity`. Default: `0`.
+	 */
+	maxRetryAfter?: number | undefined
 }
 
 /** A `fetch` with a limit. */
@@ -96,9 +103,11 @@ export function limitFetch<F extends FetchFunction = typeof globalThis.fetch>(
 	options: FetchOptions<F> = {},
 ): LimitedFetch<F> {
 	const limiter = readLimiter(limit as number | LimiterOptions | SharedLimiter)
-	checkOptions(options, ['fetch', 'unreadTimeout'])
+	checkOptions(options, ['fetch', 'unreadTimeout', 'maxRetryAfter'])
 	const given = checkFunction('fetch', options.fetch) as typeof globalThis.fetch | undefined
 	const unreadTimeout = checkDuration('unreadTimeout', options.unreadTimeout ?? 60_000)
+	const maxRetryAfter = checkDuration('maxRetryAfter', options.maxRetryAfter ?? 0)
+	const pauses = maxRetryAfter === 0 ? undefined : new Pauses(maxRetryAfter)
 	let warned = false
 
 	function warn(): void {
@@ -127,10 +136,12 @@ export function limitFetch<F extends FetchFunction = typeof globalThis.fetch>(
 		try {
 			// The signal can be aborted after the permit was handed over and before this line runs.
 			signal?.throwIfAborted()
+			if (pauses !== undefined) await pauses.over(originOf(input), signal)
 			const response = await fetch(
 				input,
 				signal === own ? init : { ...init, signal: signal ?? null },
 			)
+			pauses?.note(originOf(response.url || input), response)
 			const { status, body } = response
 			if (body === null || body === undefined || response.bodyUsed) {
 				end(false, status)
@@ -166,9 +177,19 @@ function contextOf(input: string | URL | Request, init: RequestInit | undefined)
 		input,
 		init,
 		get url() {
-			return new URL(typeof input === 'object' && 'url' in input ? input.url : input)
+			return new URL(urlOf(input))
 		},
 	}
+}
+
+function urlOf(input: string | URL | Request): string | URL {
+	return typeof input === 'object' && 'url' in input ? input.url : input
+}
+
+/** `''` for what is no absolute URL: `fetch` will say so. */
+function originOf(input: string | URL | Request): string {
+	const url = String(urlOf(input))
+	return URL.canParse(url) ? new URL(url).origin : ''
 }
 
 /** As `fetch` does: a signal of `null` takes away that of the `Request`. */

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type FetchContext, type LimitedFetch, limitFetch } from '../../adapters/fetch.js'
 import type { RejectedError } from '../../src/errors.js'
 import { enter, type Gate } from '../../src/limiter/gate.js'
@@ -789,5 +789,95 @@ describe('the `fetch` of undici', { timeout: 60_000 }, () => {
 		])
 		expect(output).toBe('200 200 200 404 200\n')
 		expect(highest).toBe(2)
+	})
+})
+
+describe('a partner that says when to come back', () => {
+	/** Its first answer to each path of `/busy…` is this, all others 200. */
+	function partner(status: number, retryAfter: string) {
+		const asked: string[] = []
+		const fetch = vi.fn(async (input: string) => {
+			const first = !asked.includes(input)
+			asked.push(input)
+			const busy = first && input.includes('/busy')
+			return new Response('text', {
+				status: busy ? status : 200,
+				headers: busy ? { 'Retry-After': retryAfter } : {},
+			})
+		})
+		return { asked, fetch: fetch as unknown as typeof globalThis.fetch }
+	}
+
+	const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms)
+
+	beforeEach(() => {
+		vi.useFakeTimers()
+	})
+
+	afterEach(() => {
+		vi.useRealTimers()
+	})
+
+	test.each([
+		['429, in seconds', 429, () => '3'],
+		['503, a date', 503, () => new Date(Date.now() + 3_000).toUTCString()],
+	])(
+		'%s: calls to its origin are made then, and hold their permits',
+		async (_name, status, value) => {
+			vi.setSystemTime(1_800_000_000_000)
+			const { asked, fetch } = partner(status, value())
+			const limitedFetch = limitFetch(2, { fetch, maxRetryAfter: 10_000 })
+			const busy = await limitedFetch('http://a/busy')
+			expect([busy.status, await busy.text()]).toEqual([status, 'text'])
+			const later = limitedFetch('http://a/1').then((response) => response.text())
+			const other = await limitedFetch('http://b/2')
+			await other.text()
+			await pass(2_990)
+			expect(asked).toEqual(['http://a/busy', 'http://b/2'])
+			expect(limitedFetch.limiter.active).toBe(1)
+			await pass(20)
+			expect(await later).toBe('text')
+			expect(asked.at(-1)).toBe('http://a/1')
+			expect(limitedFetch.limiter.active).toBe(0)
+		},
+	)
+
+	test('it is obeyed for maxRetryAfter at most, and not at all without it', async () => {
+		const { asked, fetch } = partner(429, '86400')
+		const bounded = limitFetch(1, { fetch, maxRetryAfter: 1_000 })
+		await (await bounded('http://a/busy')).text()
+		const later = bounded('http://a/1')
+		await pass(1_010)
+		await (await later).text()
+		const free = limitFetch(1, { fetch })
+		await (await free('http://a/busy-too')).text()
+		await (await free('http://a/2')).text()
+		expect(asked).toEqual(['http://a/busy', 'http://a/1', 'http://a/busy-too', 'http://a/2'])
+	})
+
+	test.each(['', 'soon', '0', '-1', '1e9'])('%o is no time', async (value) => {
+		const { asked, fetch } = partner(429, value)
+		const limitedFetch = limitFetch(1, { fetch, maxRetryAfter: 1_000 })
+		await (await limitedFetch('http://a/busy')).text()
+		await (await limitedFetch('http://a/1')).text()
+		expect(asked.length).toBe(2)
+	})
+
+	test('a call that is aborted meanwhile is not made, and gives its permit back', async () => {
+		const { asked, fetch } = partner(429, '3')
+		const limitedFetch = limitFetch(1, { fetch, maxRetryAfter: 10_000 })
+		await (await limitedFetch('http://a/busy')).text()
+		const controller = new AbortController()
+		const later = limitedFetch('http://a/1', { signal: controller.signal })
+		const failed = expect(later).rejects.toThrow('enough')
+		await pass(1_000)
+		controller.abort(new Error('enough'))
+		await failed
+		expect([asked.length, limitedFetch.limiter.active]).toEqual([1, 0])
+		expect(vi.getTimerCount()).toBe(0)
+	})
+
+	test('a wrong bound is an error', () => {
+		expect(() => limitFetch(1, { maxRetryAfter: -1 })).toThrow(RangeError)
 	})
 })
