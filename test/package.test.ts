@@ -274,7 +274,7 @@ describe('users', () => {
 		const program =
 			"import { Semaphore } from 'inflight-limit'\nconsole.log(await new Semaphore(1).run(() => 'ran'))"
 		const path = await bundle('semaphore', program)
-		expect(statSync(path).size).toBeLessThanOrEqual(725_000)
+		expect(statSync(path).size).toBeLessThanOrEqual(12_000)
 		expect(await node(users, [path])).toEqual({ code: 0, output: 'ran\n' })
 	})
 

@@ -85,7 +85,7 @@ describe.each(frameworks)('$name', (framework) => {
 
 	test.each([
 		['priority', () => Number.NaN],
-		['fairBy', () => 7],
+		['fairBy', () => ({})],
 		['deadline', () => '12:00'],
 	])(
 		'%s that returns nonsense fails its own request, in the framework’s error handling',
