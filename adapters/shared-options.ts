@@ -47,6 +47,21 @@ export interface SharedOptions<Request = object> {
 	serverTiming?: boolean | undefined
 }
 
+/** The names of these options, and of those that each entry describes itself. */
+export const SHARED_OPTIONS: readonly string[] = [
+	'name',
+	'capacity',
+	'maxQueue',
+	'maxWait',
+	'key',
+	'weight',
+	'skip',
+	'abandonedTimeout',
+	'stallTimeout',
+	'statusCode',
+	'serverTiming',
+]
+
 /** The options that were checked, with the defaults of those that were not given. */
 export interface SharedSettings {
 	readonly name: string

@@ -167,16 +167,24 @@ export function checkObserver(value: unknown): void {
 		throw wrongType('observer', allowed, value)
 }
 
+/** What names a key or a flow, as a string. */
+function checkText(name: string, allowed: string, value: unknown): string {
+	if (typeof value === 'string') return value
+	// `NaN` would put all requests whose number could not be read under one limit.
+	if (Number.isNaN(value)) throw outOfRange(`what ${name} returns`, allowed, value)
+	if (typeof value !== 'number' && typeof value !== 'bigint')
+		throw wrongReturn(name, allowed, value)
+	return String(value)
+}
+
 /** @returns the key as a string; `undefined` if the request has none. */
 export function checkKey(value: unknown): string | undefined {
-	if (typeof value === 'string') return value
 	if (value === undefined || value === null) return undefined
-	const allowed = 'a string, a number, a bigint, undefined or null'
-	// `NaN` would put all requests whose number could not be read under one limit.
-	if (Number.isNaN(value)) throw outOfRange('what key returns', allowed, value)
-	if (typeof value !== 'number' && typeof value !== 'bigint')
-		throw wrongReturn('key', allowed, value)
-	return String(value)
+	return checkText('key', 'a string, a number, a bigint, undefined or null', value)
+}
+
+export function checkFlow(value: unknown): string {
+	return checkText('fairBy', 'a string, a number or a bigint', value)
 }
 
 /** A promise would count as `true`, and no request would be limited. */
@@ -184,17 +192,6 @@ export function checkSkip(value: unknown): boolean {
 	if (typeof value === 'object' && value !== null) throw wrongReturn('skip', 'true or false', value)
 	return Boolean(value)
 }
-
-export function checkFlow(value: unknown): string {
-	if (typeof value === 'string') return value
-	if (Number.isNaN(value)) throw outOfRange('what fairBy returns', FLOWS, value)
-	if (typeof value !== 'number' && typeof value !== 'bigint') {
-		throw wrongReturn('fairBy', FLOWS, value)
-	}
-	return String(value)
-}
-
-const FLOWS = 'a string, a number or a bigint'
 
 const ORDERS = ['fifo', 'lifo', 'adaptive'] as const
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { onNextTurn } from '../../src/semaphore/clock.js'
 import type { Outcome } from '../../src/stats/observer.js'
 import type { Settings } from './options.js'
-import { type Answer, type Ask, AT_ONCE, type Leave } from './protocol.js'
+import { type Acquire, type Answer, type Ask, AT_ONCE, type Leave } from './protocol.js'
 
 /**
  * The longest key that is sent as it is, in characters. Of longer ones, the primary gets a hash.
@@ -131,13 +131,16 @@ export class Dialog<A extends Asked> {
 		this.#post(ask)
 	}
 
-	#next(): Ask['acquire'] {
-		const next = [...this.#unasked].slice(0, AT_ONCE)
-		for (const request of next) {
+	#next(): Acquire[] {
+		const next: Acquire[] = []
+		for (const request of this.#unasked) {
+			if (next.length === AT_ONCE) break
 			this.#unasked.delete(request)
 			this.#asked.add(request)
+			const { id, weight, key } = request
+			next.push([id, weight, key === undefined ? null : wireKey(key)])
 		}
-		return next.map(({ id, weight, key }) => [id, weight, key === undefined ? null : wireKey(key)])
+		return next
 	}
 
 	/** The time of an answer is up. */

@@ -2,6 +2,7 @@ import { checkInteger, LONGEST_TIMER, readOptions } from '../../src/checks.js'
 import {
 	checkMilliseconds,
 	readSharedOptions,
+	SHARED_OPTIONS,
 	type SharedOptions,
 	type SharedSettings,
 } from '../shared-options.js'
@@ -33,20 +34,7 @@ export interface ClusterLimiterOptions<Request = object> extends SharedOptions<R
 	primaryTimeout?: number | undefined
 }
 
-export const CLUSTER_LIMITER_OPTIONS: readonly string[] = [
-	'name',
-	'capacity',
-	'maxQueue',
-	'maxWait',
-	'key',
-	'weight',
-	'skip',
-	'abandonedTimeout',
-	'stallTimeout',
-	'statusCode',
-	'serverTiming',
-	'primaryTimeout',
-]
+export const CLUSTER_LIMITER_OPTIONS: readonly string[] = [...SHARED_OPTIONS, 'primaryTimeout']
 
 /** The options that were checked, with the defaults of those that were not given. */
 export interface Settings extends SharedSettings {

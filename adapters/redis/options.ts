@@ -1,5 +1,5 @@
 import { checkInteger, outOfRange, wrongType } from '../../src/checks.js'
-import { checkMilliseconds, type SharedOptions } from '../shared-options.js'
+import { checkMilliseconds, SHARED_OPTIONS, type SharedOptions } from '../shared-options.js'
 import type { RedisClient } from './drivers.js'
 
 /**
@@ -51,17 +51,7 @@ export interface RedisLimiterOptions<Request = object> extends SharedOptions<Req
 
 export const REDIS_LIMITER_OPTIONS: readonly string[] = [
 	'client',
-	'name',
-	'capacity',
-	'maxQueue',
-	'maxWait',
-	'key',
-	'weight',
-	'skip',
-	'abandonedTimeout',
-	'stallTimeout',
-	'statusCode',
-	'serverTiming',
+	...SHARED_OPTIONS,
 	'lease',
 	'redisTimeout',
 	'whenUnavailable',

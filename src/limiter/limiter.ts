@@ -346,6 +346,7 @@ export class Limiter implements Gate {
 		if (key !== undefined) {
 			partition = this.#partitions.get(key) ?? partition
 			this.#partitions.set(key, partition)
+			if (this.#closed) partition.close()
 		}
 		const entrance =
 			this.#dryRun?.enter(partition, weight, rank, left) ??
@@ -399,7 +400,6 @@ export class Limiter implements Gate {
 			key,
 			this.#factory === undefined ? given : checkController(this.#factory),
 		)
-		if (this.#closed) partition.close()
 		return partition
 	}
 }

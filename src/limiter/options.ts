@@ -27,7 +27,10 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	 * promise is an error: find the key in a middleware before this one. Default: none.
 	 */
 	key?(request: Request): string | number | bigint | null | undefined
-	/** How many permits this request takes: an integer from 1 to `capacity`. Default: `1`. */
+	/**
+	 * How many permits this request takes: an integer from 1 to `capacity`, or to 2^40 where that is
+	 * `Infinity`. Default: `1`.
+	 */
 	weight?(request: Request): number
 	/** Lets a request through, uncounted. Default: none. */
 	skip?(request: Request): boolean

@@ -28,7 +28,10 @@ export interface SemaphoreOptions {
 }
 
 export interface TryAcquireOptions {
-	/** How many permits to take at once: an integer from 1 to the capacity. Default: `1`. */
+	/**
+	 * How many permits to take at once: an integer from 1 to the capacity, or to 2^40 where that is
+	 * `Infinity`. Default: `1`.
+	 */
 	weight?: number | undefined
 }
 

@@ -505,6 +505,18 @@ describe('a key whose last request is over', () => {
 		expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0 })
 	})
 
+	test('a function of the options can close the limiter at the first request of a key', async () => {
+		const limiter = keyed({
+			capacity: 1,
+			weight: () => {
+				limiter.close()
+				return 1
+			},
+		})
+		await expect(atU(limiter)).rejects.toMatchObject({ reason: 'closed' })
+		expect(limiter.stats()).toMatchObject({ active: 0, keys: 0 })
+	})
+
 	test('an observer can close the limiter at the first request of a key', async () => {
 		const limiter = keyed({ capacity: 1 })
 		limiter.observe({ admitted: () => limiter.close() })
