@@ -2,7 +2,7 @@
 // says which.
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { dirname, relative } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { embedLua } from './embed-lua.js'
 import { embedPage } from './embed-page.js'
 
@@ -44,6 +44,23 @@ for (const entry of Object.values(exports)) {
 	const declarations = entry.import.replace(/\.js$/, '.d.ts')
 	const path = relative(dirname(entry.import), entry.require)
 	writeFileSync(declarations, `export * from '${path}'\n`)
+}
+// No entry's types lead to the other declarations, which are a third of them.
+const reached = new Set()
+/** @param {string} file */
+function reach(file) {
+	if (reached.has(file)) return
+	reached.add(file)
+	for (const [, path = ''] of readFileSync(file, 'utf8').matchAll(/['"](\.[^'"]*)\.js['"]/g)) {
+		reach(join(dirname(file), `${path}.d.ts`))
+	}
+}
+for (const entry of Object.values(exports)) {
+	if (typeof entry !== 'string') reach(join(entry.require.replace(/\.js$/, '.d.ts')))
+}
+for (const file of readdirSync('dist/cjs', { recursive: true, encoding: 'utf8' })) {
+	const path = join('dist/cjs', file)
+	if (path.endsWith('.d.ts') && !reached.has(path)) rmSync(path)
 }
 // The page of the dashboard and the script of Redis are a seventh of the package, so they are
 // packed once. An ES module can import from CommonJS everywhere.
