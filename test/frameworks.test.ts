@@ -1,7 +1,7 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
-import { type Block, blocksOf, faultsOf, isCommonJs } from './support/blocks.js'
+import { type Block, blocksOf, faultsOf, inCommonJs, isCommonJs } from './support/blocks.js'
 import { install, node, scratch } from './support/packed.js'
 
 /*
@@ -39,15 +39,22 @@ beforeAll(async () => {
 			'serverless-http@4',
 			'supertest@7',
 			'jest@30',
-			'@types/node@20',
+			...['node@20', 'express@5', 'koa@3', 'connect@3'].map((name) => `@types/${name}`),
 		],
 	])
 	symlinkSync(join(root, 'node_modules/vitest'), join(modules, 'vitest'))
 	// Next takes 340 MB. So what its custom server calls is all that there is of it here.
 	mkdirSync(join(modules, 'next'))
+	writeFileSync(join(modules, 'next/package.json'), '{ "main": "index.js" }')
 	writeFileSync(
 		join(modules, 'next/index.js'),
 		`module.exports = () => ({ prepare: async () => {}, getRequestHandler: () => (req, res) => res.end('Next') })`,
+	)
+	writeFileSync(
+		join(modules, 'next/index.d.ts'),
+		`import type { RequestListener } from 'node:http'
+		declare function next(options: { dev: boolean }): { prepare(): Promise<void>, getRequestHandler(): RequestListener }
+		export = next`,
 	)
 })
 
@@ -58,20 +65,23 @@ describe('docs/frameworks.md', () => {
 	const inTypeScript = blocks.filter(({ language }) => language === 'ts')
 
 	test.each(
-		blocks.filter(({ language }) => language === 'js').map((block) => [block.name, block] as const),
+		blocks
+			.filter(({ language }) => language === 'js')
+			.flatMap((block) => [block, inCommonJs(block)])
+			.map((block) => [block.name, block] as const),
 	)('%s runs as pasted', async (_name, block) => {
 		expect(await faultsOf(users, block)).toEqual([])
 	})
 
 	test.each(['nodenext', 'commonjs'])(
-		'its programs in TypeScript compile as %s, and run',
+		'its programs compile as %s in strict TypeScript, and those in TypeScript run',
 		async (module) => {
 			const home = join(users, module)
 			mkdirSync(home)
 			const type = module === 'nodenext' ? 'module' : 'commonjs'
 			writeFileSync(join(home, 'package.json'), JSON.stringify({ type }))
-			inTypeScript.forEach(({ text }, i) => {
-				writeFileSync(join(home, `${i}.ts`), text)
+			blocks.forEach(({ name, text }, i) => {
+				writeFileSync(join(home, `${i}.ts`), `// ${name}\n${text}`)
 			})
 			const compilerOptions = {
 				...{
@@ -93,8 +103,9 @@ describe('docs/frameworks.md', () => {
 			)
 			const compiler = join(root, 'node_modules/typescript/bin/tsc')
 			expect(await node(home, [compiler, '-p', home])).toEqual({ code: 0, output: '' })
-			for (const [i, block] of inTypeScript.entries()) {
-				expect(await faultsOf(users, block, join(home, 'out', `${i}.js`))).toEqual([])
+			for (const block of inTypeScript) {
+				const compiled = join(home, 'out', `${blocks.indexOf(block)}.js`)
+				expect(await faultsOf(users, block, compiled)).toEqual([])
 			}
 		},
 	)

@@ -12,7 +12,7 @@ import { CLUSTER_LIMITER_OPTIONS } from '../adapters/cluster/options.js'
 import { REDIS_LIMITER_OPTIONS } from '../adapters/redis/options.js'
 import { apiPage } from '../scripts/api.js'
 import { LIMITER_OPTIONS } from '../src/limiter/options.js'
-import { blocksOf, faultsOf, isCommonJs } from './support/blocks.js'
+import { type Block, blocksOf, faultsOf, inCommonJs, isCommonJs } from './support/blocks.js'
 import { node, scratch } from './support/packed.js'
 import { describeRedis, endAll, startServer } from './support/redis.js'
 
@@ -32,24 +32,16 @@ const OTHERS = ['docs/frameworks.md', 'docs/testing.md', 'docs/architecture.md',
 const blocks = PAGES.filter((page) => !OTHERS.includes(page)).flatMap(blocksOf)
 const { folder, remove } = scratch()
 
-/** What authentication adds to a request, as its types do. */
-const AROUND = `
-	declare module 'inflight-limit/express' {
-		interface RequestLike { user?: { id: string } }
-	}
-	declare global {
-		namespace Express {
-			interface Request { user?: { id: string } }
-		}
-	}
-	export {}
-`
-
 const PACKAGES = ['express', 'koa', 'redis', '@redis', 'prom-client', '@opentelemetry', '@types']
 
 /** Of a package that is not installed here: it lets everything pass. */
 const STANDINS = {
-	'express-rate-limit': 'export const rateLimit = (options) => (req, res, next) => next()',
+	'express-rate-limit': {
+		'package.json': '{ "main": "index.js" }',
+		'index.js': 'exports.rateLimit = (options) => (req, res, next) => next()',
+		'index.d.ts':
+			'export declare function rateLimit(options: object): (req: unknown, res: unknown, next: () => void) => void',
+	},
 }
 
 beforeAll(() => {
@@ -57,13 +49,9 @@ beforeAll(() => {
 	mkdirSync(modules)
 	symlinkSync(root, join(modules, 'inflight-limit'))
 	for (const name of PACKAGES) symlinkSync(join(root, 'node_modules', name), join(modules, name))
-	for (const [name, code] of Object.entries(STANDINS)) {
+	for (const [name, files] of Object.entries(STANDINS)) {
 		mkdirSync(join(modules, name))
-		writeFileSync(
-			join(modules, name, 'package.json'),
-			'{ "type": "module", "exports": "./index.js" }',
-		)
-		writeFileSync(join(modules, name, 'index.js'), code)
+		for (const [file, code] of Object.entries(files)) writeFileSync(join(modules, name, file), code)
 	}
 	mkdirSync(join(folder, 'assets'))
 	writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
@@ -75,35 +63,32 @@ afterAll(async () => {
 })
 
 describe('the programs of the README and the docs', () => {
-	const compiled = (index: number) => join(folder, 'out', `${index}.js`)
+	/** The files that a block is pasted into, for the compiler, and what it makes of them. */
+	const asModule = { pasted: 'ts', compiled: 'js' }
+	const asCommonJs = { pasted: 'cts', compiled: 'cjs' }
 
-	test('are complete, and compile', async () => {
+	test('are complete, and compile, as ES modules and as CommonJS', async () => {
 		expect(blocks.length).toBeGreaterThan(40)
-		writeFileSync(join(folder, 'around.d.ts'), AROUND)
-		const files = blocks.map((block, i) => {
-			const name = `${i}.${isCommonJs(block) ? 'cts' : 'ts'}`
-			writeFileSync(join(folder, name), `// ${block.name}\n${block.text}`)
-			return name
-		})
+		// A program with `require` is one in JavaScript.
+		const files = blocks.flatMap((block, i) =>
+			isCommonJs(block) ? [] : [`${i}.${asModule.pasted}`, `${i}.${asCommonJs.pasted}`],
+		)
+		for (const file of files) {
+			const { name, text } = blocks[Number.parseInt(file, 10)] as Block
+			writeFileSync(join(folder, file), `// ${name}\n${text}`)
+		}
 		const compilerOptions = {
 			target: 'es2022',
 			module: 'nodenext',
 			types: ['node'],
 			strict: true,
-			// The programs are JavaScript, where parameters have no types, and a caught error needs no
-			// cast.
-			noImplicitAny: false,
-			useUnknownInCatchVariables: false,
 			// Each is a module of its own, with the same names.
 			moduleDetection: 'force',
 			skipLibCheck: true,
 			rootDir: '.',
 			outDir: 'out',
 		}
-		writeFileSync(
-			join(folder, 'tsconfig.json'),
-			JSON.stringify({ compilerOptions, files: ['around.d.ts', ...files] }),
-		)
+		writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files }))
 		const { code, output } = await node(folder, [
 			join(root, 'node_modules/typescript/bin/tsc'),
 			'-p',
@@ -119,21 +104,25 @@ describe('the programs of the README and the docs', () => {
 	] as const)('%s', ([, redis, describeHere]) => {
 		describeHere('run as pasted', () => {
 			const own = blocks
-				.map((block, i) => [block.name, block, i] as const)
-				.filter(([, { text }]) => text.includes("from 'redis'") === redis)
+				.flatMap((block, i): [name: string, Block, compiled?: string][] => {
+					if (isCommonJs(block)) return [[block.name, block]]
+					if (block.language === 'js') {
+						return [block, inCommonJs(block)].map((one) => [one.name, one])
+					}
+					return [asModule, asCommonJs].map(({ compiled }) => [
+						`${block.name} as ${compiled}`,
+						block,
+						join(folder, 'out', `${i}.${compiled}`),
+					])
+				})
+				.filter(([, { text }]) => /(from |require\()'redis'/.test(text) === redis)
 			const env: NodeJS.ProcessEnv = {}
 			beforeAll(async () => {
 				if (redis) env.REDIS_URL = `redis://127.0.0.1:${(await startServer()).port}`
 			})
 
-			test.for(own)('%s', async ([, block, i], { expect }) => {
-				const faults = await faultsOf(
-					folder,
-					block,
-					block.language === 'ts' ? compiled(i) : undefined,
-					env,
-				)
-				expect(faults).toEqual([])
+			test.for(own)('%s', async ([, block, compiled], { expect }) => {
+				expect(await faultsOf(folder, block, compiled, env)).toEqual([])
 			})
 		})
 	})

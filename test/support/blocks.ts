@@ -33,6 +33,18 @@ export function isCommonJs({ text }: Block): boolean {
 	return /\brequire\(/.test(text)
 }
 
+/** Turns a program in JavaScript into CommonJS, by the rule in docs/quick-start.md. */
+export function inCommonJs(block: Block): Block {
+	const text = block.text
+		.replaceAll(
+			/^import ({[^}]+}|\w+) from '([^']+)'/gm,
+			(_, names: string, from) => `const ${names.replaceAll(' as ', ': ')} = require('${from}')`,
+		)
+		.replaceAll(/^import ('[^']+')/gm, 'require($1)')
+		.replaceAll(/^export const (\w+) =/gm, 'exports.$1 =')
+	return { ...block, name: `${block.name} in CommonJS`, text }
+}
+
 /** What a program serves; `GET /` if it names no route. */
 function routesOf({ text }: Block): [method: string, path: string][] {
 	const named = Array.from(
