@@ -1,12 +1,15 @@
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
 import { type Block, blocksOf, faultsOf, inCommonJs, isCommonJs } from './support/blocks.js'
+import { request } from './support/clients.js'
 import { install, node, scratch } from './support/packed.js'
 
 /*
- * What docs/frameworks.md and docs/testing.md say, from the packed package: their programs run as
- * they stand there, and the limit holds in frameworks that no other test knows.
+ * What docs/frameworks.md, docs/programs.md and docs/testing.md say, from the packed package: their
+ * programs run as they stand there, and the limit holds in frameworks that no other test knows.
  */
 
 // A registry takes its time, and so does a compiler on a busy machine.
@@ -39,6 +42,7 @@ beforeAll(async () => {
 			'serverless-http@4',
 			'supertest@7',
 			'jest@30',
+			'prom-client@15',
 			...['node@20', 'express@5', 'koa@3', 'connect@3'].map((name) => `@types/${name}`),
 		],
 	])
@@ -60,8 +64,8 @@ beforeAll(async () => {
 
 afterAll(remove)
 
-describe('docs/frameworks.md', () => {
-	const blocks = blocksOf('docs/frameworks.md')
+describe.each(['docs/frameworks.md', 'docs/programs.md'])('%s', (page) => {
+	const blocks = blocksOf(page)
 	const inTypeScript = blocks.filter(({ language }) => language === 'ts')
 
 	test.each(
@@ -76,8 +80,8 @@ describe('docs/frameworks.md', () => {
 	test.each(['nodenext', 'commonjs'])(
 		'its programs compile as %s in strict TypeScript, and those in TypeScript run',
 		async (module) => {
-			const home = join(users, module)
-			mkdirSync(home)
+			const home = join(users, page, module)
+			mkdirSync(home, { recursive: true })
 			const type = module === 'nodenext' ? 'module' : 'commonjs'
 			writeFileSync(join(home, 'package.json'), JSON.stringify({ type }))
 			blocks.forEach(({ name, text }, i) => {
@@ -107,6 +111,99 @@ describe('docs/frameworks.md', () => {
 				const compiled = join(home, 'out', `${blocks.indexOf(block)}.js`)
 				expect(await faultsOf(users, block, compiled)).toEqual([])
 			}
+		},
+	)
+})
+
+describe('the programs of docs/programs.md', () => {
+	/** Tells its parent the port in place of 3000. */
+	const PORT = `
+		const { Server } = require('node:net')
+		const { listen } = Server.prototype
+		Server.prototype.listen = function (...args) {
+			this.once('listening', () => process.send(this.address().port))
+			return listen.call(this, 0, '127.0.0.1', ...args.filter((arg) => typeof arg === 'function'))
+		}
+	`
+	const ada = { authorization: `Basic ${btoa('ada:1234')}` }
+	const bob = { authorization: `Basic ${btoa('bob:5678')}` }
+
+	/** Begins a program. @returns its port, and how it ends when it is told to. */
+	async function start({ text, language, name }: Block) {
+		const file = join(
+			users,
+			`${name.replaceAll(/\W+/g, '-')}-served.${language === 'ts' ? 'cts' : 'mjs'}`,
+		)
+		writeFileSync(file, text)
+		writeFileSync(join(users, 'port.cjs'), PORT)
+		let program = file
+		if (language === 'ts') {
+			program = file.replace(/cts$/, 'cjs')
+			const compiler = join(root, 'node_modules/typescript/bin/tsc')
+			const options = [
+				'--module nodenext --target es2022 --types node --skipLibCheck --ignoreConfig',
+				'--experimentalDecorators --emitDecoratorMetadata',
+			]
+				.join(' ')
+				.split(' ')
+			expect(await node(users, [compiler, ...options, file])).toEqual({ code: 0, output: '' })
+		}
+		const child = fork(program, [], {
+			cwd: users,
+			execArgv: ['--require', './port.cjs'],
+			silent: true,
+		})
+		const ended = once(child, 'exit')
+		const [port] = await once(child, 'message')
+		child.disconnect()
+		const end = async (): Promise<unknown> => {
+			child.kill('SIGTERM')
+			return (await ended)[0]
+		}
+		return { port: port as number, end }
+	}
+
+	test.each(blocksOf('docs/programs.md').map((block) => [block.name, block] as const))(
+		'%s does what the page says',
+		async (_name, block) => {
+			const { port, end } = await start(block)
+			const statuses = async (headers: Record<string, string>, count: number) => {
+				const answers = Array.from({ length: count }, () =>
+					request(port, { path: '/orders', headers }),
+				)
+				return (await Promise.all(answers)).map(({ status }) => status).sort()
+			}
+			const status = async (path: string, headers = {}) =>
+				(await request(port, { path, headers })).status
+
+			const served = [200, 200, 200, 200, 200, 200]
+			const one = { 'x-forwarded-for': '198.51.100.1' }
+			// What a client writes before the address that the proxy adds changes nothing.
+			const forged = { 'x-forwarded-for': '192.0.2.7, 198.51.100.1' }
+			const other = { 'x-forwarded-for': '198.51.100.2' }
+			const groups = Promise.all([
+				statuses(bob, 8),
+				Promise.all([statuses(one, 4), statuses(forged, 4)]).then((both) => both.flat().sort()),
+				statuses(other, 6),
+			])
+			expect(await status('/health')).toBe(200)
+			for (const path of ['/metrics', '/limits/']) {
+				expect([await status(path), await status(path, bob), await status(path, ada)]).toEqual([
+					401, 401, 200,
+				])
+			}
+			expect((await request(port, { path: '/metrics', headers: ada })).body).toContain(
+				'inflight_limit_active{limiter="per-user"}',
+			)
+			expect(await groups).toEqual([[...served, 429, 429], [...served, 429, 429], served])
+
+			const late = Array.from({ length: 4 }, () => request(port, { path: '/orders', headers: bob }))
+			const active = /active\{limiter="in-all"\} 2/
+			while (!active.test((await request(port, { path: '/metrics', headers: ada })).body));
+			expect(await end()).toBe(0)
+			expect((await Promise.all(late)).map(({ status }) => status).sort()).toEqual([
+				200, 200, 503, 503,
+			])
 		},
 	)
 })

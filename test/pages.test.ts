@@ -28,7 +28,9 @@ const PAGES = [
  * Pages whose programs are tested elsewhere, or are none: frameworks.test.ts; an adapter in this
  * repository; declarations.
  */
-const OTHERS = ['docs/frameworks.md', 'docs/testing.md', 'docs/architecture.md', 'docs/api.md']
+const OTHERS = ['frameworks', 'programs', 'testing', 'architecture', 'api'].map(
+	(name) => `docs/${name}.md`,
+)
 const blocks = PAGES.filter((page) => !OTHERS.includes(page)).flatMap(blocksOf)
 const { folder, remove } = scratch()
 

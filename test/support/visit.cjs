@@ -34,7 +34,9 @@ net.Server.prototype.listen = function (...args) {
 
 /** @param {number} port @param {string} method @param {string} path */
 async function get(port, method, path) {
-	const headers = { connection: 'close' }
+	// The administrator of the docs.
+	const authorization = `Basic ${btoa('ada:1234')}`
+	const headers = { connection: 'close', authorization }
 	const answer = await realFetch(`http://127.0.0.1:${port}${path}`, { method, headers })
 	await answer.body?.cancel()
 	return answer
