@@ -17,6 +17,7 @@ import {
 } from './connection.js'
 import { onAbandonedHandlerEnd, onHandlerDestroy, onHandlerEnd } from './handler-done.js'
 import { announce } from './headers.js'
+import { hasWaited, waitsFor } from './idle-permits.js'
 import { type Admission, Ticket } from './ticket.js'
 
 /*
@@ -145,7 +146,10 @@ class Exchange implements Occupant {
 			finisherOf(this.res).removeListener('prefinish', this.#onAnswer)
 			this.res.removeListener('pipe', this.#onAnswer)
 		}
-		if (outcome.tag === 'admitted' && !this.ended) return this.#begin(ticket, outcome)
+		if (outcome.tag === 'admitted' && !this.ended) {
+			hasWaited(ticket, outcome.waited)
+			return this.#begin(ticket, outcome)
+		}
 		this.#remove(ticket)
 		if (outcome.tag === 'rejected') return unlessAborted(outcome)
 		outcome.leave('abandoned')
@@ -317,13 +321,18 @@ export function enterGate(
 	switch (entrance.tag) {
 		case 'admitted':
 			return exchange.admit(ticket, entrance)
-		case 'waiting':
+		case 'waiting': {
 			exchange.queue(ticket)
+			const waitsNoMore = waitsFor(gate, ticket.outer)
 			return {
 				tag: 'waiting',
 				ready: entrance.settled,
-				enter: (outcome) => exchange.dequeue(ticket, outcome as Stay | Rejected),
+				enter: (outcome) => {
+					waitsNoMore?.()
+					return exchange.dequeue(ticket, outcome as Stay | Rejected)
+				},
 			}
+		}
 		case 'rejected':
 			return unlessAborted(entrance)
 		case 'skipped':
