@@ -64,6 +64,15 @@ afterAll(async () => {
 	remove()
 })
 
+test('the programs are turned into CommonJS as docs/quick-start.md says', () => {
+	const page = readFileSync(join(root, 'docs/quick-start.md'), 'utf8')
+	const rows = Array.from(page.matchAll(/^\| `((?:im|ex)port .+?)` +\| `(.+?)` +\|$/gm))
+	expect(rows.length).toBeGreaterThan(3)
+	for (const [, text = '', turned] of rows) {
+		expect(inCommonJs({ name: '', language: 'js', text }).text).toBe(turned)
+	}
+})
+
 describe('the programs of the README and the docs', () => {
 	/** The files that a block is pasted into, for the compiler, and what it makes of them. */
 	const asModule = { pasted: 'ts', compiled: 'js' }
