@@ -11,6 +11,7 @@ const LONG = {
 	page: ['test/adapters/dashboard/page.test.ts'],
 	// The packed package, with a registry and compilers.
 	package: [
+		'test/bundlers.test.ts',
 		'test/frameworks.test.ts',
 		'test/package.test.ts',
 		'test/types.test.ts',
