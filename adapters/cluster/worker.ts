@@ -1,4 +1,3 @@
-import { setMaxListeners } from 'node:events'
 import { checkInteger, checkKey, checkSkip, checkWeight, LONGEST_TIMER } from '../../src/checks.js'
 import { coded, RejectedError, type RejectionReason, withoutStack } from '../../src/errors.js'
 import {
@@ -15,6 +14,7 @@ import { acquireTask, runTask, type TaskOptions } from '../../src/limiter/tasks.
 import { now, onNextTurn } from '../../src/semaphore/clock.js'
 import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
 import type { AbortSignalLike, Permit } from '../../src/semaphore/semaphore.js'
+import { hasAborted, listen, unlisten } from '../../src/semaphore/signals.js'
 import { Figures } from '../../src/stats/figures.js'
 import type { Observer, Outcome } from '../../src/stats/observer.js'
 import type { Client } from './channel.js'
@@ -24,9 +24,6 @@ import type { Admit, Answer, Ask, Reject } from './protocol.js'
 
 /** The last number of a request in this process. */
 let lastId = 0
-
-/** One object for all listeners. */
-const ONCE = { once: true } as const
 
 /** Permits held and requests waiting in this process: all, or those of one key. */
 interface Tally {
@@ -216,19 +213,16 @@ export class WorkerLimiter implements Gate, Client {
 		const decided = new Promise<Admit | RejectedError>((resolve) => {
 			caller.decide = resolve
 		})
-		// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its
-		// listener.
-		if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
-		signal.addEventListener('abort', caller, ONCE)
+		listen(signal, caller)
 		this.#callers.set(id, caller)
 		this.#count(key, 0, 1)
 		this.#dialog.ask(caller)
 		this.#boundWaits()
 		let outcome = await decided
-		signal.removeEventListener('abort', caller)
+		unlisten(signal, caller)
 		const waited = now() - since
 		// The request can be over after the permit was handed to it and before this line runs.
-		if (!(outcome instanceof RejectedError) && signal.aborted) {
+		if (!(outcome instanceof RejectedError) && hasAborted(signal)) {
 			this.#leave(caller, 'abandoned')
 			outcome = this.#rejection('aborted')
 		}

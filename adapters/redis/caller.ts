@@ -66,7 +66,9 @@ export class Caller implements FleetPermit, Linked<Caller>, Claim {
 	/** Whether Redis knows of the permit: then it can be lost. */
 	leased = false
 	lost = false
-	settle!: (error?: unknown) => void
+	admitted!: () => void
+	/** With an error that may be `undefined`: the reason of a signal. */
+	rejected!: (error: unknown) => void
 	release!: () => void
 	timer: NodeJS.Timeout | undefined = undefined
 	cancel: AbortSignalLike | undefined = undefined

@@ -1,4 +1,3 @@
-import { setMaxListeners } from 'node:events'
 import {
 	checkDuration,
 	checkKey,
@@ -22,6 +21,7 @@ import type { LimiterStats } from '../../src/limiter/limiter.js'
 import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
 import { Pace } from '../../src/semaphore/pace.js'
 import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore/semaphore.js'
+import { hasAborted, listen, unlisten } from '../../src/semaphore/signals.js'
 import { Figures } from '../../src/stats/figures.js'
 import type { Observer, Outcome } from '../../src/stats/observer.js'
 import { readSharedOptions, type SharedSettings } from '../shared-options.js'
@@ -76,9 +76,6 @@ const ACQUIRE_OPTIONS = ['weight', 'signal', 'maxWait', 'key']
  * could get no answer within `redisTimeout`.
  */
 const AT_ONCE = 200
-
-/** One object for all listeners. */
-const ONCE = { once: true } as const
 
 /** Stands for `Infinity` in commands to Redis. */
 const UNBOUNDED = Number.MAX_SAFE_INTEGER
@@ -418,7 +415,7 @@ export class RedisLimiter implements Gate {
 			if (signal?.aborted) throw signal.reason
 			const caller = await this.#wait(queue, weight, signal, maxWait)
 			// The client can leave after the permit was handed over and before this line runs.
-			if (signal?.aborted) {
+			if (signal !== undefined && hasAborted(signal)) {
 				this.#giveBack(caller)
 				throw signal.reason
 			}
@@ -469,21 +466,14 @@ export class RedisLimiter implements Gate {
 		if (queue.key !== undefined) this.#keys.set(queue.key, queue)
 		const caller = new Caller(this, queue, weight, maxWait)
 		const promise = new Promise<Caller>((resolve, reject) => {
-			caller.settle = (error) => {
-				if (error === undefined) resolve(caller)
-				else reject(error)
-			}
+			caller.admitted = () => resolve(caller)
+			caller.rejected = reject
 		})
-		if (signal !== undefined) {
-			// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its
-			// listener. Not 0: Node's `getMaxListeners`, which undici calls, throws for that.
-			if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
-			signal.addEventListener('abort', caller, ONCE)
-			caller.cancel = signal
-		}
 		queue.waiting.push(caller)
 		this.#callers.set(caller.id, caller)
 		this.#unasked.add(caller)
+		if (signal !== undefined) this.#cancelBy(signal, caller)
+		if (caller.state === 'over') return promise
 		if (membership.state === 'in') {
 			this.#askMore()
 		} else {
@@ -491,6 +481,15 @@ export class RedisLimiter implements Gate {
 			this.#admitAlone(queue)
 		}
 		return promise
+	}
+
+	#cancelBy(signal: AbortSignalLike, caller: Caller): void {
+		caller.cancel = signal
+		try {
+			listen(signal, caller)
+		} catch (error) {
+			this.reject(caller, error)
+		}
 	}
 
 	/**
@@ -571,7 +570,7 @@ export class RedisLimiter implements Gate {
 		this.#held.set(caller.id, caller)
 		this.#active += caller.weight
 		caller.queue.active += caller.weight
-		caller.settle()
+		caller.admitted()
 	}
 
 	/** Admits a caller for which Redis has granted a permit. */
@@ -586,7 +585,7 @@ export class RedisLimiter implements Gate {
 		caller.queue.waiting.remove(caller)
 		this.#callers.delete(caller.id)
 		this.#unasked.delete(caller)
-		caller.cancel?.removeEventListener('abort', caller)
+		if (caller.cancel !== undefined) unlisten(caller.cancel, caller)
 		caller.cancel = undefined
 		clearTimeout(caller.timer)
 	}
@@ -618,7 +617,7 @@ export class RedisLimiter implements Gate {
 		// A caller that still awaits the answer is released when it comes: so the cancel can't arrive
 		// at Redis before the request.
 		if (this.#serving && caller.asked === 'queued') this.#release(caller)
-		caller.settle(error)
+		caller.rejected(error)
 		this.#admitAlone(caller.queue)
 		this.#forget(caller.queue)
 		this.#settleIdle()

@@ -7,6 +7,7 @@ import type { Scheduling } from '../queue/scheduling.js'
 import { now } from '../semaphore/clock.js'
 import { Pace } from '../semaphore/pace.js'
 import { type AbortSignalLike, type Permit, Permits, Waiter } from '../semaphore/permits.js'
+import { hasAborted } from '../semaphore/signals.js'
 import { WaitQueue } from '../semaphore/wait-queue.js'
 import type { Figures } from '../stats/figures.js'
 import type { Outcome } from '../stats/observer.js'
@@ -256,7 +257,7 @@ export class Partition {
 					: new RankedWaiter(permits, rank, since)
 			const permit = await permits.wait(waiter, maxWait, signal)
 			// The request can be over after the permit was handed to it and before this line runs.
-			if (!signal.aborted) return this.#admit(permit, queued, rank, since + permit.waited)
+			if (!hasAborted(signal)) return this.#admit(permit, queued, rank, since + permit.waited)
 			this.#giveBack(permit, rank, 0)
 		} catch (caught) {
 			error = caught

@@ -1,9 +1,11 @@
-import { setMaxListeners } from 'node:events'
 import { checkWeight } from '../checks.js'
 import { RejectedError, type RejectionReason } from '../errors.js'
 import { isFaked, now, onNextTurn } from './clock.js'
 import { type Deferred, deferred } from './deferred.js'
+import { type AbortSignalLike, listen, unlisten } from './signals.js'
 import type { Linked } from './wait-queue.js'
+
+export type { AbortSignalLike } from './signals.js'
 
 /*
  * How it works: a counter of the permits held (`active`) and a queue of waiters. A caller that
@@ -29,14 +31,6 @@ export interface Permit {
 	/** Gives the permit back. Only the first call counts. */
 	release(): void
 	[Symbol.dispose](): void
-}
-
-/** The part of `AbortSignal` that is used. */
-export interface AbortSignalLike {
-	readonly aborted: boolean
-	readonly reason?: unknown
-	addEventListener(type: 'abort', listener: { handleEvent(): void }, options: { once: true }): void
-	removeEventListener(type: 'abort', listener: { handleEvent(): void }): void
 }
 
 /** The waiters, in an order of its own. The methods are O(1), and don't throw. */
@@ -77,9 +71,6 @@ export interface Meter {
  * queue is empty, and no socket or timer would be served meanwhile.
  */
 const LONGEST_DRAIN = 10
-
-/** The options of all listeners: one shared object, so that no waiter needs one of its own. */
-const ONCE = { once: true } as const
 
 /*
  * The fields of the two classes below are set only in their constructors: initial values in the
@@ -462,10 +453,7 @@ export class Permits<W extends Waiter> {
 		const bounds: Bounds = { signal, timer: undefined, until: waiter.waited + maxWait }
 		waiter.bounds = bounds
 		try {
-			// Many waiters on one signal, such as that of a shutdown, are no leak: each removes its
-			// listener. Not 0: Node's `getMaxListeners`, which undici calls, throws for that.
-			if (signal instanceof EventTarget) setMaxListeners(Number.POSITIVE_INFINITY, signal)
-			signal?.addEventListener('abort', waiter, ONCE)
+			if (signal !== undefined) listen(signal, waiter)
 			if (maxWait !== Number.POSITIVE_INFINITY) bounds.timer = setTimeout(timeOut, maxWait, waiter)
 			if (this.#virtual) bounds.timer?.unref?.()
 		} catch (error) {
@@ -488,9 +476,9 @@ function unbind(waiter: Waiter, { signal, timer }: Bounds): void {
 	waiter.bounds = undefined
 	try {
 		if (timer !== undefined) clearTimeout(timer)
-		signal?.removeEventListener('abort', waiter)
 	} catch {
-		// Both functions may be the user's own. A timer or listener that they leave behind finds no
-		// bounds, and does nothing.
+		// It may be the user's own function. A timer or listener that is left behind finds no bounds,
+		// and does nothing.
 	}
+	if (signal !== undefined) unlisten(signal, waiter)
 }

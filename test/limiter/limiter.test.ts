@@ -2,7 +2,9 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import { enter, type Stay } from '../../src/limiter/gate.js'
 import { Limiter } from '../../src/limiter/limiter.js'
 import type { LimiterOptions } from '../../src/limiter/options.js'
+import type { AbortSignalLike } from '../../src/semaphore/permits.js'
 import { settle } from '../support/gate.js'
+import { oddSignals } from '../support/signals.js'
 
 afterEach(() => {
 	vi.useRealTimers()
@@ -547,4 +549,14 @@ test.each(['key', 'skip'])('a request that %s itself has answered is not let thr
 		tag: 'rejected',
 		error: { reason: 'aborted' },
 	})
+})
+
+test.each(Object.keys(oddSignals))('no permit is lost to a signal that %s', async (how) => {
+	const limiter = new Limiter({ capacity: 1, key: () => 'a' })
+	const held = await limiter.acquire()
+	const waiting = limiter.acquire({}, { signal: oddSignals[how]?.() as AbortSignalLike })
+	held.release()
+	const permit = await waiting.catch(() => undefined)
+	permit?.release()
+	expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0 })
 })

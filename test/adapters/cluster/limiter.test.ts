@@ -3,8 +3,9 @@ import { clusterLimiter } from '../../../adapters/cluster/index.js'
 import { CLUSTER_LIMITER_OPTIONS } from '../../../adapters/cluster/options.js'
 import { RejectedError } from '../../../src/errors.js'
 import { inspect } from '../../../src/limiter/inspection.js'
-import type { Permit } from '../../../src/semaphore/permits.js'
+import type { AbortSignalLike, Permit } from '../../../src/semaphore/permits.js'
 import { newPrimary, quiet, TestWorker } from '../../support/cluster.js'
+import { oddSignals } from '../../support/signals.js'
 
 let warned: ReturnType<typeof vi.spyOn>
 
@@ -20,9 +21,11 @@ afterEach(() => {
 
 /** Asks for a permit, and notes what becomes of it. */
 function ask(
-	limiter: { acquire: (context?: object, options?: { signal?: AbortSignal }) => Promise<Permit> },
+	limiter: {
+		acquire: (context?: object, options?: { signal?: AbortSignalLike }) => Promise<Permit>
+	},
 	context?: object,
-	signal?: AbortSignal,
+	signal?: AbortSignalLike,
 ): { permit?: Permit; error?: unknown } {
 	const seen: { permit?: Permit; error?: unknown } = {}
 	limiter.acquire(context, signal && { signal }).then(
@@ -314,6 +317,27 @@ describe('a request that is over', () => {
 		})
 		await quiet()
 		expect([waiting.error, primary.active, worker.limiter.active]).toEqual(['left', 0, 0])
+	})
+
+	test.each(Object.keys(oddSignals))('loses no permit, if its signal %s', async (how) => {
+		const primary = newPrimary({ capacity: 1 })
+		const worker = new TestWorker(primary, { capacity: 1 })
+		for (const { limiter } of [worker, { limiter: primary }]) {
+			const held = ask(limiter)
+			await quiet()
+			const waiting = ask(limiter, {}, oddSignals[how]?.())
+			await quiet()
+			held.permit?.release()
+			await quiet()
+			waiting.permit?.release()
+			await quiet()
+			expect([
+				primary.active,
+				primary.queued,
+				worker.limiter.active,
+				worker.limiter.queued,
+			]).toEqual([0, 0, 0, 0])
+		}
 	})
 
 	test('is not asked about', async () => {

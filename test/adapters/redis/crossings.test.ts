@@ -11,6 +11,7 @@ import {
 	redisLimiter,
 } from '../../../adapters/redis/index.js'
 import { inspect as inspectGate } from '../../../src/limiter/inspection.js'
+import { oddSignals } from '../../support/signals.js'
 
 /*
  * What crosses on its way, or does not come at all: a scripted client, as no real Redis can be made
@@ -675,6 +676,18 @@ test('a signal that still calls a removed listener takes no permit away', async 
 	expect(limiter).toMatchObject({ active: 1, queued: 0 })
 	permit.release()
 	expect(limiter.active).toBe(0)
+})
+
+test.each(Object.keys(oddSignals))('no permit is lost to a signal that %s', async (how) => {
+	const redis = scripted()
+	const limiter = redis.make({ key: () => 'a' })
+	await limiter.run(() => {}, { key: 'a' })
+	const admission = limiter.acquire({ key: 'a', signal: oddSignals[how]?.() as never })
+	const permit = await admission.catch(() => undefined)
+	permit?.release()
+	await limiter.onIdle()
+	expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0, available: true })
+	expect(redis.count('release')).toBe(redis.count('acquire'))
 })
 
 const ODD: unknown[] = [
