@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { onNextTurn } from '../../src/semaphore/clock.js'
 import type { Outcome } from '../../src/stats/observer.js'
 import type { Settings } from './options.js'
-import { type Acquire, type Answer, type Ask, AT_ONCE, type Leave } from './protocol.js'
+import { type Acquire, type Answer, type Ask, AT_ONCE, type Leave, type Weigh } from './protocol.js'
 
 /**
  * The longest key that is sent as it is, in characters. Of longer ones, the primary gets a hash.
@@ -46,6 +46,8 @@ export class Dialog<A extends Asked> {
 	/** Those in the message that is on its way. */
 	readonly #asked = new Set<A>()
 	#leaving: Leave[] = []
+	#weighing: Weigh[] = []
+	/** A capacity that the primary was not told yet. */
 	#resize: number | undefined = undefined
 	/** The message that is not acknowledged yet. */
 	#onItsWay: Ask | undefined = undefined
@@ -83,6 +85,11 @@ export class Dialog<A extends Asked> {
 		this.#flushSoon()
 	}
 
+	weigh(id: number, weight: number): void {
+		this.#weighing.push([id, weight])
+		this.#flushSoon()
+	}
+
 	resize(capacity: number): void {
 		this.#resize = capacity
 		this.#flushSoon()
@@ -96,7 +103,7 @@ export class Dialog<A extends Asked> {
 		this.#onItsWay = undefined
 		this.#asked.clear()
 		this.#become('in')
-		if (this.#unasked.size > 0) this.#flushSoon()
+		if (this.#unasked.size > 0 || this.#resize !== undefined) this.#flushSoon()
 	}
 
 	/** The channel has closed. */
@@ -116,14 +123,18 @@ export class Dialog<A extends Asked> {
 
 	#flush(terms?: string): void {
 		if (this.state === 'gone') return
-		const acquire = this.#onItsWay === undefined ? this.#next() : []
-		const [leave, resize] = [this.#leaving, this.#resize]
+		const free = this.#onItsWay === undefined
+		const acquire = free ? this.#next() : []
+		const resize = free ? this.#resize : undefined
+		if (free) this.#resize = undefined
+		const [leave, weigh] = [this.#leaving, this.#weighing]
 		this.#leaving = []
-		this.#resize = undefined
-		const needsAnswer = acquire.length > 0 || terms !== undefined
-		if (!needsAnswer && leave.length === 0 && resize === undefined) return
+		this.#weighing = []
+		const needsAnswer = acquire.length > 0 || terms !== undefined || resize !== undefined
+		if (!needsAnswer && leave.length === 0 && weigh.length === 0) return
 		const { name, primaryTimeout } = this.#settings
-		const ask = { name, turn: needsAnswer ? ++this.#turn : 0, acquire, leave, terms, resize }
+		const turn = needsAnswer ? ++this.#turn : 0
+		const ask = { name, turn, acquire, leave, weigh, terms, resize }
 		if (needsAnswer) {
 			this.#onItsWay = ask
 			this.#timer = setTimeout(() => this.#lookForAnswer(), primaryTimeout).unref()

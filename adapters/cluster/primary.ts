@@ -134,7 +134,8 @@ class RemoteWorker {
 		this.#send = send
 	}
 
-	receive({ turn, acquire, leave }: Ask): void {
+	receive({ turn, acquire, leave, weigh }: Ask): void {
+		for (const [id, weight] of weigh) this.#stays.get(id)?.weigh?.(weight)
 		for (const left of leave) this.#leave(left)
 		for (const wanted of acquire) this.#acquire(wanted)
 		if (turn > 0) this.tell().turn = turn

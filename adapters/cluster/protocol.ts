@@ -6,8 +6,9 @@ import type { Outcome } from '../../src/stats/observer.js'
  * travel over the same channels: what is not exactly one of these messages is ignored.
  *
  * A worker asks for permits in numbered messages, at most one of which is on its way: the primary
- * acknowledges each, and so shows that it is there. What came up meanwhile travels in the next one.
- * Permits that are given back, and requests that leave the queue, are told at once.
+ * acknowledges each, and so shows that it is there. What came up meanwhile travels in the next one,
+ * a new capacity too: a primary that is not there yet gets it when it has begun. Permits that are
+ * given back, weights that change, and requests that leave the queue, are told at once.
  *
  * The number of a request is used once in its process. An answer for a number that the worker does
  * not know any more is answered with "leave", and a primary ignores the numbers that it does not
@@ -19,6 +20,9 @@ export type Acquire = readonly [id: number, weight: number, key: string | null]
 
 /** A request that gives its permits back, or leaves the queue. */
 export type Leave = readonly [id: number, outcome: Outcome]
+
+/** A request at work that changes how many permits it has. */
+export type Weigh = readonly [id: number, weight: number]
 
 /** `queued`: requests that were ahead of it when it came; `available`: permits that were left. */
 export type Admit = readonly [id: number, queued: number, available: number]
@@ -39,6 +43,8 @@ export interface Ask {
 	readonly turn: number
 	readonly acquire: readonly Acquire[]
 	readonly leave: readonly Leave[]
+	/** They come before those that leave. */
+	readonly weigh: readonly Weigh[]
 	/** The options that must be the same, in the first message. */
 	readonly terms?: string | undefined
 	/** The new capacity. */
@@ -87,6 +93,7 @@ export function readAsk(message: unknown): Ask | undefined {
 		isList(ask.acquire, isAcquire) &&
 		ask.acquire.length <= AT_ONCE &&
 		isList(ask.leave, isLeave) &&
+		isList(ask.weigh, isWeigh) &&
 		(ask.terms === undefined || isText(ask.terms)) &&
 		(ask.resize === undefined || isPositive(ask.resize))
 	return fits ? (ask as Ask) : undefined
@@ -152,6 +159,10 @@ const OUTCOMES: readonly unknown[] = [
 
 function isLeave(item: readonly unknown[]): boolean {
 	return item.length === 2 && isPositive(item[0]) && OUTCOMES.includes(item[1])
+}
+
+function isWeigh(item: readonly unknown[]): boolean {
+	return item.length === 2 && isPositive(item[0]) && isPositive(item[1])
 }
 
 function isAdmit(item: readonly unknown[]): boolean {

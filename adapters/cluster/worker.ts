@@ -35,7 +35,8 @@ interface Tally {
 class Caller implements Asked {
 	readonly id: number = ++lastId
 	readonly since: number = now()
-	readonly weight: number
+	/** How many permits it wants, or has. */
+	weight: number
 	readonly key: string | undefined
 	readonly #abort: (caller: Caller) => void
 	decide!: (outcome: Admit | RejectedError) => void
@@ -237,7 +238,11 @@ export class WorkerLimiter implements Gate, Client {
 			this.#leave(caller, outcome)
 			this.#figures.released(waited, now() - admitted, outcome, key, this.#tallyOf(key))
 		}
-		return { tag: 'admitted', waited, queued, capacity: this.#capacity, available, leave }
+		const weigh = (weight: number): void => {
+			checkWeight(weight, Number.POSITIVE_INFINITY)
+			if (!over) this.#weigh(caller, weight)
+		}
+		return { tag: 'admitted', waited, queued, capacity: this.#capacity, available, weigh, leave }
 	}
 
 	receive(answer: Answer): void {
@@ -288,6 +293,13 @@ export class WorkerLimiter implements Gate, Client {
 
 	#rejectAll(callers: Iterable<Caller>, reason: RejectionReason): void {
 		for (const caller of callers) this.#reject(caller, this.#rejection(reason))
+	}
+
+	/** Changes how many permits a request has. */
+	#weigh(caller: Caller, weight: number): void {
+		this.#dialog.weigh(caller.id, weight)
+		this.#count(caller.key, weight - caller.weight, 0)
+		caller.weight = weight
 	}
 
 	/** Gives the permits of a request back. */

@@ -25,7 +25,7 @@ export interface Permit {
 	 * back at once. After the release, it does nothing.
 	 *
 	 * @throws TypeError, RangeError - `weight` is not an integer from 1 to 2^40.
-	 * @throws Error - its limiter shares the limit with other processes, and can't change a weight.
+	 * @throws Error - its limiter shares the limit through Redis, and can't change a weight.
 	 */
 	weigh(weight: number): void
 	/** Gives the permit back. Only the first call counts. */

@@ -207,6 +207,52 @@ describe('one limit for all processes', () => {
 		}
 	})
 
+	test.each(['none is there', 'it has other news'])(
+		'a capacity that a worker sets before the primary answers arrives, as %s',
+		async (why) => {
+			const primary = newPrimary()
+			const worker = new TestWorker(why === 'none is there' ? undefined : primary)
+			if (why === 'it has other news') worker.stop()
+			worker.limiter.resize(4)
+			await quiet()
+			worker.limiter.resize(5)
+			await quiet()
+			worker.primary = primary
+			worker.answer(primary.announcement)
+			worker.goOn()
+			await quiet()
+			expect([primary.capacity, worker.limiter.capacity]).toEqual([5, 5])
+		},
+	)
+
+	test('a weight that changes while at work counts in all processes', async () => {
+		const options = { capacity: 4, key: ({ user }: { user: string }) => user }
+		const primary = newPrimary(options)
+		const worker = new TestWorker(primary, options)
+		const ada = { user: 'ada' }
+		const held = ask(worker.limiter, ada)
+		await quiet()
+		held.permit?.weigh(4)
+		await quiet()
+		const waiting = [ask(primary, ada), ask(worker.limiter, ada)]
+		await quiet()
+		expect([primary.active, worker.limiter.active, primary.queued]).toEqual([4, 4, 2])
+		expect(() => held.permit?.weigh(0)).toThrow(RangeError)
+		held.permit?.weigh(7)
+		held.permit?.weigh(3)
+		await quiet()
+		expect([primary.active, worker.limiter.active, primary.queued]).toEqual([4, 3, 1])
+		// In one message with the release, which comes last.
+		held.permit?.weigh(2)
+		held.permit?.release()
+		held.permit?.weigh(9)
+		await quiet()
+		for (const { permit } of waiting) permit?.release()
+		await quiet()
+		expect([primary.active, worker.limiter.active]).toEqual([0, 0])
+		expect([primary.stats().keys, worker.limiter.stats().keys]).toEqual([0, 0])
+	})
+
 	test('each key has a limit of its own', async () => {
 		const options = { capacity: 1, key: ({ user }: { user?: string }) => user }
 		const primary = newPrimary(options)

@@ -17,6 +17,7 @@ const ask: Ask = {
 		[2, 1, 'ada'],
 	],
 	leave: [[3, 'abandoned']],
+	weigh: [[4, 5]],
 	terms: 'capacity 3',
 	resize: 4,
 }
@@ -54,6 +55,9 @@ const ASKS: [what: string, change: object][] = [
 	['no list of those that leave', { leave: undefined }],
 	['an unknown outcome', { leave: [[1, 'fine']] }],
 	['one that leaves with more', { leave: [[1, 'ok', 1]] }],
+	['no list of new weights', { weigh: undefined }],
+	['a new weight of 0', { weigh: [[1, 0]] }],
+	['a new weight with more', { weigh: [[1, 2, 3]] }],
 	['terms that are no text', { terms: 3 }],
 	['a capacity of 0', { resize: 0 }],
 	['a capacity that is no integer', { resize: 1.5 }],
@@ -110,7 +114,7 @@ describe('a message', () => {
 	})
 })
 
-test.each(['acquire', 'leave'])('a list with a hole is no message: %s', (list) => {
+test.each(['acquire', 'leave', 'weigh'])('a list with a hole is no message: %s', (list) => {
 	const message = askMessage({ ...ask, [list]: new Array(1) } as Ask)
 	expect(readAsk(message)).toBeUndefined()
 })
