@@ -7,6 +7,7 @@ const folder = 'adapters/redis/lua'
 /** In this order: each part uses what those before it define. */
 const PARTS = [
 	'fast',
+	'contended',
 	'books',
 	'acquire',
 	'release',

@@ -1,18 +1,7 @@
 -- The functions that the other parts share: read and change the books, and grant permits to
 -- waiters.
 
-local Q, L = KEYS[2], KEYS[3]
-local match, can = string.match, redis.acl_check_cmd
-
--- A client with a prefix for keys puts none before channels, so it is removed here.
-local base = string.sub(S, 1, 10) == 'inflight:{' and S or match(S, 'inflight:{[^{]*$')
-local function channel(name)
-  return base .. ':' .. name
-end
-
-local function sharded(process)
-  return string.sub(process, 1, 1) == 's'
-end
+local L = KEYS[3]
 
 -- The clock of leases, and the time of the server. It runs only while Redis serves. Each living
 -- process renews within a quarter of a lease, so in a longer time without a renewal Redis was away:
@@ -99,13 +88,11 @@ local function listens(process)
   return call('PUBSUB', 'SHARDNUMSUB', channel(process))[2] > 0
 end
 
--- Publishes a message to a process. Returns whether it listens, as far as this can be seen. In a
--- cluster, a listener on a replica may get the message without being counted: so the listeners are
--- counted first, and nothing is sent to none.
+-- The same as `publish`, also for sharded channels. In a cluster, a listener on a replica may get
+-- the message without being counted: so the listeners are counted first, and nothing is sent to
+-- none.
 local function tell(process, message)
-  if not sharded(process) then
-    return call('PUBLISH', channel(process), message) > 0 or string.sub(process, 1, 1) == 'b'
-  end
+  if not sharded(process) then return publish(process, message) end
   if not listens(process) then return false end
   call('SPUBLISH', channel(process), message)
   return true
@@ -121,23 +108,19 @@ local function need(command, ...)
   if can and not can(command, ...) then error(deny(command)) end
 end
 
--- The member of the queue for a waiter. All have the score 0, so they are sorted by name: by key,
--- then by ticket.
-local function standing(of, ticket, holder, w)
-  return of .. ':' .. string.format('%016.0f', ticket) .. ':' .. holder .. ':' .. w
-end
-
 -- Grants permits of a key, up to `most` held, to the head of its queue, again and again, until
 -- there is no room for it.
 local granting
 local function grant(of, most)
   while of.queued > 0 do
+    -- There is room for nobody.
+    if of.active >= most and (grace > 0 or of.active > 0) then return end
     local head = call('ZRANGE', Q, '[' .. of.key .. ':', '(' .. of.key .. ';', 'BYLEX', 'LIMIT', 0, 1)[1]
     if not head then
       change(of, 0, -of.queued)
       return
     end
-    local its, process, session, id, size = match(head, '^[^:]*:%d+:(([^:]+):([^:]+):([^:]+)):(%d+)$')
+    local its, process, session, id, size = claimant(head)
     if call('HGET', S, process or '') ~= session then its = nil end
     local w = tonumber(size)
     -- A waiter that is too heavy since the capacity was lowered is admitted alone.
@@ -156,7 +139,7 @@ local function grant(of, most)
     change(of, 0, -1)
     if its then
       token = token + 1
-      if tell(process, 'grant:' .. session .. ':' .. id .. ':' .. string.format('%.0f', token)) then
+      if tell(process, granted(session, id)) then
         change(of, w, 0)
         put(its, size .. of.key)
       end

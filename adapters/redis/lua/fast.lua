@@ -33,7 +33,7 @@
 -- books by one write, which is its first. If it fails after that, only a field without effect is
 -- left.
 
-local S, op, P, n = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local S, Q, op, P, n = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 local call, encode, decode = redis.call, struct.pack, struct.unpack
 local capacity, active, queued, token, grace
 local field, weight, key, s
@@ -76,24 +76,24 @@ elseif op == 'release' then
   -- The name of a field has its session. A session that has ended has no fields.
   field, weight, key = ARGV[4], 0, ARGV[5]
   if key == '' then
-    s = call('HMGET', S, 'head', P, field)
+    s = call('HMGET', S, 'head', field)
   else
-    s = call('HMGET', S, 'head', P, field, key)
+    s = call('HMGET', S, 'head', field, key)
   end
   if not s[1] then return {'rejoin'} end
   capacity, active, queued, token, grace = decode('ddddd', s[1])
-  if s[3] then weight = tonumber(string.match(s[3], '^%d+') or 0) end
+  if s[2] then weight = tonumber(s[2]) or tonumber(string.match(s[2], '^%d+') or 0) end
   if key == '' then
     a, q = active, queued
   else
     a, q = 0, 0
-    if s[4] then
-      if #s[4] ~= 16 then
+    if s[3] then
+      if #s[3] ~= 16 then
         -- The counts are damaged: all processes must join again with what they hold.
         call('DEL', S)
         return {'rejoin'}
       end
-      a, q = decode('dd', s[4])
+      a, q = decode('dd', s[3])
     end
   end
   if weight > 0 then
@@ -109,7 +109,7 @@ elseif op == 'release' then
       end
       return {'ok', active}
     end
-  elseif s[2] ~= n then
+  elseif call('HGET', S, P) ~= n then
     return {'rejoin'}
   end
 end
