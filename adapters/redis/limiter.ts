@@ -147,6 +147,7 @@ export class RedisLimiter implements Gate {
 		this.#membership = new Membership(this.#owner(), {
 			link,
 			name: this.name,
+			keyed: this.#options.key !== undefined,
 			capacity,
 			lease: this.#lease,
 			redisTimeout: checkRedisTimeout(redisTimeout, this.#lease),

@@ -81,6 +81,8 @@ export interface MembershipOwner {
 export interface MembershipOptions {
 	link: RedisLink
 	name: string
+	/** Whether each key has a limit of its own. */
+	keyed: boolean
 	capacity: number
 	lease: number
 	redisTimeout: number
@@ -177,7 +179,7 @@ export class Membership implements LinkUser {
 
 	constructor(
 		owner: MembershipOwner,
-		{ link, name, capacity, lease, redisTimeout }: MembershipOptions,
+		{ link, name, keyed, capacity, lease, redisTimeout }: MembershipOptions,
 	) {
 		this.#owner = owner
 		this.#link = link
@@ -197,7 +199,7 @@ export class Membership implements LinkUser {
 		this.#pending = new Pending(redisTimeout, () =>
 			this.#lose(new Error(`no answer within ${redisTimeout} ms`), true),
 		)
-		this.#keys = keysOf(name)
+		this.#keys = keysOf(name, keyed)
 		// The id has no braces and no colon: they have a meaning in the keys.
 		this.#speaker = { process: link.listening + randomBytes(9).toString('base64url'), session: 0 }
 		this.#channel = `${this.#keys[0]}:${this.#speaker.process}`

@@ -7,7 +7,8 @@ import { SCRIPT } from './script.js'
  * one command.
  *
  * What Redis keeps of a limiter, all in one hash slot by the tag {name}, all with an expiry that
- * renewals extend:
+ * renewals extend. With the option `key`, `inflight:{name}:keyed` takes the place of
+ * `inflight:{name}` in all of it:
  *
  *   inflight:{name}            the books, a hash: all that the bound rests on, so that it is lost
  *                              together or not at all
@@ -72,9 +73,12 @@ export type Listening = 'p' | 's' | 'b'
 
 export const SHA: string = createHash('sha1').update(SCRIPT).digest('hex')
 
-/** The keys of a limiter, in the order that the script expects. */
-export function keysOf(name: string): string[] {
-	const key = `inflight:{${encodeURIComponent(name)}}`
+/**
+ * The keys of a limiter, in the order that the script expects. Limiters of one name with keys and
+ * without must not meet in one queue: neither would pass a permit on to the other.
+ */
+export function keysOf(name: string, keyed: boolean): string[] {
+	const key = `inflight:{${encodeURIComponent(name)}}${keyed ? ':keyed' : ''}`
 	return [key, `${key}:queue`, `${key}:leases`]
 }
 
@@ -352,7 +356,7 @@ class Reader {
 	#at = 0
 
 	constructor(answer: unknown) {
-		this.#values = Array.isArray(answer) ? answer : [answer]
+		this.#values = Array.isArray(answer) ? answer.map(inText) : [answer]
 		if (!Array.isArray(answer)) throw this.odd()
 	}
 
@@ -392,6 +396,11 @@ class Reader {
 	odd(): Error {
 		return new Error(`an answer that makes no sense: ${show(this.#values)}`)
 	}
+}
+
+/** A client can be told to give text as bytes. */
+function inText(value: unknown): unknown {
+	return Buffer.isBuffer(value) ? value.toString() : value
 }
 
 function show(value: unknown): string {

@@ -54,7 +54,10 @@ export class Bench {
 	}
 
 	/** One of the three keys of the limiters. */
-	readonly key = (suffix = ''): string => `inflight:{${encodeURIComponent(this.name)}}${suffix}`
+	readonly key = (suffix = ''): string => {
+		const keyed = this.#defaults.key === undefined ? '' : ':keyed'
+		return `inflight:{${encodeURIComponent(this.name)}}${keyed}${suffix}`
+	}
 
 	async end(): Promise<void> {
 		for (const end of this.#ends) end()

@@ -807,3 +807,23 @@ test('numbers as strings, as a client can be told to give them, are numbers', as
 	redis.answers.acquire = () => ['granted', '12', '1']
 	expect((await redis.make().acquire()).token).toBe(12)
 })
+
+test('text as bytes, as a client can be told to give it, is text', async () => {
+	const redis = scripted()
+	for (const [operation, answer] of Object.entries(redis.answers)) {
+		redis.answers[operation] = (args) => {
+			const values = answer(args)
+			if (!Array.isArray(values)) return values
+			return values.map((value) => (typeof value === 'string' ? Buffer.from(value) : value))
+		}
+	}
+	const limiter = redis.make()
+	const permit = await limiter.acquire()
+	expect([permit.token, limiter.available]).toEqual([1, true])
+	permit.release()
+	redis.answers.acquire = () => [Buffer.from('rejoin')]
+	const again = limiter.acquire()
+	await vi.waitFor(() => expect(redis.count('join')).toBe(2))
+	redis.answers.acquire = () => [Buffer.from('granted'), Buffer.from('7'), 1]
+	expect((await again).token).toBe(7)
+})

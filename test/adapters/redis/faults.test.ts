@@ -204,6 +204,20 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			}),
 	)
 
+	test('an old copy of the books beside a queue of today: those that wait are served', () =>
+		onBench(async ({ admin, key, joined }) => {
+			const limiter = await joined({ capacity: 1, maxWait: 10_000 })
+			const old = await admin.dumpBuffer(key())
+			const { seen, work } = gauge()
+			const held = work(limiter, 500)
+			await vi.waitFor(() => expect(seen.working).toBe(1), 5_000)
+			const waiting = [work(limiter, 10), work(limiter, 10)]
+			await vi.waitFor(async () => expect(await admin.zcard(key(':queue'))).toBe(2), 5_000)
+			await admin.restore(key(), 0, old, 'REPLACE')
+			await Promise.all([held, ...waiting])
+			expect(seen).toMatchObject({ served: 3, rejected: {} })
+		}))
+
 	test.each(['local', 'reject'] as const)(
 		'stopped for one and a half leases while one process holds all permits, with %j',
 		(whenUnavailable) =>

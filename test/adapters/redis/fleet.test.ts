@@ -352,7 +352,7 @@ describeRedis(
 		test('after a loss of memory, a process that is back learns that others may be missing', () =>
 			withFleet(async ({ server }) => {
 				const client = new Redis(server.port)
-				const keys = keysOf('told')
+				const keys = keysOf('told', false)
 				const request = join({
 					lease: 2_000,
 					ttl: 1_800,
@@ -412,7 +412,8 @@ describeRedis(
 				const client = new Redis(fleet.server.port)
 				const queued = (count: number) =>
 					vi.waitFor(
-						async () => expect(await client.zcard(keysOf(fleet.name)[1] as string)).toBe(count),
+						async () =>
+							expect(await client.zcard(keysOf(fleet.name, false)[1] as string)).toBe(count),
 						10_000,
 					)
 				await dead.take(6)

@@ -255,6 +255,16 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 		}),
 	)
 
+	test('a limiter of the same name without keys is another limit', () =>
+		onBench(async ({ make, joined }) => {
+			const [[keyed], plain] = [await joined(1), await make({ key: undefined as never })]
+			const held = [1, 2].map(() => keyed.acquire({ key: 'a' }))
+			await Promise.all(held)
+			const permits = await Promise.all([plain.acquire(), plain.acquire()])
+			expect([keyed.stats().fleet.processes, plain.stats().fleet.processes]).toEqual([1, 1])
+			for (const permit of [...permits, ...(await Promise.all(held))]) permit.release()
+		}))
+
 	test('what a release could not delete is nobody’s permit, and nobody’s place, when its process leaves', () =>
 		onBench(async ({ admin, key, joined }) => {
 			const [a, b] = await joined(2, { capacity: 1 })
