@@ -4,7 +4,7 @@
  * that end, and books that are gone.
  *
  * What is checked: never more than CAPACITY at work; in no state a free permit and a waiter in the
- * queue at the same time; and (with -DLIVE) one that was given a permit learns of it, though its
+ * queue at the same time; no permit that nobody uses; and (with -DLIVE) one that was given a permit learns of it, though its
  * message was lost.
  *
  * What is taken for granted, as time does it (see "What the bound rests on" in docs/redis.md):
@@ -12,7 +12,8 @@
  * - Some may be missing (`grace`) until each process has met these books: none speaks in a session
  *   that they don't know, or works under a permit that they don't have.
  *
- * Each process holds at most one permit, of weight 1.
+ * Each process holds at most one permit, of weight 1. The order of the queue is not checked: so it
+ * has no tickets, and one that comes back is the last.
  */
 
 #ifndef PROCESSES
@@ -63,16 +64,18 @@ byte taken
 chan queue = [PROCESSES] of { byte }
 byte losses
 
-/* Gives what is free of `most` to the head of the queue; its message may be lost. */
+/* Gives what is free of `most` to the head of the queue; its message may be lost. One that Redis
+   does not see listen is passed over: it is out of the queue, without a permit. */
 inline grant(most) {
 	do
 	:: taken < most && len(queue) > 0 ->
 		queue?head;
-		has[head] = true;
-		taken++;
 		if
-		:: len(messages[head]) == 0 -> messages[head]!known[head], waiter[head]
-		:: true -> skip
+		:: len(messages[head]) == 0 ->
+			has[head] = true; taken++;
+			messages[head]!known[head], waiter[head]
+		:: has[head] = true; taken++
+		:: skip
 		fi
 	:: else -> break
 	od;
@@ -112,12 +115,13 @@ inline forgetAll() {
 
 #define KNOWN(p, its) (books && known[p] == its)
 
-/* What Redis does for one process; each step is one command. */
+/* What Redis does for one process; each step is one command. Of two that are under way (of two
+   sessions), either may come first. */
 proctype Serve(byte p) {
 	byte head, i, its, was, freed, limit;
 	bool holds;
 	do
-	:: atomic { commands[p]?ACQUIRE(its, holds, was) ->
+	:: atomic { commands[p]??ACQUIRE(its, holds, was) ->
 		if
 		:: !KNOWN(p, its) -> answers[p]!REJOIN(its, 0)
 		:: KNOWN(p, its) && has[p] -> answers[p]!GRANTED(its, 0)
@@ -127,7 +131,7 @@ proctype Serve(byte p) {
 		fi;
 		INVARIANT; its = 0; holds = false; was = 0
 	}
-	:: atomic { commands[p]?RELEASE(its, holds, was) ->
+	:: atomic { commands[p]??RELEASE(its, holds, was) ->
 		if
 		:: !KNOWN(p, its) -> answers[p]!REJOIN(its, 0)
 		:: else ->
@@ -141,7 +145,7 @@ proctype Serve(byte p) {
 		fi;
 		INVARIANT; its = 0; holds = false; was = 0; freed = 0
 	}
-	:: atomic { commands[p]?RENEW(its, holds, was) ->
+	:: atomic { commands[p]??RENEW(its, holds, was) ->
 		if
 		:: KNOWN(p, its) && has[p] -> answers[p]!GRANTED(its, 0)
 		:: KNOWN(p, its) && !has[p] && queue??[eval(p)] -> answers[p]!QUEUED(its, 0)
@@ -149,7 +153,7 @@ proctype Serve(byte p) {
 		fi;
 		its = 0; holds = false; was = 0
 	}
-	:: atomic { commands[p]?JOIN(its, holds, was) ->
+	:: atomic { commands[p]??JOIN(its, holds, was) ->
 		if
 		:: known[p] >= its -> answers[p]!REJOIN(its, 0)
 		:: else ->
@@ -272,6 +276,9 @@ proctype Process(byte p) {
 			:: else -> skip
 			fi
 		fi;
+		/* Redis has no permit of its that is not in use. */
+		assert(!(joined[p] && !asked && KNOWN(p, session[p]) && len(commands[p]) == 0 &&
+			has[p] && !working[p] && !waiting[p]));
 		its = 0; its_generation = 0; answer = 0
 	}
 	:: atomic { messages[p]?its, its_id ->
