@@ -63,8 +63,11 @@ export interface Driver {
 	 * Opens the connection for messages, once.
 	 *
 	 * @param tend - is called with a connection of our own before it connects.
+	 * @throws Error - the client is closed: the connection would outlive it.
 	 */
 	open(tend: (duplicate: Duplicate) => void): Promise<void>
+	/** The client was closed, and so was the connection for messages. */
+	closed(): void
 	listen(channel: string): Promise<unknown>
 	leave(channel: string): Promise<unknown>
 }
@@ -95,6 +98,7 @@ function ioredis(client: IoredisClient, onMessage: OnMessage): Driver {
 		eval: (script, keys, args) => client.eval(script, keys.length, ...keys, ...args),
 		async open(tend) {
 			if (subscriber !== undefined) return
+			if ((client as { status?: string }).status === 'end') throw new Error('the client is closed')
 			const options = { enableOfflineQueue: true, lazyConnect: false, maxRetriesPerRequest: null }
 			// The client of a cluster has a connection for messages already.
 			subscriber = client.isCluster
@@ -105,6 +109,9 @@ function ioredis(client: IoredisClient, onMessage: OnMessage): Driver {
 			const emitter = subscriber as unknown as Duplicate
 			emitter.on(listening === 's' ? 'smessage' : 'message', onMessage)
 			if (!client.isCluster) tend(emitter)
+		},
+		closed() {
+			subscriber = undefined
 		},
 		listen: async (channel) =>
 			listening === 's' ? client.ssubscribe?.(channel) : subscriber?.subscribe(channel),
@@ -137,6 +144,7 @@ function nodeRedis(client: NodeRedisClient, onMessage: OnMessage): Driver {
 		evalsha: (sha, keys, args) => client.evalSha(sha, { keys, arguments: args }),
 		eval: (script, keys, args) => client.eval(script, { keys, arguments: args }),
 		async open(tend) {
+			if ((client as { isOpen?: boolean }).isOpen === false) throw new Error('the client is closed')
 			subscriber ??= single ? connected(tend) : Promise.resolve(client)
 			try {
 				await subscriber
@@ -144,6 +152,9 @@ function nodeRedis(client: NodeRedisClient, onMessage: OnMessage): Driver {
 				subscriber = undefined
 				throw error
 			}
+		},
+		closed() {
+			subscriber = undefined
 		},
 		async listen(channel) {
 			const listener = (text: string): void => onMessage(channel, text)

@@ -55,12 +55,18 @@ export class RedisLink {
 	readonly #client: RedisClient
 	readonly #driver: Driver
 	readonly #users = new Map<string, LinkUser>()
+	/** The channels that are subscribed to. A client that was closed has none. */
+	readonly #subscribed = new Set<string>()
+	/** The connection of our own for messages. */
+	#duplicate: Duplicate | undefined = undefined
 
 	constructor(client: RedisClient) {
 		this.#client = client
 		this.#driver = driverOf(client, (channel, text) => this.#users.get(channel)?.message(text))
 		this.listening = this.#driver.listening
 		this.gapless = this.#driver.ownMessages
+		// Before its users hear of it, and subscribe again.
+		;(client as unknown as Emitter).on('end', () => this.#end())
 		onAny(client as unknown as Emitter, RESETS, () => {
 			for (const user of this.#all()) user.reset()
 		})
@@ -91,9 +97,10 @@ export class RedisLink {
 	}
 
 	async subscribe(channel: string, user: LinkUser): Promise<void> {
-		if (this.#users.has(channel)) return
+		if (this.#subscribed.has(channel)) return
 		await this.#driver.open((duplicate) => this.#tend(duplicate))
 		await this.#driver.listen(channel)
+		this.#subscribed.add(channel)
 		this.#users.set(channel, user)
 	}
 
@@ -112,6 +119,7 @@ export class RedisLink {
 	}
 
 	unsubscribe(channel: string): void {
+		this.#subscribed.delete(channel)
 		if (this.#users.delete(channel)) this.#insistOnLeaving(channel)
 	}
 
@@ -141,14 +149,21 @@ export class RedisLink {
 			else duplicate.stream?.unref?.()
 		})
 		duplicate.on('ready', () => this.#resubscribed())
-		;(this.#client as unknown as Emitter).on('end', () => {
-			try {
-				if (duplicate.disconnect !== undefined) duplicate.disconnect()
-				else duplicate.destroy?.()
-			} catch {
-				// It is closed already.
-			}
-		})
+		this.#duplicate = duplicate
+	}
+
+	/** The client was closed. It may be connected again. */
+	#end(): void {
+		const duplicate = this.#duplicate
+		this.#duplicate = undefined
+		this.#subscribed.clear()
+		this.#driver.closed()
+		try {
+			if (duplicate?.disconnect !== undefined) duplicate.disconnect()
+			else duplicate?.destroy?.()
+		} catch {
+			// It is closed already.
+		}
 	}
 
 	/**

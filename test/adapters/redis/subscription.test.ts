@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
@@ -19,7 +20,7 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 
 	beforeAll(async () => {
 		// One for each attempt of each.
-		pool = await startPool(6)
+		pool = await startPool(12)
 	})
 	afterAll(endAll)
 
@@ -28,12 +29,23 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 			const client = createClient({ socket: { host: '127.0.0.1', port } })
 			client.on('error', () => {})
 			await client.connect()
-			return { client: client as unknown as RedisClient, end: () => client.destroy() }
+			return {
+				client: client as unknown as RedisClient,
+				end: () => client.destroy(),
+				again: () => client.connect(),
+			}
 		},
 		ioredis: async (port: number) => {
 			const client = new Redis(port, '127.0.0.1')
 			client.on('error', () => {})
-			return { client: client as RedisClient, end: () => client.disconnect() }
+			return {
+				client: client as RedisClient,
+				end: () => client.disconnect(),
+				again: async () => {
+					if (client.status !== 'end') await once(client, 'end')
+					await client.connect()
+				},
+			}
 		},
 	}
 
@@ -76,6 +88,45 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 			await raw.client('KILL', 'TYPE', 'PUBSUB')
 			await sleep(300)
 			expect(await channels()).toEqual([])
+			raw.disconnect()
+			end()
+		},
+	)
+
+	test.for(Object.keys(clients) as (keyof typeof clients)[])(
+		'%s: the client is closed, and connected again: so are its messages, and not before',
+		async (kind) => {
+			const { port } = await pool.take()
+			const raw = new Redis(port, '127.0.0.1')
+			const { client, end, again } = await clients[kind](port)
+			const limiter = redisLimiter({
+				client,
+				name: kind,
+				capacity: 1,
+				lease: 12_000,
+				redisTimeout: 2_000,
+				whenUnavailable: 'reject',
+			})
+			await vi.waitFor(() => limiter.run(() => {}), 10_000)
+			const channels = () => raw.pubsub('CHANNELS', 'inflight:*')
+			for (let i = 0; i < 2; i++) {
+				end()
+				await expect(limiter.acquire()).rejects.toMatchObject({ reason: 'unavailable' })
+				await sleep(1_500)
+				expect(await channels()).toEqual([])
+				await again()
+				await vi.waitFor(() => limiter.run(() => {}), 10_000)
+				const permit = await limiter.acquire()
+				const waiting = later(limiter.acquire())
+				await sleep(100)
+				const since = performance.now()
+				permit.release()
+				;(await waiting).release()
+				// A renewal would come after 3 s.
+				expect(performance.now() - since).toBeLessThan(2_500)
+			}
+			limiter.close()
+			await limiter.onIdle()
 			raw.disconnect()
 			end()
 		},
