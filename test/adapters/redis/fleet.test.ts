@@ -234,6 +234,22 @@ describeRedis(
 							await sleep(random() * 1.5 * LEASE)
 							server.resume()
 						},
+						memory: async () => {
+							await call('CONFIG', 'SET', 'maxmemory', '1')
+							await sleep(random() * 500)
+							await call('CONFIG', 'SET', 'maxmemory', '0')
+						},
+						replica: async () => {
+							await call('REPLICAOF', '127.0.0.1', '1')
+							await sleep(random() * 500)
+							await call('REPLICAOF', 'NO', 'ONE')
+						},
+						rename: async () => {
+							const key = oneOf(keys)
+							await call('RENAME', key, 'elsewhere')
+							await sleep(random() * 500)
+							await call('RENAME', 'elsewhere', key)
+						},
 						rights: async () => {
 							await call('ACL', 'SETUSER', 'default', `-${oneOf(commands)}`)
 							await sleep(random() * 500)
