@@ -138,7 +138,13 @@ export function createStream(
 		const first = Math.max(0, times.length - FIRST)
 		const begin = `{"process":${identity},"fields":${JSON.stringify(FIELDS)},"keys":${keys},${history(first, times.length, true)}}`
 		res.write(`retry: 2000\nevent: begin\ndata: ${begin}\n\n`)
-		if (first > 0) res.write(`event: earlier\ndata: {${history(0, first, false)}}\n\n`)
+		// It is long. What is now goes out first, which happens at the end of this turn.
+		if (first > 0) {
+			setImmediate(() => {
+				if (readers.has(reader))
+					res.write(`event: earlier\ndata: {${history(0, first, false)}}\n\n`)
+			})
+		}
 	}
 
 	function close(): void {

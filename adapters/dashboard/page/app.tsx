@@ -14,9 +14,7 @@ export interface Status {
 
 export function App({ status, tick }: { status: Status; tick: number }) {
 	const range = shownRange()
-	const all = store.limiters.map(
-		(limiter): Entry => ({ limiter, diagnosis: diagnose(limiter, range.to) }),
-	)
+	const all = diagnoseAll(tick, range.to)
 	const entries = sorted(all, range.to)
 	const known = store.process !== undefined && store.times.length > 0
 	// The worst one, if nothing else was chosen.
@@ -52,6 +50,19 @@ export function App({ status, tick }: { status: Status; tick: number }) {
 			<Glossary />
 		</>
 	)
+}
+
+let diagnosed: { tick: number; to: number; entries: Entry[] } | undefined
+
+/** The diagnosis of each limiter at one moment. It is the same while only the pointer moves. */
+function diagnoseAll(tick: number, to: number): Entry[] {
+	if (diagnosed?.tick !== tick || diagnosed.to !== to) {
+		const entries = store.limiters.map(
+			(limiter): Entry => ({ limiter, diagnosis: diagnose(limiter, to) }),
+		)
+		diagnosed = { tick, to, entries }
+	}
+	return diagnosed.entries
 }
 
 /** Which process answers. */

@@ -1,9 +1,11 @@
 import { Component, createRef } from 'preact'
 import uPlot from 'uplot'
+import { colour, currentPalette } from './colours.js'
 import { moment } from './format.js'
 import type { Word } from './glossary.js'
 import { pointedIndex, type Range } from './range.js'
 import { refresh } from './refresh.js'
+import { watchSeen } from './seen.js'
 import { store } from './store.js'
 import { Term } from './tip.js'
 import { view } from './view.js'
@@ -36,36 +38,12 @@ interface Props {
 const HEIGHT = 150
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000]
 
-const colours = new Map<string, string>()
-
-/** Changes with the colours. */
-let palette = 0
-
-export function forgetColours(): void {
-	colours.clear()
-	palette++
-}
-
-function colour(name: string): string {
-	let found = colours.get(name)
-	if (found === undefined) {
-		found = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()
-		colours.set(name, found)
-	}
-	return found
-}
-
-/** Tells each chart when it comes into view and leaves it. */
-const visible = new Map<Element, (seen: boolean) => void>()
-const watcher = new IntersectionObserver((entries) => {
-	for (const { target, isIntersecting } of entries) visible.get(target)?.(isIntersecting)
-})
-
 /** A chart over time. It is drawn only while it is in view. */
 export class Chart extends Component<Props> {
 	readonly #box = createRef<HTMLDivElement>()
 	#plot: uPlot | undefined
 	#seen = false
+	#unwatch = (): void => {}
 	/** What is drawn. */
 	#drawn = ''
 	/** While a time is being chosen, nothing may move. */
@@ -74,11 +52,10 @@ export class Chart extends Component<Props> {
 
 	override componentDidMount(): void {
 		const box = this.#box.current as HTMLDivElement
-		visible.set(box, (seen) => {
+		this.#unwatch = watchSeen(box, (seen) => {
 			this.#seen = seen
 			this.#draw()
 		})
-		watcher.observe(box)
 		this.#sizes = new ResizeObserver(() =>
 			this.#plot?.setSize({ width: box.clientWidth, height: HEIGHT }),
 		)
@@ -90,9 +67,7 @@ export class Chart extends Component<Props> {
 	}
 
 	override componentWillUnmount(): void {
-		const box = this.#box.current as HTMLDivElement
-		watcher.unobserve(box)
-		visible.delete(box)
+		this.#unwatch()
 		this.#sizes?.disconnect()
 		this.#plot?.destroy()
 	}
@@ -105,7 +80,7 @@ export class Chart extends Component<Props> {
 			store.times[range.to],
 			range.begin,
 			range.end,
-			palette,
+			currentPalette(),
 		].join()
 		if (drawn !== this.#drawn) {
 			this.#drawn = drawn

@@ -1,7 +1,7 @@
 // The page: it draws the samples that the server sends as events. It sends nothing itself.
 import { render } from 'preact'
 import { App, type Status } from './app.js'
-import { forgetColours } from './chart.js'
+import { forgetColours } from './colours.js'
 import { moment } from './format.js'
 import { onRefresh, refresh } from './refresh.js'
 import { addEarlier, begin, store, update } from './store.js'
@@ -16,6 +16,9 @@ const SILENCE = 4000
 
 /** How long to wait before connecting again, in ms. */
 const RETRY = 2000
+
+/** How long the samples of the time before wait for those of now to be drawn, in ms. */
+const LATER = 300
 
 let status: Status = { state: 'connecting', text: 'Connecting…' }
 /** Grows with each sample. */
@@ -37,9 +40,9 @@ function connect(): void {
 	const own = new EventSource('events')
 	source = own
 	source.addEventListener('begin', ({ data }) => hear(begin, data))
-	// It is long, so what is now is shown first.
+	// It is long, so what is now is drawn first.
 	source.addEventListener('earlier', ({ data }) => {
-		requestAnimationFrame(() => setTimeout(() => source === own && hear(addEarlier, data)))
+		setTimeout(() => source === own && hear(addEarlier, data), LATER)
 	})
 	source.addEventListener('message', ({ data }) => hear(update, data))
 	source.addEventListener('rejected', ({ data }) => {

@@ -120,41 +120,68 @@ export const store: {
 	busy: [],
 }
 
-/** The place of each field in a row. */
-let places: Record<string, number> = {}
+/** The place of each field in a row, as the server has told. */
+const places = {
+	capacity: 0,
+	active: 0,
+	queued: 0,
+	maxQueue: 0,
+	leftBehind: 0,
+	keys: 0,
+	saturated: 0,
+	admitted: 0,
+	completed: 0,
+	abandoned: 0,
+	aborted: 0,
+	'queue-full': 0,
+	timeout: 0,
+	evicted: 0,
+	overloaded: 0,
+	unavailable: 0,
+	closed: 0,
+	waitP50: 0,
+	waitP90: 0,
+	waitP99: 0,
+	holdP50: 0,
+	holdP90: 0,
+	holdP99: 0,
+	more: 0,
+}
+
+type Field = keyof typeof places
 
 function sampleOf(row: Row, before: Sample | undefined): Sample | undefined {
 	// The same object again, so that limiters without requests take no memory.
 	if (row === 0) return before
-	const at = <T>(name: string): T => row[places[name] as number] as T
+	const at = <T>(place: number): T => row[place] as T
 	// A literal, and not a loop: there are thousands at the start, and all must have the same shape.
 	const sample: Sample = {
-		capacity: at('capacity'),
-		active: at('active'),
-		queued: at('queued'),
-		maxQueue: at('maxQueue'),
-		leftBehind: at('leftBehind'),
-		keys: at('keys'),
-		saturated: at('saturated'),
-		admitted: at('admitted'),
-		completed: at('completed'),
-		abandoned: at('abandoned'),
-		aborted: at('aborted'),
-		'queue-full': at('queue-full'),
-		timeout: at('timeout'),
-		evicted: at('evicted'),
-		overloaded: at('overloaded'),
-		unavailable: at('unavailable'),
-		closed: at('closed'),
+		capacity: at(places.capacity),
+		active: at(places.active),
+		queued: at(places.queued),
+		maxQueue: at(places.maxQueue),
+		leftBehind: at(places.leftBehind),
+		keys: at(places.keys),
+		saturated: at(places.saturated),
+		admitted: at(places.admitted),
+		completed: at(places.completed),
+		abandoned: at(places.abandoned),
+		aborted: at(places.aborted),
+		'queue-full': at(places['queue-full']),
+		timeout: at(places.timeout),
+		evicted: at(places.evicted),
+		overloaded: at(places.overloaded),
+		unavailable: at(places.unavailable),
+		closed: at(places.closed),
 		// All reasons together, as it is asked for often.
 		rejected: 0,
-		waitP50: at('waitP50'),
-		waitP90: at('waitP90'),
-		waitP99: at('waitP99'),
-		holdP50: at('holdP50'),
-		holdP90: at('holdP90'),
-		holdP99: at('holdP99'),
-		more: at('more'),
+		waitP50: at(places.waitP50),
+		waitP90: at(places.waitP90),
+		waitP99: at(places.waitP99),
+		holdP50: at(places.holdP50),
+		holdP90: at(places.holdP90),
+		holdP99: at(places.holdP99),
+		more: at(places.more),
 	}
 	for (const reason of REJECTIONS) sample.rejected += sample[reason]
 	return sample
@@ -175,7 +202,7 @@ function samplesOf(rows: Row[]): (Sample | undefined)[] {
 export function begin(data: Begin): void {
 	const { process, times } = data
 	const before = store.process
-	places = Object.fromEntries(data.fields.map((name, i) => [name, i]))
+	for (const [i, name] of data.fields.entries()) if (name in places) places[name as Field] = i
 	const start = times[0] ?? 0
 	const known = store.times.filter((time) => time < start).length
 	const gap =
@@ -235,9 +262,11 @@ export function addEarlier({ times, busy, limiters }: History): void {
 		store.processes,
 		times.map(() => id),
 	)
-	for (const [i, limiter] of store.limiters.entries()) {
-		limiter.samples = join(limiter.samples, samplesOf(limiters[i]?.rows ?? []))
-	}
+	// New objects, as what was concluded from the old ones may be wrong now.
+	store.limiters = store.limiters.map((limiter, i) => ({
+		...limiter,
+		samples: join(limiter.samples, samplesOf(limiters[i]?.rows ?? [])),
+	}))
 	trim()
 }
 

@@ -1,4 +1,5 @@
 import { Component, Fragment } from 'preact'
+import { useEffect, useState } from 'preact/hooks'
 import { age, bound, count, duration, rate } from './format.js'
 import type { Word } from './glossary.js'
 import { Panel } from './panel.js'
@@ -8,6 +9,9 @@ import { Spark } from './spark.js'
 import { type Limiter, store } from './store.js'
 import { type Diagnosis, TROUBLES, type Trouble } from './trouble.js'
 import { type Column, view, writeAddress } from './view.js'
+
+/** Rows that are drawn first: more than are in view. The others follow when these are seen. */
+const FIRST = 20
 
 export interface Entry {
 	limiter: Limiter
@@ -108,6 +112,8 @@ function moveFocus(event: KeyboardEvent): void {
 }
 
 export function Table({ entries, range, tick }: { entries: Entry[]; range: Range; tick: number }) {
+	const [drawn, setDrawn] = useState(FIRST)
+	useEffect(() => setDrawn(Number.POSITIVE_INFINITY), [])
 	return (
 		<table id="limiters" aria-label="Limiters">
 			<thead>
@@ -115,7 +121,7 @@ export function Table({ entries, range, tick }: { entries: Entry[]; range: Range
 					{HEADS.map(([column, word, title, kind]) => (
 						<th
 							scope="col"
-							class={kind}
+							class={`column-${column ?? 'load'} ${kind}`}
 							aria-sort={
 								column === view.sort ? (view.reverse ? 'descending' : 'ascending') : undefined
 							}
@@ -137,7 +143,7 @@ export function Table({ entries, range, tick }: { entries: Entry[]; range: Range
 				</tr>
 			</thead>
 			<tbody onKeyDown={moveFocus}>
-				{entries.map(({ limiter, diagnosis }) => {
+				{entries.slice(0, drawn).map(({ limiter, diagnosis }) => {
 					const open = view.open?.has(limiter.name) === true
 					const id = `limiter-${store.limiters.indexOf(limiter)}`
 					return (

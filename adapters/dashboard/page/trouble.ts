@@ -30,8 +30,11 @@ export interface Diagnosis {
 	why: string[]
 }
 
-/** Rates, and what is called "now", are of this many seconds. */
+/** Rates, and what is called "lately", are of this many seconds. */
 const LATELY = 10
+
+/** What is so in one of this many seconds is so now. */
+const NOW = 3
 
 /** From this part of its bound on, a queue or a wait is near it. */
 const NEAR = 0.8
@@ -44,25 +47,52 @@ const CHANGED = 1.6
 
 const conditions: Record<Exclude<Trouble, 'fine'>, (limiter: Limiter, i: number) => boolean> = {
 	rejecting: isRejecting,
-	filling: (limiter, i) => lately(i, 3).some((j) => isNearBound(limiter, limiter.samples[j])),
-	saturated: (limiter, i) =>
-		lately(i).filter((j) => isFull(limiter.samples[j])).length > 0.6 * lately(i).length &&
-		lately(i, 3).some((j) => isFull(limiter.samples[j])),
+	filling: (limiter, i) => number(i, NOW, (j) => isNearBound(limiter, limiter.samples[j])) > 0,
+	saturated: ({ samples }, i) =>
+		number(i, LATELY, (j) => isFull(samples[j])) > 0.6 * Math.min(i + 1, LATELY) &&
+		number(i, NOW, (j) => isFull(samples[j])) > 0,
 	abandoned: ({ samples }, i) => {
 		const { leftBehind = 0, active = 0 } = samples[i] ?? {}
-		return leftBehind > 0 && leftBehind >= MANY * active
+		return leftBehind !== null && leftBehind > 0 && leftBehind >= MANY * active
 	},
 }
 
 /** Whether it rejected a request lately. */
 export function isRejecting(limiter: Limiter, i: number): boolean {
-	return lately(i).some((j) => (increase(limiter, j, 'rejected') ?? 0) > 0)
+	return number(i, LATELY, (j) => (increase(limiter, j, 'rejected') ?? 0) > 0) > 0
 }
 
-/** The indices of the last seconds, up to `i`. */
-function lately(i: number, seconds = LATELY): number[] {
-	const from = Math.max(0, i - seconds + 1)
-	return Array.from({ length: i - from + 1 }, (_, n) => from + n)
+/** Of how many of the last seconds, up to that of the sample `i`, it is so. */
+function number(i: number, seconds: number, isSo: (j: number) => boolean): number {
+	let found = 0
+	for (let j = Math.max(0, i - seconds + 1); j <= i; j++) if (isSo(j)) found++
+	return found
+}
+
+/**
+ * Since when a limiter has been in its trouble, and until when this is known. So the time before is
+ * not looked at again each second; and a trouble can be older than the samples that are kept.
+ */
+const spells = new WeakMap<Limiter, { trouble: Trouble; since: number; until: number }>()
+
+function sinceWhen(limiter: Limiter, trouble: Exclude<Trouble, 'fine'>, i: number): number {
+	const { times } = store
+	const known = spells.get(limiter)
+	const until = times[i] as number
+	let begin = i
+	let since = until
+	while (begin > 0 && limiter.samples[begin - 1] !== undefined) {
+		const before = times[begin - 1] as number
+		if (known?.trouble === trouble && before <= known.until && before >= known.since) {
+			since = known.since
+			break
+		}
+		if (!conditions[trouble](limiter, begin - 1)) break
+		begin--
+		since = before
+	}
+	spells.set(limiter, { trouble, since, until })
+	return since
 }
 
 function isFull(sample: Sample | undefined): boolean {
@@ -86,11 +116,7 @@ export function diagnose(limiter: Limiter, i: number): Diagnosis {
 	const { samples } = limiter
 	const now = samples[i]
 	const trouble = TROUBLES.find((each) => each !== 'fine' && conditions[each](limiter, i)) ?? 'fine'
-	let begin = i
-	if (trouble !== 'fine') {
-		while (begin > 0 && samples[begin - 1] !== undefined && conditions[trouble](limiter, begin - 1))
-			begin--
-	}
+	const since = trouble === 'fine' || now === undefined ? undefined : sinceWhen(limiter, trouble, i)
 	const recent = flowOf(limiter, Math.max(0, i - LATELY), i)
 	const rejections: Diagnosis['rejections'] = []
 	if (trouble === 'rejecting') {
@@ -100,20 +126,23 @@ export function diagnose(limiter: Limiter, i: number): Diagnosis {
 		}
 		rejections.sort(([, a], [, b]) => b - a)
 	}
-	const waits = lately(i).map((j) => samples[j]?.waitP99 ?? null)
+	let waitP99: number | null = null
+	for (let j = Math.max(0, i - LATELY + 1); j <= i; j++) {
+		const wait = samples[j]?.waitP99 ?? null
+		if (wait !== null) waitP99 = Math.max(wait, waitP99 ?? 0)
+	}
 	const diagnosis: Diagnosis = {
 		trouble,
-		since: trouble === 'fine' ? undefined : store.times[begin],
+		since,
 		weight: now === undefined ? -1 : weightOf(trouble, now, rejections),
 		rejections,
 		arrivals: recent.arrivals,
 		done: recent.done,
-		waitP99: waits.some((wait) => wait !== null)
-			? Math.max(...waits.map((wait) => wait ?? 0))
-			: null,
+		waitP99,
 		why: [],
 	}
-	if (now !== undefined && trouble !== 'fine') {
+	if (now !== undefined && since !== undefined) {
+		const begin = store.times.findIndex((time) => time >= since)
 		// What was usual: the minute before it began.
 		const usual =
 			begin > LATELY ? flowOf(limiter, Math.max(0, begin - LATELY - 60), begin - LATELY) : undefined

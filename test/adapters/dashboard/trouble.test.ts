@@ -200,17 +200,38 @@ describe('what is kept', () => {
 	})
 
 	test('what was before is added later, and 15 minutes are kept', () => {
-		const limiter = connect('a', START, [{ admitted: 9 }])
+		connect('a', START, [{ admitted: 9 }])
 		addEarlier({
 			times: [START - 2000, START - 1000],
 			busy: [0, 0],
 			limiters: [{ rows: [row({ admitted: 7 }), 0] }],
 		})
+		const limiter = store.limiters[0] as Limiter
 		expect(limiter.samples.map((sample) => sample?.admitted)).toEqual([7, 7, 9])
 		for (let i = 1; i < 2000; i++) update({ time: START + 1000 * i, busy: 0, limiters: [[0, 0]] })
 		expect(store.times).toHaveLength(901)
 		expect(limiter.samples).toHaveLength(901)
 		expect(store.processes).toHaveLength(901)
+	})
+
+	test('since when is known, also of what began before the samples that are kept', () => {
+		const limiter = connect('a', START, [{}])
+		const full = row({ active: 10, queued: 5 })
+		for (let i = 1; i < 2000; i++) {
+			update({ time: START + 1000 * i, busy: 0, limiters: [[i < 20 ? 0 : full, 0]] })
+			const { trouble, since } = diagnose(limiter, store.times.length - 1)
+			// It has been full for most of the last ten seconds.
+			if (i >= 26) expect([trouble, since]).toEqual(['saturated', START + 26_000])
+		}
+		// What is seen again after a pause is the same.
+		expect(diagnose(limiter, 500).since).toBe(START + 26_000)
+		expect(diagnose(limiter, store.times.length - 1).since).toBe(START + 26_000)
+		// What began anew is new.
+		for (let i = 2000; i < 2040; i++) {
+			const sample = i < 2020 ? row({}) : full
+			update({ time: START + 1000 * i, busy: 0, limiters: [[sample, 0]] })
+		}
+		expect(diagnose(limiter, store.times.length - 1).since).toBe(START + 2_026_000)
 	})
 
 	test('the same process is not another one, and what was missed takes its place', () => {
