@@ -69,6 +69,8 @@ export class WorkerLimiter implements Gate, Client {
 	readonly #tallies = new Map<string, Tally>()
 	/** All that wait, in order of arrival. */
 	readonly #callers = new Map<number, Caller>()
+	/** Those whose client has left, and whose handler is still at work. */
+	readonly #abandoned = new Set<Caller>()
 	#waitTimer: NodeJS.Timeout | undefined = undefined
 	#capacity: number
 	#closed = false
@@ -141,8 +143,9 @@ export class WorkerLimiter implements Gate, Client {
 			order: 'fifo',
 			priority: false,
 			fair: false,
+			dryRun: false,
 			closed: this.#closed,
-			abandoned: 0,
+			abandoned: this.#abandoned.size,
 			reason: undefined,
 			keys: () => Array.from(this.#tallies, ([key, tally]) => ({ key, capacity, ...tally })),
 		}
@@ -232,9 +235,13 @@ export class WorkerLimiter implements Gate, Client {
 		this.#figures.admitted(waited, key, this.#tallyOf(key))
 		const admitted = now()
 		let over = false
+		const abandon = (): void => {
+			if (!over) this.#abandoned.add(caller)
+		}
 		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
+			this.#abandoned.delete(caller)
 			this.#leave(caller, outcome)
 			this.#figures.released(waited, now() - admitted, outcome, key, this.#tallyOf(key))
 		}
@@ -242,7 +249,8 @@ export class WorkerLimiter implements Gate, Client {
 			checkWeight(weight, Number.POSITIVE_INFINITY)
 			if (!over) this.#weigh(caller, weight)
 		}
-		return { tag: 'admitted', waited, queued, capacity: this.#capacity, available, weigh, leave }
+		const { capacity } = this
+		return { tag: 'admitted', waited, queued, capacity, available, weigh, abandon, leave }
 	}
 
 	receive(answer: Answer): void {

@@ -81,6 +81,7 @@ export class Samples {
 			order: inspection.order,
 			priority: inspection.priority,
 			fair: inspection.fair,
+			dryRun: inspection.dryRun,
 		}
 		return `"name":${JSON.stringify(this.limiter.name)},"settings":${JSON.stringify(settings ?? null)},"totals":${this.#totals}`
 	}
@@ -127,7 +128,7 @@ export class Samples {
 			stats.active,
 			stats.queued,
 			inspection === undefined ? null : bound(inspection.maxQueue),
-			inspection?.abandoned ?? 0,
+			inspection?.abandoned ?? null,
 			stats.keys,
 			saturated,
 			stats.admitted,

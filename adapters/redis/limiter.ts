@@ -118,6 +118,8 @@ export class RedisLimiter implements Gate {
 	/** Those for which Redis is being asked. */
 	#asking = new Set<Caller>()
 	readonly #held = new Map<string, Caller>()
+	/** Those whose client has left, and whose handler is still at work. */
+	readonly #abandoned = new Set<Caller>()
 	#active = 0
 	#closed = false
 	#idle: Deferred | undefined = undefined
@@ -208,8 +210,9 @@ export class RedisLimiter implements Gate {
 			order: 'fifo',
 			priority: false,
 			fair: false,
+			dryRun: false,
 			closed: this.#closed,
-			abandoned: 0,
+			abandoned: this.#abandoned.size,
 			reason: undefined,
 			keys: () =>
 				Array.from(this.#keys.values(), ({ key, active, queued }) => ({
@@ -356,7 +359,7 @@ export class RedisLimiter implements Gate {
 	}
 
 	#stay(caller: Caller): Stay {
-		const { leave } = this.#leaving(caller)
+		const { abandon, leave } = this.#leaving(caller)
 		const { waited, ahead } = caller
 		let both: AbortSignal | undefined
 		const signalWith = (client: AbortSignal): AbortSignal => {
@@ -370,6 +373,7 @@ export class RedisLimiter implements Gate {
 			capacity: this.capacity,
 			available: 0,
 			signalWith,
+			abandon,
 			leave,
 		}
 	}
@@ -381,14 +385,18 @@ export class RedisLimiter implements Gate {
 		return caller
 	}
 
-	#leaving(caller: Caller): { leave: (outcome: Outcome) => void } {
+	#leaving(caller: Caller): { abandon: () => void; leave: (outcome: Outcome) => void } {
 		const { waited, queue } = caller
 		this.#figures.admitted(waited, queue.key, this.#gauge(queue))
 		const since = performance.now()
 		let over = false
+		const abandon = (): void => {
+			if (!over) this.#abandoned.add(caller)
+		}
 		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
+			this.#abandoned.delete(caller)
 			this.#giveBack(caller)
 			this.#figures.released(
 				waited,
@@ -398,7 +406,7 @@ export class RedisLimiter implements Gate {
 				this.#gauge(queue),
 			)
 		}
-		return { leave }
+		return { abandon, leave }
 	}
 
 	#gauge(queue: KeyQueue<Caller>): { active: number; queued: number } {

@@ -153,6 +153,10 @@ class DryStay implements Stay, AbortSignalLike {
 		if (!this.#over) this.#follow(now(), (virtual) => virtual.weigh?.(weight))
 	}
 
+	abandon(): void {
+		if (!this.#over) this.#follow(now(), (virtual) => virtual.abandon?.())
+	}
+
 	leave(outcome: Outcome): void {
 		if (this.#over) return
 		this.#over = true

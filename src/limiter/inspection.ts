@@ -27,6 +27,8 @@ export interface Inspection {
 	readonly order: Order
 	readonly priority: boolean
 	readonly fair: boolean
+	/** Whether it admits all requests, and only counts what it would do. */
+	readonly dryRun: boolean
 	readonly closed: boolean
 	/** Requests at work whose client has left. */
 	readonly abandoned: number

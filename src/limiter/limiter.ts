@@ -378,6 +378,7 @@ export class Limiter implements Gate {
 			order: scheduling?.order ?? 'fifo',
 			priority: scheduling?.priority ?? false,
 			fair: scheduling?.fair ?? false,
+			dryRun: this.#dryRun !== undefined,
 			closed: this.#closed,
 			abandoned: figures.leftBehind,
 			reason: this.#partition.reason,

@@ -2,7 +2,7 @@ import { age, date, moment, rate } from './format.js'
 import { shownRange } from './range.js'
 import { refresh } from './refresh.js'
 import { store } from './store.js'
-import { type Entry, forgetOrder, sorted, Table, TROUBLE_TEXTS } from './table.js'
+import { byTrouble, type Entry, forgetOrder, show, sorted, Table, TROUBLE_TEXTS } from './table.js'
 import { Glossary, Term } from './tip.js'
 import { diagnose, TROUBLES } from './trouble.js'
 import { view, WINDOWS, writeAddress } from './view.js'
@@ -17,8 +17,8 @@ export function App({ status, tick }: { status: Status; tick: number }) {
 	const all = diagnoseAll(tick, range.to)
 	const entries = sorted(all, range.to)
 	const known = store.process !== undefined && store.times.length > 0
+	const [worst] = all.toSorted(byTrouble)
 	// The worst one, if nothing else was chosen.
-	const [worst] = entries
 	if (known && worst !== undefined) view.open ??= new Set([worst.limiter.name])
 	const find = view.find.toLowerCase()
 	const shown = entries.filter(
@@ -40,6 +40,7 @@ export function App({ status, tick }: { status: Status; tick: number }) {
 				<Changed />
 				{known && (
 					<>
+						{worst !== undefined && <Worst {...worst} now={range.to} />}
 						<Filters all={all} />
 						{shown.length > 0 && <Table entries={shown} range={range} tick={tick} />}
 						{all.length === 0 && <p class="note">There are no limiters to show.</p>}
@@ -145,9 +146,33 @@ function Windows() {
 	)
 }
 
+/** Which one is sick, since when, and why: whatever the table is sorted by. */
+function Worst({ limiter, diagnosis, now }: Entry & { now: number }) {
+	const { trouble, since, why } = diagnosis
+	const { name } = limiter
+	if (since === undefined) {
+		return (
+			<p id="worst" data-trouble="fine">
+				No limiter is in trouble.
+			</p>
+		)
+	}
+	return (
+		<p id="worst" data-trouble={trouble}>
+			Worst:{' '}
+			<button type="button" onClick={() => show(name)}>
+				<bdi>{name}</bdi>
+			</button>
+			, <b>{TROUBLE_TEXTS[trouble].toLowerCase()}</b> since {moment(since)} (
+			{age((store.times[now] ?? 0) - since)}). {why[0]}
+		</p>
+	)
+}
+
 /** How many are in which trouble; and the search. */
 function Filters({ all }: { all: Entry[] }) {
 	const rejections = all
+		.filter(({ diagnosis }) => diagnosis.trouble === 'rejecting')
 		.flatMap(({ diagnosis }) => diagnosis.rejections)
 		.reduce((total, [, perSecond]) => total + perSecond, 0)
 	return (

@@ -25,6 +25,8 @@ export interface Line {
 
 interface Props {
 	title: string
+	/** Of what is drawn. */
+	unit: string
 	word: Word
 	limiter: string
 	lines: Line[]
@@ -247,7 +249,7 @@ export class Chart extends Component<Props> {
 		refresh()
 	}
 
-	render({ title, word, limiter, lines, range }: Props) {
+	render({ title, unit, word, limiter, lines, range }: Props) {
 		const at = pointedIndex(range)
 		const time = store.times[at]
 		const shown = lines.filter(({ value }) => value !== undefined)
@@ -260,7 +262,7 @@ export class Chart extends Component<Props> {
 			<figure>
 				<figcaption>
 					<h2>
-						<Term word={word}>{title}</Term>
+						<Term word={word}>{title}</Term> <small>{unit}</small>
 					</h2>
 					<p class="readout">
 						<span class="time">

@@ -33,6 +33,11 @@ export function rate(perSecond: number): string {
 	return perSecond < 10 ? perSecond.toFixed(1) : count(Math.round(perSecond))
 }
 
+/** Such as `2 keys`. */
+export function counted(value: number, noun: string): string {
+	return `${count(value)} ${noun}${value === 1 ? '' : 's'}`
+}
+
 /** `null` stands for no bound. */
 export function bound(value: number | null | undefined): string {
 	return value === null ? 'no bound' : count(value)

@@ -3,8 +3,8 @@
 export const GLOSSARY = {
 	limiter: 'A limit on how many requests are at work at the same time, by the name it was given.',
 	state:
-		'Rejecting: it rejected a request in the last 10 seconds. Near its bound: the queue, or the wait, is at 80 % of what is allowed. Full: all permits have been held most of the time. Abandoned work: a quarter or more of what is at work has no client any more. Fine: none of these.',
-	load: 'Requests at work (blue) and waiting (orange), over the time that is chosen above. The dashed line is the capacity. Red marks: seconds in which requests were rejected.',
+		'Rejecting: it rejected a request in the last 10 seconds. Near its bound: the queue, or the wait, is at 80 % of what is allowed. Full: all permits have been held most of the time. Abandoned work: a quarter or more of what is at work has no client any more. Would reject: a dry run, which admits all requests. Fine: none of these.',
+	load: 'Requests at work (dark) and waiting (light), over the time that is chosen above. The dashed line is the capacity. Red marks: seconds in which requests were rejected.',
 	active:
 		'Permits held now, of the capacity. A request holds its permit from the start of its handler to the end of the response, or, if its client has left, to the end of the handler.',
 	queued: 'Requests that wait for a permit now, of those that may (maxQueue).',

@@ -1,7 +1,7 @@
 import type { ComponentChildren } from 'preact'
 import uPlot from 'uplot'
 import { Chart, type Line } from './chart.js'
-import { age, bound, count, duration, moment, rate } from './format.js'
+import { age, bound, count, counted, duration, moment, rate } from './format.js'
 import type { Word } from './glossary.js'
 import { Decisions, Keys } from './lists.js'
 import { type Range, windowText } from './range.js'
@@ -73,6 +73,7 @@ function Tiles({
 }) {
 	const total = (field: Counted): number => sum(limiter, range.from, range.to, field)
 	const rejected = total('rejected')
+	const dryRun = limiter.settings?.dryRun === true
 	const since = windowText()
 	const latest = limiter.samples
 		.slice(range.from, range.to + 1)
@@ -81,7 +82,7 @@ function Tiles({
 	return (
 		<dl class="tiles">
 			<Tile word="active" title="At work" figure={count(now.active)}>
-				{keyed ? `in ${count(now.keys)} keys` : `of ${bound(now.capacity)}`}
+				{keyed ? `in ${counted(now.keys, 'key')}` : `of ${bound(now.capacity)}`}
 			</Tile>
 			<Tile word="queued" title="Waiting" figure={count(now.queued)}>
 				{now.maxQueue !== null &&
@@ -90,10 +91,15 @@ function Tiles({
 			{keyed && (
 				<Tile word="keys" title="Keys at their limit" figure={count(now.saturated)}>
 					of {count(now.keys)} in use
-					{now.capacity !== null && `, ${count(now.capacity)} permits each`}
+					{now.capacity !== null && `, ${counted(now.capacity, 'permit')} each`}
 				</Tile>
 			)}
-			<Tile word="rejected" title="Rejected" figure={count(rejected)} alert={rejected > 0}>
+			<Tile
+				word="rejected"
+				title={dryRun ? 'Would be rejected' : 'Rejected'}
+				figure={count(rejected)}
+				alert={rejected > 0 && !dryRun}
+			>
 				{since}
 			</Tile>
 			<Tile word="left" title="Left the queue" figure={count(total('aborted'))}>
@@ -102,10 +108,11 @@ function Tiles({
 			<Tile
 				word="abandoned"
 				title="Abandoned"
-				figure={count(now.leftBehind)}
-				alert={now.leftBehind > 0}
+				figure={now.leftBehind === null ? 'not counted' : count(now.leftBehind)}
+				alert={now.leftBehind !== null && now.leftBehind > 0}
 			>
-				now, {count(total('abandoned'))} ended {since}
+				{now.leftBehind !== null && 'now, '}
+				{count(total('abandoned'))} ended {since}
 			</Tile>
 			<Tile word="hold" title="Hold p50 / p99" figure={duration(latest?.holdP50)}>
 				/ {duration(latest?.holdP99)}, last second
@@ -220,6 +227,7 @@ function Charts({ limiter, range, keyed }: { limiter: Limiter; range: Range; key
 		<div class="charts">
 			<Chart
 				title="Load"
+				unit="requests"
 				word="load"
 				limiter={name}
 				range={range}
@@ -229,7 +237,8 @@ function Charts({ limiter, range, keyed }: { limiter: Limiter; range: Range; key
 				whole
 			/>
 			<Chart
-				title="Rejections per second"
+				title="Rejections"
+				unit="requests a second"
 				word="rejected"
 				limiter={name}
 				range={range}
@@ -239,6 +248,7 @@ function Charts({ limiter, range, keyed }: { limiter: Limiter; range: Range; key
 			/>
 			<Chart
 				title="Wait"
+				unit="p50, p90 and p99 of each second"
 				word="wait"
 				limiter={name}
 				range={range}
@@ -248,6 +258,7 @@ function Charts({ limiter, range, keyed }: { limiter: Limiter; range: Range; key
 			/>
 			<Chart
 				title="Hold"
+				unit="p50, p90 and p99 of each second"
 				word="hold"
 				limiter={name}
 				range={range}

@@ -14,14 +14,13 @@ export type Rejection = (typeof REJECTIONS)[number]
 export type Counted = 'admitted' | 'completed' | 'abandoned' | 'aborted' | 'rejected' | Rejection
 
 /** A limiter at one moment. Percentiles are of one second; `null`: nothing ended in it. */
-export type Sample = Record<
-	Counted | 'active' | 'queued' | 'leftBehind' | 'keys' | 'saturated',
-	number
-> &
+export type Sample = Record<Counted | 'active' | 'queued' | 'keys' | 'saturated', number> &
 	Record<'waitP50' | 'waitP90' | 'waitP99' | 'holdP50' | 'holdP90' | 'holdP99', number | null> & {
 		/** `null`: no bound. */
 		capacity: number | null
 		maxQueue: number | null
+		/** At work without a client. `null`: not known. */
+		leftBehind: number | null
 		more:
 			| 0
 			| {
@@ -42,6 +41,8 @@ interface Settings {
 	order: 'fifo' | 'lifo' | 'adaptive'
 	priority: boolean
 	fair: boolean
+	/** All requests are admitted; it is only counted what the limit would do. */
+	dryRun: boolean
 }
 
 type Times = [p50: number, p90: number, p99: number, max: number]

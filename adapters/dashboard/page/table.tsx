@@ -1,6 +1,6 @@
 import { Component, Fragment } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import { age, bound, count, duration, rate } from './format.js'
+import { age, bound, count, counted, duration, rate } from './format.js'
 import type { Word } from './glossary.js'
 import { Panel } from './panel.js'
 import type { Range } from './range.js'
@@ -23,21 +23,28 @@ export const TROUBLE_TEXTS: Record<Trouble, string> = {
 	filling: 'Near its bound',
 	saturated: 'Full',
 	abandoned: 'Abandoned work',
+	'would-reject': 'Would reject',
 	fine: 'Fine',
 }
+
+const byName = new Intl.Collator()
 
 /** Which of two is first, by a column; of those that are the same, by name. */
 const ORDERS: Record<Column, (a: Entry, b: Entry, now: number) => number> = {
 	name: () => 0,
-	trouble: ({ diagnosis: a }, { diagnosis: b }) =>
-		TROUBLES.indexOf(a.trouble) - TROUBLES.indexOf(b.trouble) ||
-		(a.trouble === 'fine' ? 0 : b.weight - a.weight),
+	trouble: byTrouble,
 	active: (a, b, now) => load(b, now) - load(a, now),
 	queued: (a, b, now) =>
 		(b.limiter.samples[now]?.queued ?? 0) - (a.limiter.samples[now]?.queued ?? 0),
 	wait: ({ diagnosis: a }, { diagnosis: b }) => (b.waitP99 ?? -1) - (a.waitP99 ?? -1),
 	rejected: ({ diagnosis: a }, { diagnosis: b }) => rejections(b) - rejections(a),
 	done: ({ diagnosis: a }, { diagnosis: b }) => b.done - a.done,
+}
+
+/** The worst first. */
+export function byTrouble({ diagnosis: a }: Entry, { diagnosis: b }: Entry): number {
+	const order = TROUBLES.indexOf(a.trouble) - TROUBLES.indexOf(b.trouble)
+	return order || (a.trouble === 'fine' ? 0 : b.weight - a.weight)
 }
 
 function load({ limiter }: Entry, now: number): number {
@@ -62,7 +69,7 @@ export function sorted(entries: Entry[], now: number): Entry[] {
 	const result = entries.toSorted((a, b) =>
 		still && rank.size === entries.length
 			? (rank.get(a.limiter.name) ?? 0) - (rank.get(b.limiter.name) ?? 0)
-			: sign * (ORDERS[view.sort](a, b, now) || a.limiter.name.localeCompare(b.limiter.name)),
+			: sign * (ORDERS[view.sort](a, b, now) || byName.compare(a.limiter.name, b.limiter.name)),
 	)
 	order = result.map(({ limiter }) => limiter.name)
 	return result
@@ -97,6 +104,22 @@ function toggle(name: string): void {
 	if (!view.open.delete(name)) view.open.add(name)
 	writeAddress()
 	refresh()
+}
+
+/** Opens a limiter, and goes there. The search and the filter must not hide it. */
+export function show(name: string): void {
+	view.open = new Set(view.open).add(name)
+	view.chosen = true
+	view.find = ''
+	view.only = ''
+	writeAddress()
+	refresh()
+	requestAnimationFrame(() => {
+		const buttons = document.querySelectorAll<HTMLElement>('#limiters .open')
+		Array.from(buttons)
+			.find((button) => button.textContent === name)
+			?.focus()
+	})
 }
 
 /** Moves between rows by the arrow keys. */
@@ -227,7 +250,7 @@ class Row extends Component<RowProps> {
 					{count(now?.active)}{' '}
 					<small>
 						{keyed
-							? `in ${count(now?.keys)} keys`
+							? `in ${counted(now?.keys ?? 0, 'key')}`
 							: now !== undefined && now.capacity === null
 								? 'no bound'
 								: `of ${bound(now?.capacity)}`}
@@ -243,11 +266,15 @@ class Row extends Component<RowProps> {
 						{waitP99 !== null && settings?.maxWait != null && `of ${duration(settings.maxWait)}`}
 					</small>
 				</td>
-				<td data-figure="rejected" data-title="Rejected/s" class={total > 0 ? 'bad' : ''}>
+				<td
+					data-figure="rejected"
+					data-title="Rejected/s"
+					class={trouble === 'rejecting' ? 'bad' : ''}
+				>
 					{rate(total)}{' '}
 					<small>
 						{all[0]?.[0]}
-						{all.length > 1 && ` and ${all.length - 1} more`}
+						{all.length > 1 && ` +${all.length - 1}`}
 					</small>
 				</td>
 				<td data-figure="done" class="wide">
@@ -261,7 +288,7 @@ class Row extends Component<RowProps> {
 /** How it is set, in a few words. */
 function modesOf({ settings, samples }: Limiter): string[] {
 	const latest = samples.findLast((sample) => sample !== undefined)
-	const modes: string[] = []
+	const modes: string[] = settings?.dryRun ? ['dry run'] : []
 	if (latest !== undefined && latest.more !== 0 && latest.more.fleet !== undefined)
 		modes.push('fleet')
 	else if (settings === null) return modes

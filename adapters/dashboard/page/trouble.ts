@@ -11,7 +11,14 @@ import {
 } from './store.js'
 
 /** The worst first. */
-export const TROUBLES = ['rejecting', 'filling', 'saturated', 'abandoned', 'fine'] as const
+export const TROUBLES = [
+	'rejecting',
+	'filling',
+	'saturated',
+	'abandoned',
+	'would-reject',
+	'fine',
+] as const
 export type Trouble = (typeof TROUBLES)[number]
 
 export interface Diagnosis {
@@ -47,18 +54,34 @@ const CHANGED = 1.6
 
 const conditions: Record<Exclude<Trouble, 'fine'>, (limiter: Limiter, i: number) => boolean> = {
 	rejecting: isRejecting,
-	filling: (limiter, i) => number(i, NOW, (j) => isNearBound(limiter, limiter.samples[j])) > 0,
-	saturated: ({ samples }, i) =>
-		number(i, LATELY, (j) => isFull(samples[j])) > 0.6 * Math.min(i + 1, LATELY) &&
-		number(i, NOW, (j) => isFull(samples[j])) > 0,
-	abandoned: ({ samples }, i) => {
-		const { leftBehind = 0, active = 0 } = samples[i] ?? {}
-		return leftBehind !== null && leftBehind > 0 && leftBehind >= MANY * active
-	},
+	filling: (limiter, i) =>
+		isReal(limiter) && number(i, NOW, (j) => isNearBound(limiter, limiter.samples[j])) > 0,
+	saturated: (limiter, i) =>
+		isReal(limiter) &&
+		number(i, LATELY, (j) => isFull(limiter.samples[j])) > 0.6 * Math.min(i + 1, LATELY) &&
+		number(i, NOW, (j) => isFull(limiter.samples[j])) > 0,
+	abandoned: (limiter, i) => isReal(limiter) && isAbandoned(limiter.samples[i]),
+	'would-reject': (limiter, i) => !isReal(limiter) && hasRejected(limiter, i),
+}
+
+/** A dry run does no harm. */
+function isReal({ settings }: Limiter): boolean {
+	return settings?.dryRun !== true
+}
+
+/** Whether much of what is at work has no client any more. */
+function isAbandoned(sample: Sample | undefined): boolean {
+	const { leftBehind, active } = sample ?? {}
+	return leftBehind != null && leftBehind > 0 && leftBehind >= MANY * (active ?? 0)
 }
 
 /** Whether it rejected a request lately. */
 export function isRejecting(limiter: Limiter, i: number): boolean {
+	return isReal(limiter) && hasRejected(limiter, i)
+}
+
+/** In a dry run, too. */
+function hasRejected(limiter: Limiter, i: number): boolean {
 	return number(i, LATELY, (j) => (increase(limiter, j, 'rejected') ?? 0) > 0) > 0
 }
 
@@ -119,7 +142,7 @@ export function diagnose(limiter: Limiter, i: number): Diagnosis {
 	const since = trouble === 'fine' || now === undefined ? undefined : sinceWhen(limiter, trouble, i)
 	const recent = flowOf(limiter, Math.max(0, i - LATELY), i)
 	const rejections: Diagnosis['rejections'] = []
-	if (trouble === 'rejecting') {
+	if (trouble === 'rejecting' || trouble === 'would-reject') {
 		for (const reason of REJECTIONS) {
 			const perSecond = sum(limiter, Math.max(0, i - LATELY), i, reason) / recent.seconds
 			if (perSecond > 0) rejections.push([reason, perSecond])
@@ -152,9 +175,9 @@ export function diagnose(limiter: Limiter, i: number): Diagnosis {
 }
 
 function weightOf(trouble: Trouble, now: Sample, rejections: Diagnosis['rejections']): number {
-	if (trouble === 'rejecting')
+	if (trouble === 'rejecting' || trouble === 'would-reject')
 		return rejections.reduce((total, [, perSecond]) => total + perSecond, 0)
-	if (trouble === 'abandoned') return now.leftBehind
+	if (trouble === 'abandoned') return now.leftBehind ?? 0
 	return now.queued + now.active / (now.capacity ?? Number.POSITIVE_INFINITY)
 }
 
@@ -190,7 +213,10 @@ const BY_REASON: Record<Rejection, (limiter: Limiter, now: Sample) => string> = 
 		if (maxQueue === 0) return 'No request may wait (maxQueue is 0), and all permits are held.'
 		if (settings?.keyed || keys > 0)
 			return `The queues of some keys are full (${count(maxQueue)} each).`
-		return `The queue is full: ${count(queued)} of ${count(maxQueue)} places are taken.`
+		const places = `${count(queued)} of ${count(maxQueue)} places are taken`
+		return queued >= (maxQueue ?? 0)
+			? `The queue is full: ${places}.`
+			: `The queue is full again and again: now, ${places}.`
 	},
 	timeout: ({ settings }) =>
 		settings?.maxWait == null
@@ -213,14 +239,15 @@ function explain(
 	const why: string[] = []
 	const [most] = rejections
 	const keyed = limiter.settings?.keyed || now.keys > 0
-	if (trouble === 'rejecting' && most !== undefined) why.push(BY_REASON[most[0]](limiter, now))
+	if (trouble === 'would-reject') why.push('A dry run: it would reject requests, but admits all.')
+	if (most !== undefined) why.push(BY_REASON[most[0]](limiter, now))
 	if (trouble === 'filling')
 		why.push('The queue, or the wait, is near its bound: requests will be rejected soon.')
 	if (trouble === 'saturated' && !keyed) why.push(`All ${count(now.capacity)} permits are held.`)
 	if (keyed && now.saturated > 0) {
 		why.push(`${count(now.saturated)} of ${count(now.keys)} keys are at their limit.`)
 	}
-	if (now.leftBehind > 0 && now.leftBehind >= MANY * now.active) {
+	if (isAbandoned(now)) {
 		const part = `${count(now.leftBehind)} of ${count(now.active)} at work`
 		why.push(`${part} have no client any more: it has left, and the handler goes on.`)
 	}

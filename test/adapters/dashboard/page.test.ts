@@ -377,7 +377,7 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		await shows(page, '<b>per tenant</b>', {
 			active: '3 in 3 keys',
 			'row.active': '3 in 3 keys',
-			keys: '3 of 3 in use, 1 permits each',
+			keys: '3 of 3 in use, 1 permit each',
 		})
 		const panel = page.getByRole('region', { name: '<b>per tenant</b>', exact: true })
 		expect(await panel.locator('.readout').first().textContent()).not.toContain('capacity')
@@ -443,7 +443,8 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		)
 		expect(await names(page)).toHaveLength(60)
 		await page.reload()
-		const worst = page.getByRole('button', { name: 'route 41', exact: true })
+		const table = page.locator('#limiters')
+		const worst = table.getByRole('button', { name: 'route 41', exact: true })
 		await worst.waitFor()
 		expect(await worst.getAttribute('aria-expanded')).toBe('true')
 		expect(await page.locator('.panel').count()).toBe(1)
@@ -486,6 +487,35 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		const drawn = page.locator('.plot canvas')
 		await vi.waitFor(async () => expect(await drawn.count()).toBeGreaterThan(0))
 		expect(await drawn.count()).toBeLessThanOrEqual(4)
+		expect(complaints).toEqual([])
+	})
+
+	test('the worst is named above the table, whatever that is sorted by, and is a press away', async () => {
+		const { port, all } = await startMany(60)
+		const page = await visit(port, {}, '#sort=name')
+		const worst = page.locator('#worst')
+		expect(await worst.textContent()).toBe('No limiter is in trouble.')
+		fill(all[41], 9)
+		await vi.waitFor(
+			async () =>
+				expect(await worst.textContent()).toMatch(
+					/^Worst: route 41, rejecting since \d\d:\d\d:\d\d \(\d+ s\)\. The queue is full: 1 of 1 places are taken\.$/,
+				),
+			{ timeout: 8000 },
+		)
+		expect((await names(page))[0]).toBe('route 0')
+		const row = page.locator('#limiters').getByRole('button', { name: 'route 41', exact: true })
+		await page.getByRole('searchbox').fill('route 5')
+		await worst.getByRole('button').focus()
+		await page.keyboard.press('Enter')
+		await vi.waitFor(async () => {
+			expect(await row.getAttribute('aria-expanded')).toBe('true')
+			expect(
+				await row.evaluate((element: { matches(of: string): boolean }) =>
+					element.matches(':focus'),
+				),
+			).toBe(true)
+		})
 		expect(complaints).toEqual([])
 	})
 

@@ -20,6 +20,7 @@ const settings = {
 	order: 'fifo',
 	priority: false,
 	fair: false,
+	dryRun: false,
 } as const
 const totals = { waits: [0, 0, 0, 0], holds: [0, 0, 0, 0] } satisfies Limiter['totals']
 
