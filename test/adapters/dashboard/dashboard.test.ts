@@ -601,6 +601,19 @@ describe('the samples', () => {
 			more: { why: 'begins', loop: { overloaded: false } },
 		})
 	})
+
+	test('tell of a dry run what it would do, and that it is one', async () => {
+		const dry = new Limiter({ capacity: 1, dryRun: true, name: 'trial' })
+		const page = dashboard({ limiters: [dry] })
+		const port = await start(express().use('/limits', page), page)
+		const stay = dry[enter]({}, present) as Stay
+		stay.abandon?.()
+		vi.advanceTimersByTime(1000)
+		const { events } = await open(port)
+		const { data } = await begun({ events })
+		expect(data.limiters[0].settings).toMatchObject({ capacity: 'given', dryRun: true })
+		expect(samplesOf(events).at(-1)).toMatchObject({ active: 1, leftBehind: 1 })
+	})
 })
 
 test('files are sent compressed to those that take them so', async () => {

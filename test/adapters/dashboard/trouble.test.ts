@@ -8,7 +8,7 @@ import {
 	sum,
 	update,
 } from '../../../adapters/dashboard/page/store.js'
-import { diagnose } from '../../../adapters/dashboard/page/trouble.js'
+import { diagnose, isRejecting } from '../../../adapters/dashboard/page/trouble.js'
 import { FIELDS } from '../../../adapters/dashboard/samples.js'
 
 const START = 1_800_000_000_000
@@ -189,6 +189,19 @@ describe('what is wrong', () => {
 			why: expect.arrayContaining(['3 of 3 keys are at their limit.']),
 		})
 	})
+})
+
+test('a dry run is in no trouble: it would reject', () => {
+	const limiter = connect('a', START, seconds(20, { active: 10 }, { 'queue-full': 2 }))
+	expect(diagnose(limiter, 19).trouble).toBe('rejecting')
+	const dry = { ...limiter, settings: { ...settings, dryRun: true } }
+	const { trouble, rejections, why } = diagnose(dry, 19)
+	expect(trouble).toBe('would-reject')
+	expect(rejections).toEqual([['queue-full', expect.any(Number)]])
+	expect(why[0]).toBe('A dry run: it would reject requests, but admits all.')
+	expect(isRejecting(dry, 19)).toBe(false)
+	const full = connect('b', START, seconds(20, { active: 10, queued: 40, leftBehind: 10 }))
+	expect(diagnose({ ...full, settings: dry.settings }, 19).trouble).toBe('fine')
 })
 
 describe('what is kept', () => {
