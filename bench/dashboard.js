@@ -50,7 +50,7 @@ async function measure() {
 		(_, i) => new Limiter({ capacity: 10, name: `limiter ${i}` }),
 	)
 	const requests = setInterval(() => {
-		for (const limiter of limiters) limiter.run(() => {})
+		for (const [i, limiter] of limiters.entries()) limiter.run(() => sleep(10 * i))
 	}, 1000)
 	/** @type {{ none: number[], closed: number[], open: number[] }} */
 	const cost = { none: [], closed: [], open: [] }

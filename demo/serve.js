@@ -47,7 +47,7 @@ const scenarios = {
 		seconds: 10,
 		times: 3,
 		greedy: true,
-		what: 'For 10 seconds, one tenant sends twice as much as all others together. “Others” are the rest: how many of them are served?',
+		what: 'For 10 seconds, one tenant sends twice as much as all others together. “Others” are the rest: how many of them are served? The first time, the adaptive limit has yet to find out what the database can do; press again when it knows.',
 	},
 	leak: {
 		title: 'Clients that leave',
