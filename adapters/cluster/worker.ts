@@ -136,7 +136,7 @@ export class WorkerLimiter implements Gate, Client {
 		const { capacity } = this
 		const { functions, maxQueue, maxWait } = this.#settings
 		return {
-			capacity: 'given',
+			capacity: 'shared',
 			keyed: functions.key !== undefined,
 			maxQueue,
 			maxWait,

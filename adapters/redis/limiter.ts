@@ -203,7 +203,7 @@ export class RedisLimiter implements Gate {
 	[inspect](): Inspection {
 		const { capacity } = this
 		return {
-			capacity: 'given',
+			capacity: 'shared',
 			keyed: this.#options.key !== undefined,
 			maxQueue: this.#maxQueue === UNBOUNDED ? Number.POSITIVE_INFINITY : this.#maxQueue,
 			maxWait: this.#maxWait,

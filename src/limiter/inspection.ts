@@ -16,8 +16,11 @@ export interface KeyState {
 
 /** How a limiter is set, and what its figures do not tell. */
 export interface Inspection {
-	/** How the capacity comes about: given, found by a controller, or by a function of the key. */
-	readonly capacity: 'given' | 'found' | 'by key'
+	/**
+	 * How the capacity comes about: given, given for all processes together, found by a controller, or
+	 * by a function of the key.
+	 */
+	readonly capacity: 'given' | 'shared' | 'found' | 'by key'
 	/** Whether each key has a limit of its own. */
 	readonly keyed: boolean
 	/** Requests that may wait now; with `key`, for each key. */

@@ -12,6 +12,8 @@ import { view } from './view.js'
 
 export interface Line {
 	text: string
+	/** What explains the text, if it needs that. */
+	word?: Word
 	/** A colour of the style sheet. */
 	colour: string
 	thin?: boolean
@@ -272,13 +274,13 @@ export class Chart extends Component<Props> {
 									? ''
 									: moment(time)}
 						</span>
-						{shown.map(({ text, colour: name, thin }, i) => (
+						{shown.map(({ text, word: own, colour: name, thin }, i) => (
 							<span>
 								<i
 									class={thin ? 'swatch thin' : 'swatch'}
 									style={{ background: `var(--${name})` }}
 								/>
-								{text} <b>{texts[i]}</b>
+								{own === undefined ? text : <Term word={own}>{text}</Term>} <b>{texts[i]}</b>
 							</span>
 						))}
 					</p>

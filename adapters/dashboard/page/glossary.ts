@@ -12,6 +12,8 @@ export const GLOSSARY = {
 	rejected:
 		'Requests that got no permit, by the server’s decision. In the table: in a second, the mean of the last 10 seconds.',
 	done: 'Requests that have ended and given their permits back, in a second: the mean of the last 10 seconds.',
+	admitted: 'Requests that were given a permit: their handlers began.',
+	completed: 'Requests that have ended, and whose client stayed until then.',
 	left: 'Requests whose client left while they waited. The server rejected nothing.',
 	abandoned:
 		'The client has left, and the handler is still at work. So the request still holds its permit, at most for abandonedTimeout.',
@@ -22,6 +24,7 @@ export const GLOSSARY = {
 		'A controller finds the capacity from the requests that end. Its last changes, and why.',
 	loop: 'How long the event loop of this process has been at work without waiting for events. When it is late, requests are rejected even if permits are free (reason: overloaded).',
 	fleet: 'All processes that share this limit, as Redis last reported them.',
+	shared: 'Requests at work in this process, of the permits that all processes share.',
 	busy: 'The part of the last second in which the event loop of the process was at work. Near 100 %, everything is late.',
 	'queue-full': 'The queue had no place left.',
 	timeout: 'It waited for the longest time that is allowed, or its deadline could not be met.',

@@ -73,6 +73,7 @@ function Tiles({
 }) {
 	const total = (field: Counted): number => sum(limiter, range.from, range.to, field)
 	const rejected = total('rejected')
+	const shared = limiter.settings?.capacity === 'shared'
 	const dryRun = limiter.settings?.dryRun === true
 	const since = windowText()
 	const latest = limiter.samples
@@ -81,8 +82,10 @@ function Tiles({
 	const { loop, fleet, available } = now.more === 0 ? {} : now.more
 	return (
 		<dl class="tiles">
-			<Tile word="active" title="At work" figure={count(now.active)}>
+			<Tile word={shared ? 'shared' : 'active'} title="At work" figure={count(now.active)}>
+				{shared && 'here, '}
 				{keyed ? `in ${counted(now.keys, 'key')}` : `of ${bound(now.capacity)}`}
+				{shared && !keyed && ' in all'}
 			</Tile>
 			<Tile word="queued" title="Waiting" figure={count(now.queued)}>
 				{now.maxQueue !== null &&
@@ -185,6 +188,7 @@ function Charts({ limiter, range, keyed }: { limiter: Limiter; range: Range; key
 	if (!keyed) {
 		load.push({
 			text: 'capacity',
+			word: 'capacity',
 			colour: 'capacity',
 			thin: true,
 			at: at(({ capacity }) => capacity),
@@ -196,6 +200,7 @@ function Charts({ limiter, range, keyed }: { limiter: Limiter; range: Range; key
 	// Each is the sum of its reason and all later ones. Drawn in this order, they look stacked.
 	const rejections: Line[] = REJECTIONS.map((reason, n) => ({
 		text: reason,
+		word: reason,
 		colour: reason,
 		at: (i) =>
 			REJECTIONS.slice(n).reduce((all, each) => all + (increase(limiter, i, each) ?? 0), 0),
@@ -204,6 +209,7 @@ function Charts({ limiter, range, keyed }: { limiter: Limiter; range: Range; key
 	}))
 	rejections.push({
 		text: 'clients left',
+		word: 'left',
 		colour: 'aborted',
 		thin: true,
 		at: (i) => increase(limiter, i, 'aborted') ?? null,
@@ -270,12 +276,12 @@ function Charts({ limiter, range, keyed }: { limiter: Limiter; range: Range; key
 	)
 }
 
-const COUNTS: [Counted, string][] = [
-	['admitted', 'Admitted'],
-	['completed', 'Completed'],
-	['abandoned', 'Abandoned'],
-	['aborted', 'Left the queue'],
-	...REJECTIONS.map((reason): [Counted, string] => [reason, `Rejected: ${reason}`]),
+const COUNTS: [Counted, Word, string][] = [
+	['admitted', 'admitted', 'Admitted'],
+	['completed', 'completed', 'Completed'],
+	['abandoned', 'abandoned', 'Abandoned'],
+	['aborted', 'left', 'Left the queue'],
+	...REJECTIONS.map((reason): [Counted, Word, string] => [reason, reason, `Rejected: ${reason}`]),
 ]
 
 const TIMES = ['p50', 'p90', 'p99', 'max'] as const
@@ -301,11 +307,13 @@ function Figures({ limiter, range, now }: { limiter: Limiter; range: Range; now:
 						</tr>
 					</thead>
 					<tbody>
-						{COUNTS.map(([field, title]) => {
+						{COUNTS.map(([field, word, title]) => {
 							const shown = sum(limiter, range.from, range.to, field)
 							return (
 								<tr>
-									<th scope="row">{title}</th>
+									<th scope="row">
+										<Term word={word}>{title}</Term>
+									</th>
 									<td data-figure={`window.${field}`}>{count(shown)}</td>
 									<td>{rate(shown / seconds)}</td>
 									<td data-figure={`start.${field}`}>{count(now[field])}</td>
@@ -318,8 +326,12 @@ function Figures({ limiter, range, now }: { limiter: Limiter; range: Range; now:
 					<thead>
 						<tr>
 							<th scope="col">Since the start</th>
-							<th scope="col">Wait</th>
-							<th scope="col">Hold</th>
+							<th scope="col">
+								<Term word="wait">Wait</Term>
+							</th>
+							<th scope="col">
+								<Term word="hold">Hold</Term>
+							</th>
 						</tr>
 					</thead>
 					<tbody>

@@ -35,7 +35,7 @@ export type Sample = Record<Counted | 'active' | 'queued' | 'keys' | 'saturated'
 	}
 
 interface Settings {
-	capacity: 'given' | 'found' | 'by key'
+	capacity: 'given' | 'shared' | 'found' | 'by key'
 	keyed: boolean
 	maxWait: number | null
 	order: 'fifo' | 'lifo' | 'adaptive'
@@ -66,7 +66,7 @@ export interface Process {
 
 export interface Limiter {
 	name: string
-	/** `null`: a limiter of another version of the package, or of a fleet. */
+	/** `null`: a limiter of another version of the package. */
 	settings: Settings | null
 	totals: Totals
 	/** One for each of the times; `undefined`: not known. */

@@ -286,13 +286,12 @@ class Row extends Component<RowProps> {
 }
 
 /** How it is set, in a few words. */
-function modesOf({ settings, samples }: Limiter): string[] {
-	const latest = samples.findLast((sample) => sample !== undefined)
+function modesOf({ settings }: Limiter): string[] {
 	const modes: string[] = settings?.dryRun ? ['dry run'] : []
-	if (latest !== undefined && latest.more !== 0 && latest.more.fleet !== undefined)
-		modes.push('fleet')
-	else if (settings === null) return modes
-	else modes.push({ given: 'fixed', found: 'adaptive', 'by key': 'by key' }[settings.capacity])
+	if (settings === null) return modes
+	modes.push(
+		{ given: 'fixed', shared: 'fleet', found: 'adaptive', 'by key': 'by key' }[settings.capacity],
+	)
 	if (settings?.keyed) modes.push('keyed')
 	if (settings?.priority) modes.push('priorities')
 	if (settings?.fair) modes.push('fair shares')

@@ -58,8 +58,8 @@ const conditions: Record<Exclude<Trouble, 'fine'>, (limiter: Limiter, i: number)
 		isReal(limiter) && number(i, NOW, (j) => isNearBound(limiter, limiter.samples[j])) > 0,
 	saturated: (limiter, i) =>
 		isReal(limiter) &&
-		number(i, LATELY, (j) => isFull(limiter.samples[j])) > 0.6 * Math.min(i + 1, LATELY) &&
-		number(i, NOW, (j) => isFull(limiter.samples[j])) > 0,
+		number(i, LATELY, (j) => isFull(limiter, limiter.samples[j])) > 0.6 * Math.min(i + 1, LATELY) &&
+		number(i, NOW, (j) => isFull(limiter, limiter.samples[j])) > 0,
 	abandoned: (limiter, i) => isReal(limiter) && isAbandoned(limiter.samples[i]),
 	'would-reject': (limiter, i) => !isReal(limiter) && hasRejected(limiter, i),
 }
@@ -118,12 +118,14 @@ function sinceWhen(limiter: Limiter, trouble: Exclude<Trouble, 'fine'>, i: numbe
 	return since
 }
 
-function isFull(sample: Sample | undefined): boolean {
+function isFull({ settings }: Limiter, sample: Sample | undefined): boolean {
 	if (sample === undefined) return false
 	// A key at its limit is as usual; one whose requests wait is not.
 	if (sample.keys > 0) return sample.saturated > 0 && sample.queued > 0
-	// The capacity of a fleet is that of all its processes.
-	const { active } = (sample.more !== 0 && sample.more.fleet) || sample
+	// The capacity of a fleet is that of all its processes. Those of a cluster don't know each other.
+	const fleet = sample.more !== 0 ? sample.more.fleet : undefined
+	if (settings?.capacity === 'shared' && fleet === undefined) return sample.queued > 0
+	const { active } = fleet ?? sample
 	return sample.capacity !== null && active >= sample.capacity
 }
 

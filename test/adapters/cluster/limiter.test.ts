@@ -697,7 +697,7 @@ describe('closing', () => {
 		const held = ask(limiter, { key: 'ada' })
 		await quiet()
 		const told = limiter[inspect]()
-		expect(told).toMatchObject({ capacity: 'given', keyed: true, maxWait: 500, closed: false })
+		expect(told).toMatchObject({ capacity: 'shared', keyed: true, maxWait: 500, closed: false })
 		expect([...told.keys()]).toEqual([{ key: 'ada', capacity: 1, active: 1, queued: 0 }])
 		held.permit?.release()
 		limiter.close()

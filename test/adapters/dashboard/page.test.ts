@@ -534,6 +534,9 @@ describe.skipIf(executablePath === undefined)('in Chromium', () => {
 		await page.getByRole('button', { name: 'Wait', exact: true }).first().tap()
 		expect(await tip.textContent()).toContain('had waited before their handlers began')
 		expect(await abandoned.getAttribute('aria-describedby')).toBe('tip-abandoned')
+		await page.locator('summary').first().click()
+		await page.getByRole('button', { name: 'Rejected: evicted' }).first().focus()
+		expect(await tip.textContent()).toContain('a request with a better right')
 	})
 
 	test('it tells which process answers, and when it is another one', async () => {

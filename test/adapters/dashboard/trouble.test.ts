@@ -191,6 +191,22 @@ describe('what is wrong', () => {
 	})
 })
 
+test('a limit of all processes is full by all that is at work, or where requests wait', () => {
+	const shared = { ...settings, capacity: 'shared' } as const
+	const troubleOf = (sample: Partial<Sample>): string => {
+		const limiter = connect('a', START, seconds(20, sample))
+		return diagnose({ ...limiter, settings: shared }, 19).trouble
+	}
+	const fleet = (active: number): Partial<Sample> => ({
+		more: { fleet: { processes: 2, active, queued: 0 } },
+	})
+	expect(troubleOf({ active: 4, ...fleet(10) })).toBe('saturated')
+	expect(troubleOf({ active: 4, ...fleet(9) })).toBe('fine')
+	// The workers of a cluster don't know each other.
+	expect(troubleOf({ active: 4, queued: 1 })).toBe('saturated')
+	expect(troubleOf({ active: 4 })).toBe('fine')
+})
+
 test('a dry run is in no trouble: it would reject', () => {
 	const limiter = connect('a', START, seconds(20, { active: 10 }, { 'queue-full': 2 }))
 	expect(diagnose(limiter, 19).trouble).toBe('rejecting')

@@ -287,7 +287,7 @@ test('the live page is told how it is set, and when it is closed', async () => {
 	const permit = await limiter.acquire({ key: 'ada' })
 	const told = limiter[inspectGate]()
 	expect(told).toMatchObject({
-		capacity: 'given',
+		capacity: 'shared',
 		keyed: true,
 		maxQueue: Number.POSITIVE_INFINITY,
 		maxWait: 500,
