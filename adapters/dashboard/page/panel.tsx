@@ -127,7 +127,8 @@ function Tiles({
 			)}
 			{fleet !== undefined && (
 				<Tile word="fleet" title="Fleet" figure={count(fleet.active)} alert={available === false}>
-					at work, {count(fleet.queued)} waiting, {count(fleet.processes)} processes
+					at work, {count(fleet.queued)} waiting, {count(fleet.processes)}{' '}
+					{fleet.processes === 1 ? 'process' : 'processes'}
 					{available === false && '; Redis does not answer'}
 				</Tile>
 			)}
