@@ -18,11 +18,11 @@ interface Point {
 	weight: number
 }
 
-/** The fraction of its weight that a measurement loses with each new one: about 30 count. */
-const LOST = 0.03
+/** The fraction of its weight that a measurement loses with each new one: about 50 count. */
+const LOST = 0.02
 
 /** Measurements that are kept. Older ones would have a sixth of their weight or less. */
-const KEPT = 60
+const KEPT = 90
 
 /**
  * The prior of the fit. The slope has mean 0 and variance 1, as the rate grows at most in

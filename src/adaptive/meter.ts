@@ -67,8 +67,10 @@ class Tally {
 	ended = 0
 	allGood = 0
 	full = 0
-	/** Sums over them: requests at work, hold times, squares of hold times. */
+	/** The time with requests at work, in ms, and the integral of their number over it. */
+	busy = 0
 	active = 0
+	/** Sums over those that ended: hold times, squares of hold times. */
 	held = 0
 	squares = 0
 	/**
@@ -145,7 +147,11 @@ export class Meter {
 		const good = outcome === 'ok' || outcome === 'client-error'
 		const full = queued > 0 || active >= this.limit
 		tally.ended++
-		tally.active += Math.min(active, this.limit)
+		// An average over time, not over requests: those that began together end together. The time
+		// since this one began, at most: before, the server may have been idle.
+		const busy = Math.min(time, held)
+		tally.busy += busy
+		tally.active += Math.min(active, this.limit) * busy
 		tally.held += held
 		tally.squares += held ** 2
 		if (full) tally.full++
@@ -169,9 +175,11 @@ export class Meter {
 		const telling = TELLING * variation
 		const used = tally.full >= tally.ended * REACHED
 		if (!used && tally.ended >= 2 * (this.limit + telling)) return this.#complete(false)
-		if (used && full && this.#tells(variation, telling)) return this.#complete(true)
-		const late = OVERDUE * (this.limit + Math.max(this.limit, telling))
-		return this.#rate > 0 && (now - this.#begun) * this.#rate > late
+		// Half of the limit, as those that leave early end first.
+		const late = tally.fresh >= Math.max(FEW, this.limit / 2) && tally.late > tally.fresh / 2
+		if (used && full && (late || this.#tells(variation, telling))) return this.#complete(true)
+		const due = OVERDUE * (this.limit + Math.max(this.limit, telling))
+		return this.#rate > 0 && (now - this.#begun) * this.#rate > due
 			? this.#overdue(full)
 			: undefined
 	}
@@ -222,9 +230,9 @@ export class Meter {
 	}
 
 	#seen(full: boolean): Omit<Measurement, 'rate' | 'variance'> {
-		const { active, held, ended, late, fresh } = this.#tally
+		const { active, busy, held, ended, late, fresh } = this.#tally
 		return {
-			active: active / ended,
+			active: busy > 0 ? active / busy : this.limit,
 			held: held / ended,
 			late: late / Math.max(FEW, fresh),
 			ended,

@@ -38,17 +38,41 @@ function complete(result: ReturnType<typeof measured>): {
 
 test('hold times that vary little tell the rate by Little’s law, after few requests', () => {
 	const meter = new Meter(10)
+	meter.begin(10, 300, 0)
 	const first = complete(measured(meter, 0, () => ({ after: 2, held: 20 })))
 	expect(first.seen.rate).toBeCloseTo(0.5, 5)
 	expect(first.seen).toMatchObject({ active: 10, held: 20, late: 0, full: true })
 	meter.begin(20, 0, 0)
-	// Those that began before do not count.
-	const { seen, count } = complete(
-		measured(meter, first.now, (i) => ({ after: 2, held: i < 10 ? 25 : 40 })),
-	)
-	expect(seen.rate).toBeCloseTo(0.5, 5)
+	// Those that began before, twenty of them, do not count.
+	const { seen, count } = complete(measured(meter, first.now, () => ({ after: 2, held: 40 })))
+	expect(count).toBeGreaterThan(20)
+	expect(seen.rate).toBeCloseTo(0.5, 1)
 	expect(count).toBeLessThan(60)
 	expect(seen.variance).toBeLessThan(0.05)
+})
+
+test('requests that began together and end together are at work for all the time before', () => {
+	const meter = new Meter(10)
+	// Ten at once, each 20 ms: as each of them ends, there is one less.
+	const { seen } = complete(
+		measured(meter, 0, (i) => ({
+			after: i % 10 === 0 ? 20 : 0,
+			held: 20,
+			active: 10 - (i % 10),
+			queued: i % 10 === 0 ? 1 : 0,
+		})),
+	)
+	expect(seen.active).toBe(10)
+	expect(seen.rate).toBeCloseTo(0.5, 5)
+})
+
+test('time without requests does not count', () => {
+	const meter = new Meter(10)
+	meter.begin(10, 20, 0)
+	const { seen } = complete(
+		measured(meter, 1e6, (i) => (i % 10 === 0 ? { after: 1e6, active: 1 } : { after: 2 })),
+	)
+	expect(seen.active).toBeGreaterThan(5)
 })
 
 test('where fast and slow ones are mixed, answers are counted', () => {
@@ -75,6 +99,18 @@ test('only good answers count for the rate; those that are late are told as a pa
 	expect(seen.late).toBeCloseTo(0.25, 1)
 	const none = complete(measured(new Meter(10), 0, () => ({ after: 2, outcome: 'server-error' })))
 	expect(none.seen.rate).toBe(0)
+})
+
+test('when most come too late, half as many as the limit tell it', () => {
+	const { seen, count } = complete(
+		measured(new Meter(100), 1000, (i) => ({
+			after: 10,
+			held: i % 10 === 0 ? 100 : 10,
+			outcome: 'abandoned',
+		})),
+	)
+	expect(seen.late).toBe(1)
+	expect(count).toBe(50)
 })
 
 test('a limit that is hardly ever reached is told', () => {
