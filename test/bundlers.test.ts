@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest'
-import { install, node, scratch } from './support/packed.js'
+import { ENTRIES, install, node, scratch } from './support/packed.js'
 
 /*
  * The packed package, with all its entries in one bundle, as each bundler makes it for Node.
@@ -12,18 +12,6 @@ vi.setConfig({ testTimeout: 120_000, hookTimeout: 300_000 })
 
 const { folder, remove } = scratch()
 const users = join(folder, 'users')
-const ENTRIES = [
-	'',
-	'/adaptive',
-	'/cluster',
-	'/dashboard',
-	'/express',
-	'/fetch',
-	'/koa',
-	'/opentelemetry',
-	'/prometheus',
-	'/redis',
-]
 
 const FILES = {
 	'in.mjs': `

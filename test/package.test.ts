@@ -1,7 +1,7 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
-import { install, node, scratch } from './support/packed.js'
+import { ENTRIES, install, node, scratch } from './support/packed.js'
 
 /*
  * The tarball, as users meet it: installed in an empty folder, and used from there by `import`, by
@@ -19,20 +19,6 @@ const users = join(folder, 'users')
 /** Where it is with tools that don't know `exports`. */
 const old = join(folder, 'old')
 const installed = join(alone, 'node_modules/inflight-limit')
-
-/** What is imported, after the name of the package. */
-const ENTRIES = [
-	'',
-	'/adaptive',
-	'/cluster',
-	'/dashboard',
-	'/express',
-	'/fetch',
-	'/koa',
-	'/opentelemetry',
-	'/prometheus',
-	'/redis',
-]
 
 beforeAll(async () => {
 	mkdirSync(alone)

@@ -21,6 +21,20 @@ const SOURCES = [
 	'adapters',
 ]
 
+/** What is imported, after the name of the package. */
+export const ENTRIES = [
+	'',
+	'/adaptive',
+	'/cluster',
+	'/dashboard',
+	'/express',
+	'/fetch',
+	'/koa',
+	'/opentelemetry',
+	'/prometheus',
+	'/redis',
+]
+
 /** A new folder outside the repository, and how to be rid of it. */
 export function scratch(): { folder: string; remove: () => void } {
 	const folder = mkdtempSync(join(tmpdir(), 'inflight-limit-'))
