@@ -69,8 +69,6 @@ export class WorkerLimiter implements Gate, Client {
 	readonly #tallies = new Map<string, Tally>()
 	/** All that wait, in order of arrival. */
 	readonly #callers = new Map<number, Caller>()
-	/** Those whose client has left, and whose handler is still at work. */
-	readonly #abandoned = new Set<Caller>()
 	#waitTimer: NodeJS.Timeout | undefined = undefined
 	#capacity: number
 	#closed = false
@@ -145,7 +143,7 @@ export class WorkerLimiter implements Gate, Client {
 			fair: false,
 			dryRun: false,
 			closed: this.#closed,
-			abandoned: this.#abandoned.size,
+			abandoned: this.#figures.leftBehind,
 			reason: undefined,
 			keys: () => Array.from(this.#tallies, ([key, tally]) => ({ key, capacity, ...tally })),
 		}
@@ -235,13 +233,16 @@ export class WorkerLimiter implements Gate, Client {
 		this.#figures.admitted(waited, key, this.#tallyOf(key))
 		const admitted = now()
 		let over = false
+		let abandoned = false
 		const abandon = (): void => {
-			if (!over) this.#abandoned.add(caller)
+			if (over || abandoned) return
+			abandoned = true
+			this.#figures.leftBehind++
 		}
 		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
-			this.#abandoned.delete(caller)
+			if (abandoned) this.#figures.leftBehind--
 			this.#leave(caller, outcome)
 			this.#figures.released(waited, now() - admitted, outcome, key, this.#tallyOf(key))
 		}

@@ -118,8 +118,6 @@ export class RedisLimiter implements Gate {
 	/** Those for which Redis is being asked. */
 	#asking = new Set<Caller>()
 	readonly #held = new Map<string, Caller>()
-	/** Those whose client has left, and whose handler is still at work. */
-	readonly #abandoned = new Set<Caller>()
 	#active = 0
 	#closed = false
 	#idle: Deferred | undefined = undefined
@@ -212,7 +210,7 @@ export class RedisLimiter implements Gate {
 			fair: false,
 			dryRun: false,
 			closed: this.#closed,
-			abandoned: this.#abandoned.size,
+			abandoned: this.#figures.leftBehind,
 			reason: undefined,
 			keys: () =>
 				Array.from(this.#keys.values(), ({ key, active, queued }) => ({
@@ -390,13 +388,16 @@ export class RedisLimiter implements Gate {
 		this.#figures.admitted(waited, queue.key, this.#gauge(queue))
 		const since = performance.now()
 		let over = false
+		let abandoned = false
 		const abandon = (): void => {
-			if (!over) this.#abandoned.add(caller)
+			if (over || abandoned) return
+			abandoned = true
+			this.#figures.leftBehind++
 		}
 		const leave = (outcome: Outcome): void => {
 			if (over) return
 			over = true
-			this.#abandoned.delete(caller)
+			if (abandoned) this.#figures.leftBehind--
 			this.#giveBack(caller)
 			this.#figures.released(
 				waited,

@@ -2,10 +2,10 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { clusterLimiter } from '../../../adapters/cluster/index.js'
 import { CLUSTER_LIMITER_OPTIONS } from '../../../adapters/cluster/options.js'
 import { RejectedError } from '../../../src/errors.js'
-import { enter, type Queued, type Stay } from '../../../src/limiter/gate.js'
 import { inspect } from '../../../src/limiter/inspection.js'
 import type { AbortSignalLike, Permit } from '../../../src/semaphore/permits.js'
 import { newPrimary, quiet, TestWorker } from '../../support/cluster.js'
+import { expectAbandonedIsCounted } from '../../support/gate.js'
 import { oddSignals } from '../../support/signals.js'
 
 let warned: ReturnType<typeof vi.spyOn>
@@ -705,17 +705,7 @@ describe('closing', () => {
 	})
 
 	test('the live page is told what is at work without a client', async () => {
-		const { limiter } = new TestWorker(newPrimary())
-		const { settled } = limiter[enter]({}, new AbortController().signal) as Queued
-		const stay = (await settled) as Stay
-		const behind = (): number => limiter[inspect]().abandoned
-		expect(behind()).toBe(0)
-		stay.abandon?.()
-		stay.abandon?.()
-		expect(behind()).toBe(1)
-		stay.leave('abandoned')
-		stay.abandon?.()
-		expect(behind()).toBe(0)
+		await expectAbandonedIsCounted(new TestWorker(newPrimary()).limiter)
 	})
 
 	test('a worker rejects what waits and what comes there', async () => {

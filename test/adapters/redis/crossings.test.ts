@@ -10,8 +10,8 @@ import {
 	type RedisLimiterOptions,
 	redisLimiter,
 } from '../../../adapters/redis/index.js'
-import { enter, type Queued, type Stay } from '../../../src/limiter/gate.js'
 import { inspect as inspectGate } from '../../../src/limiter/inspection.js'
+import { expectAbandonedIsCounted } from '../../support/gate.js'
 import { oddSignals } from '../../support/signals.js'
 
 /*
@@ -302,16 +302,7 @@ test('the live page is told how it is set, and when it is closed', async () => {
 test('the live page is told what is at work without a client', async () => {
 	const redis = scripted()
 	const limiter = redis.make()
-	const { settled } = limiter[enter]({}, new AbortController().signal) as Queued
-	const stay = (await settled) as Stay
-	const behind = (): number => limiter[inspectGate]().abandoned
-	expect(behind()).toBe(0)
-	stay.abandon?.()
-	stay.abandon?.()
-	expect(behind()).toBe(1)
-	stay.leave('abandoned')
-	stay.abandon?.()
-	expect(behind()).toBe(0)
+	await expectAbandonedIsCounted(limiter)
 	limiter.close()
 })
 

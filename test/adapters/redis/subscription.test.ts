@@ -15,6 +15,9 @@ import {
 
 vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
 
+/** The first renewal comes after 3 s: what happens before it came by a message. */
+const PATIENT = { capacity: 1, lease: 12_000, redisTimeout: 2_000 }
+
 describeRedis('the connection for messages is lost', { concurrent: true, retry: WHEN_BUSY }, () => {
 	let pool: Pool
 
@@ -55,13 +58,7 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 			const { port } = await pool.take()
 			const raw = new Redis(port, '127.0.0.1')
 			const { client, end } = await clients[kind](port)
-			const limiter = redisLimiter({
-				client,
-				name: kind,
-				capacity: 1,
-				lease: 12_000,
-				redisTimeout: 2_000,
-			})
+			const limiter = redisLimiter({ client, name: kind, ...PATIENT })
 			const idle = redisLimiter({ client, name: `${kind} idle`, capacity: 1, lease: 500 })
 			await Promise.all([
 				vi.waitFor(() => idle.run(() => {}), 5_000),
@@ -102,10 +99,8 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 			const limiter = redisLimiter({
 				client,
 				name: kind,
-				capacity: 1,
-				lease: 12_000,
-				redisTimeout: 2_000,
 				whenUnavailable: 'reject',
+				...PATIENT,
 			})
 			await vi.waitFor(() => limiter.run(() => {}), 10_000)
 			const channels = () => raw.pubsub('CHANNELS', 'inflight:*')
