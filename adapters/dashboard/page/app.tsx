@@ -1,3 +1,4 @@
+import { useMemo } from 'preact/hooks'
 import { age, date, moment, rate } from './format.js'
 import { shownRange } from './range.js'
 import { refresh } from './refresh.js'
@@ -14,7 +15,12 @@ export interface Status {
 
 export function App({ status, tick }: { status: Status; tick: number }) {
 	const range = shownRange()
-	const all = diagnoseAll(tick, range.to)
+	// It is the same while only the pointer moves.
+	const all = useMemo(
+		() =>
+			store.limiters.map((limiter): Entry => ({ limiter, diagnosis: diagnose(limiter, range.to) })),
+		[tick, range.to],
+	)
 	const entries = sorted(all, range.to)
 	const known = store.process !== undefined && store.times.length > 0
 	const [worst] = all.toSorted(byTrouble)
@@ -51,19 +57,6 @@ export function App({ status, tick }: { status: Status; tick: number }) {
 			<Glossary />
 		</>
 	)
-}
-
-let diagnosed: { tick: number; to: number; entries: Entry[] } | undefined
-
-/** The diagnosis of each limiter at one moment. It is the same while only the pointer moves. */
-function diagnoseAll(tick: number, to: number): Entry[] {
-	if (diagnosed?.tick !== tick || diagnosed.to !== to) {
-		const entries = store.limiters.map(
-			(limiter): Entry => ({ limiter, diagnosis: diagnose(limiter, to) }),
-		)
-		diagnosed = { tick, to, entries }
-	}
-	return diagnosed.entries
 }
 
 /** Which process answers. */
@@ -149,7 +142,6 @@ function Windows() {
 /** Which one is sick, since when, and why: whatever the table is sorted by. */
 function Worst({ limiter, diagnosis, now }: Entry & { now: number }) {
 	const { trouble, since, why } = diagnosis
-	const { name } = limiter
 	if (since === undefined) {
 		return (
 			<p id="worst" data-trouble="fine">
@@ -160,8 +152,8 @@ function Worst({ limiter, diagnosis, now }: Entry & { now: number }) {
 	return (
 		<p id="worst" data-trouble={trouble}>
 			Worst:{' '}
-			<button type="button" onClick={() => show(name)}>
-				<bdi>{name}</bdi>
+			<button type="button" onClick={() => show(limiter)}>
+				<bdi>{limiter.name}</bdi>
 			</button>
 			, <b>{TROUBLE_TEXTS[trouble].toLowerCase()}</b> since {moment(since)} (
 			{age((store.times[now] ?? 0) - since)}). {why[0]}

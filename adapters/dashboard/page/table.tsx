@@ -107,19 +107,21 @@ function toggle(name: string): void {
 }
 
 /** Opens a limiter, and goes there. The search and the filter must not hide it. */
-export function show(name: string): void {
-	view.open = new Set(view.open).add(name)
+export function show(limiter: Limiter): void {
+	view.open = new Set(view.open).add(limiter.name)
 	view.chosen = true
 	view.find = ''
 	view.only = ''
 	writeAddress()
 	refresh()
 	requestAnimationFrame(() => {
-		const buttons = document.querySelectorAll<HTMLElement>('#limiters .open')
-		Array.from(buttons)
-			.find((button) => button.textContent === name)
-			?.focus()
+		document.getElementById(idOf(limiter))?.focus()
 	})
+}
+
+/** The id of the button of a row. */
+function idOf(limiter: Limiter): string {
+	return `limiter-${store.limiters.indexOf(limiter)}`
 }
 
 /** Moves between rows by the arrow keys. */
@@ -168,7 +170,7 @@ export function Table({ entries, range, tick }: { entries: Entry[]; range: Range
 			<tbody onKeyDown={moveFocus}>
 				{entries.slice(0, drawn).map(({ limiter, diagnosis }) => {
 					const open = view.open?.has(limiter.name) === true
-					const id = `limiter-${store.limiters.indexOf(limiter)}`
+					const id = idOf(limiter)
 					return (
 						<Fragment key={limiter.name}>
 							<Row

@@ -53,20 +53,20 @@ const MANY = 0.25
 const CHANGED = 1.6
 
 const conditions: Record<Exclude<Trouble, 'fine'>, (limiter: Limiter, i: number) => boolean> = {
-	rejecting: isRejecting,
-	filling: (limiter, i) =>
-		isReal(limiter) && number(i, NOW, (j) => isNearBound(limiter, limiter.samples[j])) > 0,
-	saturated: (limiter, i) =>
-		isReal(limiter) &&
-		number(i, LATELY, (j) => isFull(limiter, limiter.samples[j])) > 0.6 * Math.min(i + 1, LATELY) &&
-		number(i, NOW, (j) => isFull(limiter, limiter.samples[j])) > 0,
-	abandoned: (limiter, i) => isReal(limiter) && isAbandoned(limiter.samples[i]),
-	'would-reject': (limiter, i) => !isReal(limiter) && hasRejected(limiter, i),
+	rejecting: hasRejected,
+	filling: (limiter, i) => secondsIn(i, NOW, (j) => isNearBound(limiter, limiter.samples[j])) > 0,
+	saturated: (limiter, i) => {
+		const isSo = (j: number): boolean => isFull(limiter, limiter.samples[j])
+		return secondsIn(i, LATELY, isSo) > 0.6 * Math.min(i + 1, LATELY) && secondsIn(i, NOW, isSo) > 0
+	},
+	abandoned: (limiter, i) => isAbandoned(limiter.samples[i]),
+	'would-reject': hasRejected,
 }
 
-/** A dry run does no harm. */
-function isReal({ settings }: Limiter): boolean {
-	return settings?.dryRun !== true
+/** A dry run does no harm, so it is in no other trouble than that it would reject. */
+function isIn(limiter: Limiter, trouble: Exclude<Trouble, 'fine'>, i: number): boolean {
+	const dryRun = limiter.settings?.dryRun === true
+	return dryRun === (trouble === 'would-reject') && conditions[trouble](limiter, i)
 }
 
 /** Whether much of what is at work has no client any more. */
@@ -77,16 +77,16 @@ function isAbandoned(sample: Sample | undefined): boolean {
 
 /** Whether it rejected a request lately. */
 export function isRejecting(limiter: Limiter, i: number): boolean {
-	return isReal(limiter) && hasRejected(limiter, i)
+	return isIn(limiter, 'rejecting', i)
 }
 
 /** In a dry run, too. */
 function hasRejected(limiter: Limiter, i: number): boolean {
-	return number(i, LATELY, (j) => (increase(limiter, j, 'rejected') ?? 0) > 0) > 0
+	return secondsIn(i, LATELY, (j) => (increase(limiter, j, 'rejected') ?? 0) > 0) > 0
 }
 
 /** Of how many of the last seconds, up to that of the sample `i`, it is so. */
-function number(i: number, seconds: number, isSo: (j: number) => boolean): number {
+function secondsIn(i: number, seconds: number, isSo: (j: number) => boolean): number {
 	let found = 0
 	for (let j = Math.max(0, i - seconds + 1); j <= i; j++) if (isSo(j)) found++
 	return found
@@ -110,7 +110,7 @@ function sinceWhen(limiter: Limiter, trouble: Exclude<Trouble, 'fine'>, i: numbe
 			since = known.since
 			break
 		}
-		if (!conditions[trouble](limiter, begin - 1)) break
+		if (!isIn(limiter, trouble, begin - 1)) break
 		begin--
 		since = before
 	}
@@ -140,7 +140,7 @@ function isNearBound({ settings }: Limiter, sample: Sample | undefined): boolean
 export function diagnose(limiter: Limiter, i: number): Diagnosis {
 	const { samples } = limiter
 	const now = samples[i]
-	const trouble = TROUBLES.find((each) => each !== 'fine' && conditions[each](limiter, i)) ?? 'fine'
+	const trouble = TROUBLES.find((each) => each !== 'fine' && isIn(limiter, each, i)) ?? 'fine'
 	const since = trouble === 'fine' || now === undefined ? undefined : sinceWhen(limiter, trouble, i)
 	const recent = flowOf(limiter, Math.max(0, i - LATELY), i)
 	const rejections: Diagnosis['rejections'] = []
