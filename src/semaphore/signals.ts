@@ -1,5 +1,10 @@
 import { setMaxListeners } from 'node:events'
 
+/*
+ * A signal may be the user's own, and its functions may throw. Before there is a permit, the caller
+ * gets that error. After that, no error of a signal may keep the permit from coming back.
+ */
+
 /** The part of `AbortSignal` that is used. */
 export interface AbortSignalLike {
 	readonly aborted: boolean
@@ -12,11 +17,6 @@ type Listener = Parameters<AbortSignalLike['addEventListener']>[1]
 
 /** One object for all listeners. */
 const ONCE = { once: true } as const
-
-/*
- * A signal may be the user's own, and its functions may throw. Before there is a permit, the caller
- * gets that error. After that, no error of a signal may keep the permit from coming back.
- */
 
 /**
  * Calls `listener` when `signal` is aborted.

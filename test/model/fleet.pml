@@ -4,8 +4,8 @@
  * that end, and books that are gone.
  *
  * What is checked: never more than CAPACITY at work; in no state a free permit and a waiter in the
- * queue at the same time; no permit that nobody uses; and (with -DLIVE) one that was given a permit learns of it, though its
- * message was lost.
+ * queue at the same time; no permit that nobody uses; and (with -DLIVE) one that was given a permit
+ * learns of it, though its message was lost.
  *
  * What is taken for granted, as time does it (see "What the bound rests on" in docs/redis.md):
  * - Redis ends the lease of a process only after the process has taken it to have ended.
@@ -232,24 +232,28 @@ proctype Process(byte p) {
 	bool asked;
 	do
 	/* It joins, with what it holds: that does not grow until Redis has answered. */
-	:: atomic { !joined[p] && !asked && MORE(p) && len(commands[p]) < 2 ->
+	:: atomic { !joined[p] && !asked && MORE(p) && 
+	   len(commands[p]) < 2 ->
 		session[p]++;
 		commands[p]!JOIN(session[p], working[p], seen[p]);
 		asked = true
 	}
-	:: atomic { joined[p] && !asked && !working[p] && !waiting[p] && id[p] < WAITS && len(commands[p]) < 2 ->
+	:: atomic { joined[p] && !asked && !working[p] && !waiting[p] && id[p] < WAITS && 
+	   len(commands[p]) < 2 ->
 		waiting[p] = true;
 		id[p]++;
 		commands[p]!ACQUIRE(session[p], false, id[p]);
 		asked = true
 	}
 	/* A renewal. */
-	:: atomic { joined[p] && !asked && waiting[p] && len(commands[p]) < 2 ->
+	:: atomic { joined[p] && !asked && waiting[p] && 
+	   len(commands[p]) < 2 ->
 		commands[p]!RENEW(session[p], false, 0);
 		asked = true
 	}
 	/* The end of its work; or a cancel, which is only sent when the acquire has been answered. */
-	:: atomic { joined[p] && !asked && (working[p] || waiting[p]) && len(commands[p]) < 2 ->
+	:: atomic { joined[p] && !asked && (working[p] || waiting[p]) && 
+	   len(commands[p]) < 2 ->
 		if
 		:: working[p] -> working[p] = false; atWork--
 		:: else -> waiting[p] = false

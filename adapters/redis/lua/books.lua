@@ -113,9 +113,10 @@ end
 local granting
 local function grant(of, most)
   while of.queued > 0 do
-    -- There is room for nobody.
+    -- There is no room.
     if of.active >= most and (grace > 0 or of.active > 0) then return end
-    local head = call('ZRANGE', Q, '[' .. of.key .. ':', '(' .. of.key .. ';', 'BYLEX', 'LIMIT', 0, 1)[1]
+    local from, to = '[' .. of.key .. ':', '(' .. of.key .. ';'
+    local head = call('ZRANGE', Q, from, to, 'BYLEX', 'LIMIT', 0, 1)[1]
     if not head then
       change(of, 0, -of.queued)
       return
@@ -124,7 +125,8 @@ local function grant(of, most)
     if call('HGET', S, process or '') ~= session then its = nil end
     local w = tonumber(size)
     -- A waiter that is too heavy since the capacity was lowered is admitted alone.
-    if its and of.active + w > most and (grace > 0 or of.active > 0 or w <= capacity) then return end
+    local alone = grace <= 0 and of.active == 0 and w > capacity
+    if its and of.active + w > most and not alone then return end
     if not granting then
       granting = true
       need('HSET', S, 'a', 'b')

@@ -106,7 +106,8 @@ local function fleet(answer)
     if leases[k] ~= P and (soon < 0 or left < soon) then soon = left end
   end
   if grace > 0 and (soon < 0 or grace - now() < soon) then soon = math.max(grace - now(), 0) end
-  for _, value in ipairs({capacity, active, queued, #leases / 2, rank, math.ceil(soon), grace > 0 and 1 or 0}) do
+  local known = {capacity, active, queued, #leases / 2, rank, math.ceil(soon), grace > 0 and 1 or 0}
+  for _, value in ipairs(known) do
     answer[#answer + 1] = value
   end
   return answer

@@ -26,16 +26,19 @@ if op == 'join' then
   clear(Q, 'zset')
   clear(L, 'zset')
   local lease, ttl, was = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[8]
-  local b = call('HMGET', S, 'head', 'run', 'gen', 'clock', 'members', 'ticket', 'lease', 'secret', 'configured', P)
+  local b = call('HMGET', S, 'head', 'run', 'gen', 'clock', 'members', 'ticket', 'lease', 'secret',
+    'configured', P)
   local run, uptime = server()
   local members, gen, known, configured, opened = tonumber(b[5] or ''), b[3], b[10], b[9], 0
 
   -- Whether the books are complete and valid.
-  local whole = b[1] and #b[1] == 40 and b[4] and #b[4] == 16 and tonumber(b[6] or '') and tonumber(b[7] or '') and b[8] and
+  local whole = b[1] and #b[1] == 40 and b[4] and #b[4] == 16 and
+    tonumber(b[6] or '') and tonumber(b[7] or '') and b[8] and
     match(gen or '', '^%d+$') and members == call('ZCARD', L)
   if whole then
     capacity, active, queued, token, grace = decode('ddddd', b[1])
-    whole = capacity >= 1 and active >= 0 and queued >= 0 and token >= 0 and token < 2 ^ 53 and grace >= 0
+    whole = capacity >= 1 and active >= 0 and queued >= 0 and
+      token >= 0 and token < 2 ^ 53 and grace >= 0
   end
   -- If a process comes from a younger generation than the present one, the books are an old copy.
   if whole and b[2] == run and (was == '' or tonumber(was) <= tonumber(gen)) then
@@ -54,15 +57,16 @@ if op == 'join' then
     -- command that the books are gone. A server that has just started may have lost its memory
     -- while its clients could not reach it.
     if nothing and was == '' then
-      grace, opened = clock + math.max(tonumber(ARGV[6]), math.min(lease, tonumber(ARGV[7]) - uptime * 1000)), 1
+      local rest = math.min(lease, tonumber(ARGV[7]) - uptime * 1000)
+      grace, opened = clock + math.max(tonumber(ARGV[6]), rest), 1
     else
       grace = clock + ttl
     end
     gen, configured = string.format('%.0f', clock), configured or ARGV[9]
     b[8] = ARGV[13]
     -- 'head' comes first, as the first field is found fastest.
-    call('HSET', S, 'head', '', 'run', run, 'gen', gen, 'secret', ARGV[13], 'lease', lease, 'members', 0,
-      'ticket', string.format('%.0f', clock * 1000), 'configured', configured, 'trust', opened)
+    call('HSET', S, 'head', '', 'run', run, 'gen', gen, 'secret', ARGV[13], 'lease', lease,
+      'members', 0, 'ticket', string.format('%.0f', clock * 1000), 'configured', configured, 'trust', opened)
     call('HSET', S, 'clock', encode('dd', clock, real))
     if string.sub(P, 1, 1) == 'p' then call('PUBLISH', channel('books'), 'opened:' .. gen) end
   end
@@ -96,6 +100,8 @@ if op == 'join' then
   save()
   expire(lease)
   local policy = ''
-  if ARGV[14] == '1' then policy = match(call('INFO', 'memory'), 'maxmemory_policy:([%w-]+)') or '' end
+  if ARGV[14] == '1' then
+    policy = match(call('INFO', 'memory'), 'maxmemory_policy:([%w-]+)') or ''
+  end
   return fleet({'joined', gen, b[8], opened, policy})
 end

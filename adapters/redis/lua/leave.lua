@@ -6,7 +6,9 @@ if op == 'leave' then
   drop(P, freed)
   if call('ZCARD', L) == 0 then
     call('DEL', S, Q, L)
-    if string.sub(P, 1, 1) == 'p' then call('PUBLISH', channel('books'), 'closed:' .. s[4] .. ':' .. s[7]) end
+    if string.sub(P, 1, 1) == 'p' then
+      call('PUBLISH', channel('books'), 'closed:' .. s[4] .. ':' .. s[7])
+    end
   else
     put('members', s[5] - 1)
     grantFreed(freed)

@@ -38,7 +38,9 @@ if op == 'renew' then
         return {'rejoin'}
       end
     end
-    if #given > 0 then call('HSET', S, 'head', encode('ddddd', capacity, active, queued, token, grace)) end
+    if #given > 0 then
+      call('HSET', S, 'head', encode('ddddd', capacity, active, queued, token, grace))
+    end
   end
   local answer = fleet({'renewed'})
   for _, value in ipairs(given) do answer[#answer + 1] = value end
