@@ -84,10 +84,12 @@ export function keysOf(name: string, keyed: boolean): string[] {
 
 /**
  * The name of a key in Redis: a hash, as users may put anything into a key; '' for a limiter
- * without keys.
+ * without keys. Not by UTF-8, in which all lone surrogates are the same.
  */
 export function accountOf(key: string | undefined): string {
-	return key === undefined ? '' : `=${createHash('sha256').update(key).digest('base64url')}`
+	return key === undefined
+		? ''
+		: `=${createHash('sha256').update(key, 'utf16le').digest('base64url')}`
 }
 
 /** A permit, or a wait for one, as Redis knows it. */

@@ -147,7 +147,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 					'é',
 					'e\u0301',
 					'\u{1F600}',
-					'\uD800',
+					...['\uD800', '\uD801', '\uDC00', '\uFFFD'],
 					'x'.repeat(1_000_000),
 					'-1',
 					'0',
