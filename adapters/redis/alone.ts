@@ -37,7 +37,7 @@ export class Alone {
 	hasRoom(queue: KeyQueue<Caller>, weight: number): boolean {
 		const { state, available } = this.#membership
 		// While Redis is being told what is held, no permit must be added.
-		if ((state !== 'joining' && state !== 'out') || available) return false
+		if (state !== 'joining' || available) return false
 		const { rule } = this
 		if (rule !== 'local') return rule === 'admit'
 		const share = this.#share(queue)

@@ -570,8 +570,8 @@ export class Membership implements LinkUser {
 		const sentAt = performance.now()
 		if (!this.#owner.idle) this.#usedAt = sentAt
 		// A process that could not notice later whether others came and left stays, so that the books
-		// are kept.
-		else if (sentAt - this.#usedAt >= this.#lease && this.#link.gapless) {
+		// are kept. One that has just joined stays until Redis has executed a command.
+		else if (this.#state === 'in' && sentAt - this.#usedAt >= this.#lease && this.#link.gapless) {
 			this.#leave()
 			return
 		}

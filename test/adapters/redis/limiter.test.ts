@@ -511,7 +511,7 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 
 	beforeAll(async () => {
 		// One for each attempt of each.
-		pool = await startPool(6)
+		pool = await startPool(12)
 	})
 	afterAll(endAll)
 
@@ -582,6 +582,33 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 				limiter.close()
 				await limiter.onIdle()
 			}
+			end()
+		},
+	)
+
+	test.each(['local', 'reject'] as const)(
+		'an idle process learns that Redis is back before its next request, with %j',
+		async (whenUnavailable) => {
+			const server = await pool.take()
+			const { client, end } = await clients.ioredis(server.port)
+			const options = { name: whenUnavailable, whenUnavailable, capacity: 1, lease: 1_000 }
+			const limiter = redisLimiter({ client, ...options })
+			const raw = new Redis(server.port)
+			await vi.waitFor(() => limiter.run(() => {}), 10_000)
+			server.pause()
+			await vi.waitFor(async () => {
+				await limiter.run(() => {}).catch(() => {})
+				expect(limiter.available).toBe(false)
+			}, 5_000)
+			// It has had no request for longer than a lease when Redis is back.
+			await sleep(1_500)
+			server.resume()
+			await vi.waitFor(() => expect(limiter.available).toBe(true), 5_000)
+			// It leaves the fleet all the same.
+			await vi.waitFor(async () => expect(await raw.keys('*')).toEqual([]), 5_000)
+			expect(limiter.available).toBe(true)
+			raw.disconnect()
+			limiter.close()
 			end()
 		},
 	)
