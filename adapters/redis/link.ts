@@ -54,6 +54,7 @@ export class RedisLink {
 	readonly gapless: boolean
 	readonly #client: RedisClient
 	readonly #driver: Driver
+	/** The users of the channels that must be subscribed to, now or soon. */
 	readonly #users = new Map<string, LinkUser>()
 	/** The channels that are subscribed to. A client that was closed has none. */
 	readonly #subscribed = new Set<string>()
@@ -96,12 +97,17 @@ export class RedisLink {
 		return this.#driver.eval(PROBE, [key], [])
 	}
 
-	async subscribe(channel: string, user: LinkUser): Promise<void> {
-		if (this.#subscribed.has(channel)) return
-		await this.#driver.open((duplicate) => this.#tend(duplicate))
-		await this.#driver.listen(channel)
-		this.#subscribed.add(channel)
-		this.#users.set(channel, user)
+	/** A channel that is unsubscribed from meanwhile is left again. */
+	async subscribe(channels: string[], user: LinkUser): Promise<void> {
+		for (const channel of channels) this.#users.set(channel, user)
+		for (const channel of channels) {
+			if (this.#subscribed.has(channel)) continue
+			await this.#driver.open((duplicate) => this.#tend(duplicate))
+			if (!this.#users.has(channel)) continue
+			await this.#driver.listen(channel)
+			if (this.#users.has(channel)) this.#subscribed.add(channel)
+			else this.#insistOnLeaving(channel)
+		}
 	}
 
 	/**
@@ -171,7 +177,7 @@ export class RedisLink {
 	 * it is told to subscribe once more.
 	 */
 	async #resubscribed(): Promise<void> {
-		const channels = [...this.#users.keys()]
+		const channels = [...this.#subscribed]
 		try {
 			if (!this.#driver.needsErrorListener) {
 				await Promise.all(channels.map((channel) => this.#driver.listen(channel)))

@@ -25,8 +25,13 @@ import { Witness } from './witness.js'
 
 /** The state of a membership. */
 export type MembershipState =
-	/** Nothing is held and nothing waits. Redis does not know the process. */
+	/**
+	 * Nothing is held and nothing waits. Redis does not know the process. It was available when it
+	 * was last asked.
+	 */
 	| 'out'
+	/** The same, for good. */
+	| 'closed'
 	/** It has no valid session, and tries to get one. */
 	| 'joining'
 	/**
@@ -149,8 +154,8 @@ export class Membership implements LinkUser {
 	readonly #keys: string[]
 	readonly #speaker: { readonly process: string; session: number }
 	readonly #channel: string
-	/** The channel of the books, for processes that notice when they have missed a message. */
-	readonly #booksChannel: string
+	/** Its own, and that of the books, if it notices when it has missed a message. */
+	readonly #channels: string[]
 	#generation = ''
 	#secret = ''
 	readonly #witness = new Witness()
@@ -203,7 +208,7 @@ export class Membership implements LinkUser {
 		// The id has no braces and no colon: they have a meaning in the keys.
 		this.#speaker = { process: link.listening + randomBytes(9).toString('base64url'), session: 0 }
 		this.#channel = `${this.#keys[0]}:${this.#speaker.process}`
-		this.#booksChannel = `${this.#keys[0]}:books`
+		this.#channels = [this.#channel, ...(link.gapless ? [`${this.#keys[0]}:books`] : [])]
 	}
 
 	get state(): MembershipState {
@@ -316,9 +321,10 @@ export class Membership implements LinkUser {
 
 	/** Ends the membership for good. */
 	async close(): Promise<void> {
-		await this.#leave()
-		this.#link.unsubscribe(this.#channel)
-		this.#link.unsubscribe(this.#booksChannel)
+		const left = this.#leave()
+		this.#state = 'closed'
+		await left
+		for (const channel of this.#channels) this.#link.unsubscribe(channel)
 	}
 
 	message(text: string): void {
@@ -362,7 +368,7 @@ export class Membership implements LinkUser {
 
 	/** Ends the membership: Redis forgets the process. */
 	async #leave(): Promise<void> {
-		if (this.#state === 'out') return
+		if (this.#state === 'out' || this.#state === 'closed') return
 		const joined = this.#generation !== ''
 		if (joined && this.#state === 'in' && this.#link.gapless) {
 			this.#witness.left(this.#generation, this.#secret)
@@ -440,9 +446,9 @@ export class Membership implements LinkUser {
 		this.#looping = true
 		while (this.#state === 'joining') {
 			if (this.#failures > 1 || this.#unheard > 0) await this.#pause()
+			if (this.state !== 'joining') break
 			try {
-				await this.#link.subscribe(this.#channel, this)
-				if (this.#link.gapless) await this.#link.subscribe(this.#booksChannel, this)
+				await this.#link.subscribe(this.#channels, this)
 				// While Redis does not answer, only this probe waits for it, and no caller.
 				if (!this.#available) await this.#link.probe(this.#keys[0] as string)
 				if (this.#state === 'joining') await this.#joinOnce()
@@ -487,7 +493,7 @@ export class Membership implements LinkUser {
 			const loaded = this.#link.load(this.#keys, encode(request, speaker))
 			const answer = decode(request, await within(this.#redisTimeout, loaded))
 			// The process has left meanwhile.
-			if (this.state === 'out') this.#forget(speaker)
+			if (this.state === 'out' || this.state === 'closed') this.#forget(speaker)
 			if (answer?.is === 'unheard') {
 				this.#reason = new Error('Redis does not see that its channel is subscribed to')
 				this.#unheard++

@@ -596,6 +596,69 @@ test('a connection for messages that can not be made is tried again; it ends wit
 	expect(destroy).toHaveBeenCalled()
 })
 
+test.each([
+	{ when: 'the connection for messages opens', slow: 'connect' },
+	{ when: 'it subscribes to its channel', slow: 'p' },
+	{ when: 'it subscribes to the channel of the books', slow: 'books' },
+])('closed while $when: it listens to nothing', async ({ slow }) => {
+	const redis = scripted()
+	const channels = new Set<string>()
+	const began: string[] = []
+	const step = async (what: string): Promise<void> => {
+		began.push(what)
+		await sleep(what === slow ? 30 : 0)
+	}
+	const duplicate = Object.assign(new EventEmitter(), {
+		connect: () => step('connect'),
+		subscribe: async (channel: string) => {
+			await step(channel.endsWith('books') ? 'books' : 'p')
+			channels.add(channel)
+		},
+		unsubscribe: async (channel: string) => {
+			channels.delete(channel)
+		},
+	})
+	Object.assign(redis.client, { unref() {}, duplicate: () => duplicate })
+	const limiter = redis.make()
+	const waiting = limiter.acquire()
+	await vi.waitFor(() => expect(began).toContain(slow), { interval: 1 })
+	limiter.close()
+	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
+	await limiter.onIdle()
+	await sleep(100)
+	expect([...channels]).toEqual([])
+	expect(redis.calls).toEqual([])
+})
+
+test('closed between two attempts to join: it listens to nothing', async () => {
+	const redis = scripted()
+	let subscribed = 0
+	redis.answers.subscribe = () => {
+		subscribed++
+		throw new Error('refused')
+	}
+	const limiter = redis.make({ maxWait: 1_000 })
+	const waiting = limiter.acquire()
+	await vi.waitFor(() => expect(subscribed).toBe(2))
+	limiter.close()
+	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
+	await sleep(300)
+	expect(subscribed).toBe(2)
+})
+
+test('resized after it was closed: it does not join again', async () => {
+	const redis = scripted()
+	const limiter = redis.make()
+	await limiter.run(() => {})
+	limiter.close()
+	await limiter.onIdle()
+	const asked = redis.calls.length
+	await limiter.resize(3)
+	await sleep(20)
+	expect(redis.calls).toHaveLength(asked)
+	expect(limiter.capacity).toBe(3)
+})
+
 /** The same client as one of a cluster, with channels of shards. */
 function inCluster(redis: ReturnType<typeof scripted>) {
 	const sSubscribe = vi.fn(redis.client.subscribe)
