@@ -78,6 +78,23 @@ export function driverOf(client: RedisClient, onMessage: OnMessage): Driver {
 	return 'evalsha' in client ? ioredis(client, onMessage) : nodeRedis(client, onMessage)
 }
 
+/** The longest pause of both clients between two attempts to connect, in ms. */
+const LONGEST_PAUSE = 2_000
+
+/**
+ * How the connection for messages is made again: as that of the client, but it does not give up
+ * before the client itself. Otherwise no message would come any more, while commands still work.
+ *
+ * @param strategy - that of the client: a pause in ms, or a function that gives one; anything else
+ * means that it gives up.
+ */
+function persistent(strategy: unknown, isOpen: () => boolean): (...args: unknown[]) => unknown {
+	return (...args) => {
+		const pause = typeof strategy === 'function' ? strategy(...args) : strategy
+		return typeof pause === 'number' || !isOpen() ? pause : LONGEST_PAUSE
+	}
+}
+
 /**
  * Whether it subscribes to sharded channels. Not with a key prefix: ioredis puts it before sharded
  * channels, too, and only before those.
@@ -99,7 +116,16 @@ function ioredis(client: IoredisClient, onMessage: OnMessage): Driver {
 		async open(tend) {
 			if (subscriber !== undefined) return
 			if ((client as { status?: string }).status === 'end') throw new Error('the client is closed')
-			const options = { enableOfflineQueue: true, lazyConnect: false, maxRetriesPerRequest: null }
+			const { retryStrategy } = (client as { options?: { retryStrategy?: unknown } }).options ?? {}
+			const options = {
+				enableOfflineQueue: true,
+				lazyConnect: false,
+				maxRetriesPerRequest: null,
+				retryStrategy: persistent(
+					retryStrategy,
+					() => (client as { status?: string }).status !== 'end',
+				),
+			}
 			// The client of a cluster has a connection for messages already.
 			subscriber = client.isCluster
 				? client
@@ -129,10 +155,18 @@ function nodeRedis(client: NodeRedisClient, onMessage: OnMessage): Driver {
 	// messages already.
 	const single = 'unref' in client
 	let subscriber: Promise<NodeRedisClient> | undefined
+	const isOpen = (): boolean => (client as { isOpen?: boolean }).isOpen !== false
 	const connected = async (tend: (duplicate: Duplicate) => void): Promise<NodeRedisClient> => {
+		const { socket } = (client as { options?: { socket?: { reconnectStrategy?: unknown } } })
+			.options ?? { socket: undefined }
+		const { reconnectStrategy } = socket ?? {}
+		const options =
+			reconnectStrategy === undefined
+				? {}
+				: { socket: { ...socket, reconnectStrategy: persistent(reconnectStrategy, isOpen) } }
 		const duplicate = (
 			client as unknown as { duplicate(options: object): NodeRedisClient & Duplicate }
-		).duplicate({ disableOfflineQueue: false })
+		).duplicate({ disableOfflineQueue: false, ...options })
 		tend(duplicate)
 		await duplicate.connect?.()
 		return duplicate
@@ -144,7 +178,7 @@ function nodeRedis(client: NodeRedisClient, onMessage: OnMessage): Driver {
 		evalsha: (sha, keys, args) => client.evalSha(sha, { keys, arguments: args }),
 		eval: (script, keys, args) => client.eval(script, { keys, arguments: args }),
 		async open(tend) {
-			if ((client as { isOpen?: boolean }).isOpen === false) throw new Error('the client is closed')
+			if (!isOpen()) throw new Error('the client is closed')
 			subscriber ??= single ? connected(tend) : Promise.resolve(client)
 			try {
 				await subscriber

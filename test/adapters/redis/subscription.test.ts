@@ -23,7 +23,7 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 
 	beforeAll(async () => {
 		// One for each attempt of each.
-		pool = await startPool(12)
+		pool = await startPool(18)
 	})
 	afterAll(endAll)
 
@@ -49,6 +49,22 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 					await client.connect()
 				},
 			}
+		},
+	}
+
+	/** Clients that give up when they lose a connection. */
+	const stubborn = {
+		redis: async (port: number) => {
+			const socket = { host: '127.0.0.1', port, reconnectStrategy: false } as const
+			const client = createClient({ socket })
+			client.on('error', () => {})
+			await client.connect()
+			return { client: client as unknown as RedisClient, end: () => client.destroy() }
+		},
+		ioredis: async (port: number) => {
+			const client = new Redis(port, '127.0.0.1', { retryStrategy: () => null })
+			client.on('error', () => {})
+			return { client: client as RedisClient, end: () => client.disconnect() }
 		},
 	}
 
@@ -87,6 +103,36 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 			expect(await channels()).toEqual([])
 			raw.disconnect()
 			end()
+		},
+	)
+
+	test.for(Object.keys(stubborn) as (keyof typeof stubborn)[])(
+		'%s, of a client that never connects again: it is made again',
+		async (kind) => {
+			const { port } = await pool.take()
+			const raw = new Redis(port, '127.0.0.1')
+			const { client, end } = await stubborn[kind](port)
+			const limiter = redisLimiter({ client, name: kind, ...PATIENT })
+			await vi.waitFor(() => limiter.run(() => {}), 10_000)
+			const channels = () => raw.pubsub('CHANNELS', 'inflight:*')
+			expect(await channels()).toHaveLength(2)
+			await raw.client('KILL', 'TYPE', 'PUBSUB')
+			await vi.waitFor(async () => expect(await channels()).toEqual([]), 5_000)
+			await vi.waitFor(async () => expect(await channels()).toHaveLength(2), 10_000)
+			const permit = await limiter.acquire()
+			const waiting = later(limiter.acquire())
+			await sleep(100)
+			const since = performance.now()
+			permit.release()
+			;(await waiting).release()
+			// A renewal would come after 3 s.
+			expect(performance.now() - since).toBeLessThan(2_000)
+			// It ends with its client.
+			end()
+			await vi.waitFor(async () => expect(await channels()).toEqual([]), 5_000)
+			await sleep(2_500)
+			expect(await channels()).toEqual([])
+			raw.disconnect()
 		},
 	)
 
