@@ -107,12 +107,17 @@ function hasShards(client: IoredisClient): boolean {
 function ioredis(client: IoredisClient, onMessage: OnMessage): Driver {
 	const listening: Listening = !client.isCluster ? 'p' : hasShards(client) ? 's' : 'b'
 	let subscriber: IoredisClient | undefined
+	// As lists, which it takes, too: there may be more arguments than fit on the stack.
+	const lists = client as unknown as Record<
+		'evalsha' | 'eval',
+		(script: string, numkeys: number, keys: string[], args: string[]) => Promise<unknown>
+	>
 	return {
 		listening,
 		ownMessages: !client.isCluster,
 		needsErrorListener: false,
-		evalsha: (sha, keys, args) => client.evalsha(sha, keys.length, ...keys, ...args),
-		eval: (script, keys, args) => client.eval(script, keys.length, ...keys, ...args),
+		evalsha: (sha, keys, args) => lists.evalsha(sha, keys.length, keys, args),
+		eval: (script, keys, args) => lists.eval(script, keys.length, keys, args),
 		async open(tend) {
 			if (subscriber !== undefined) return
 			if ((client as { status?: string }).status === 'end') throw new Error('the client is closed')

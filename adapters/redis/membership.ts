@@ -101,6 +101,9 @@ export interface MembershipOptions {
 const SHORTEST_PAUSE = 100
 const LONGEST_PAUSE = 1_000
 
+/** The time that Redis may take for each permit that a join tells of, in ms. */
+const TELLING = 0.1
+
 /** A session that lasted at least this long, in ms, does not count as a failed attempt. */
 const LASTING = 1_000
 
@@ -491,7 +494,7 @@ export class Membership implements LinkUser {
 		this.#state = 'telling'
 		try {
 			const loaded = this.#link.load(this.#keys, encode(request, speaker))
-			const answer = decode(request, await within(this.#redisTimeout, loaded))
+			const answer = decode(request, await within(this.#patience(held.length), loaded))
 			// The process has left meanwhile.
 			if (this.state === 'out' || this.state === 'closed') this.#forget(speaker)
 			if (answer?.is === 'unheard') {
@@ -523,6 +526,15 @@ export class Membership implements LinkUser {
 				this.#owner.resume()
 			}
 		}
+	}
+
+	/**
+	 * How long Redis may take for a join, in ms. Other processes tell it what they hold at the same
+	 * time: so with each failure, each permit may take longer.
+	 */
+	#patience(permits: number): number {
+		const telling = TELLING * permits * 2 ** Math.min(this.#failures, 10)
+		return this.#redisTimeout + Math.min(telling, this.#lease / 4)
 	}
 
 	/** Redis has executed a command: the session is valid. */

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { admission, limit } from '../../../adapters/express.js'
+import { driverOf } from '../../../adapters/redis/drivers.js'
 import {
 	type RedisClient,
 	type RedisLimiterOptions,
@@ -657,6 +658,30 @@ test('resized after it was closed: it does not join again', async () => {
 	await sleep(20)
 	expect(redis.calls).toHaveLength(asked)
 	expect(limiter.capacity).toBe(3)
+})
+
+test('with many permits, Redis has the time to be told of all', async () => {
+	const redis = scripted({ capacity: 5_000 })
+	const limiter = redis.make({ capacity: 5_000, lease: 10_000, redisTimeout: 50 })
+	const permits = await Promise.all(Array.from({ length: 5_000 }, () => limiter.acquire()))
+	const { join } = redis.answers
+	const before = redis.count('join')
+	redis.answers.join = async (args) => {
+		await sleep(150)
+		return join?.(args)
+	}
+	redis.client.emit('end')
+	await vi.waitFor(() => expect(limiter.available).toBe(false))
+	await vi.waitFor(() => expect(limiter.available).toBe(true), 5_000)
+	expect(redis.count('join')).toBe(before + 1)
+	expect(permits.every(({ signal }) => !signal.aborted)).toBe(true)
+	for (const permit of permits) permit.release()
+})
+
+test('ioredis is told of more permits than fit on the stack', async () => {
+	const client = { evalsha: never, eval: async (...args: unknown[]) => args.flat().length }
+	const { eval: tell } = driverOf(client as unknown as RedisClient, () => {})
+	expect(await tell('script', ['key'], new Array(300_000).fill('a'))).toBe(300_003)
 })
 
 /** The same client as one of a cluster, with channels of shards. */
