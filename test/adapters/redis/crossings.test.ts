@@ -546,6 +546,55 @@ test.each([
 	for (const permit of admitted) permit.release()
 })
 
+test.each([
+	// As in docs/redis.md: what Redis has granted, and the parts of those that don't know of it.
+	{ capacity: 6, processes: 3, most: 6 + 2 + 2 },
+	{ capacity: 5, processes: 3, most: 5 + 2 + 2 },
+	{ capacity: 2, processes: 3, most: 2 + 1 + 1 },
+])(
+	'Redis goes away when one of $processes processes has just taken all $capacity permits: at most twice the capacity is at work',
+	async ({ capacity, processes, most }) => {
+		const fleet = Array.from({ length: processes }, (_, rank) => {
+			const redis = scripted({ capacity })
+			let active = 0
+			redis.answers.join = () => [
+				'joined',
+				'1',
+				'secret',
+				0,
+				'',
+				capacity,
+				0,
+				0,
+				processes,
+				rank,
+				-1,
+				0,
+			]
+			redis.answers.acquire = () => ['granted', ++active, active]
+			redis.answers.release = () => ['ok', --active]
+			return { redis, limiter: redis.make({ capacity, redisTimeout: 50 }) }
+		})
+		for (const { limiter } of fleet) await limiter.run(() => {})
+		const last = fleet.at(-1) as (typeof fleet)[0]
+		const all = Array.from({ length: capacity }, () => last.limiter.acquire())
+		const permits = await Promise.all(all)
+		for (const { redis } of fleet) {
+			for (const name of Object.keys(redis.answers)) redis.answers[name] = () => never
+			redis.client.emit('end')
+		}
+		const more = fleet.flatMap(({ limiter }) =>
+			Array.from({ length: 2 * capacity }, () =>
+				limiter.acquire({ maxWait: 200 }).catch(() => undefined),
+			),
+		)
+		const added = (await Promise.all(more)).filter((permit) => permit !== undefined)
+		expect(permits.length + added.length).toBe(most)
+		expect(most).toBeLessThanOrEqual(2 * capacity)
+		for (const permit of [...permits, ...added]) permit.release()
+	},
+)
+
 test('the signal of a request is aborted with the client and with the permit, even when either is over already', async () => {
 	const redis = scripted()
 	const limiter = redis.make({

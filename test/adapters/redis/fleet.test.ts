@@ -279,8 +279,7 @@ describeRedis(
 					const back = performance.now() - since
 					await fleet.pace()
 					print('torture', { whenUnavailable, seed, ...done, ...(await fleet.seen()), back })
-					// What docs/redis.md says of a share: no process but one that was cut off alone can be one
-					// too many.
+					// What docs/redis.md says of 'local': at most twice the capacity.
 					expect((await fleet.seen()).most, ALWAYS).toBeLessThanOrEqual(
 						whenUnavailable === 'reject' ? 6 : 12,
 					)
