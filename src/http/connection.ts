@@ -7,16 +7,18 @@ import { StallWatch } from './stall.js'
 /*
  * Where a client's leaving is noticed, and which of its requests has the connection.
  *
- * A connection is the socket in HTTP/1, and the stream in HTTP/2. Its `close` event is the only one
- * that always comes. In HTTP/1, a client may pipeline requests: Node calls their handlers at once,
+ * A connection is the socket in HTTP/1, and the stream in HTTP/2. It is over when it has closed, or
+ * when the server has ended its side of a socket: then no answer can reach the client any more, and
+ * the client alone decides when the socket closes. One of these events always comes. In HTTP/1, a client may pipeline requests: Node calls their handlers at once,
  * but their responses own the connection one after the other. Here, a pipelined request waits for
  * its turn. So a connection has one exchange at a time, and a client can't take several permits, or
  * several places in a queue, by one connection.
  */
 
-type Carrier = EventEmitter & Pick<Socket, 'destroyed' | 'errored' | 'readableEnded'>
+type Carrier = EventEmitter &
+	Pick<Socket, 'destroyed' | 'errored' | 'readableEnded' | 'writableEnded'>
 
-/** Why a connection has closed. */
+/** Why a connection is over. */
 export type Departure = 'client' | 'handler' | 'stalled'
 
 /** The exchange that a connection has. */
@@ -27,7 +29,7 @@ export interface Occupant {
 	 * permit is held.
 	 */
 	readonly stallTimeout: number
-	/** The connection has closed. */
+	/** The connection is over. */
 	left(why: Departure): void
 }
 
@@ -53,6 +55,7 @@ export class Connection {
 		// Before all other listeners: one of them may end the response because of this event, and the
 		// exchange must know by then that the client has left.
 		carrier.prependListener('close', () => this.#close())
+		if (isSocket(carrier)) carrier.prependListener('finish', () => this.#leave())
 		carrier.prependListener('timeout', () => {
 			this.#timedOut = true
 		})
@@ -60,7 +63,9 @@ export class Connection {
 
 	/** The client has left. Node aborts a stream of HTTP/2 some time before it closes it. */
 	get closed(): boolean {
-		return this.#carrier.destroyed || (this.#carrier as { aborted?: boolean }).aborted === true
+		const carrier: Carrier & { aborted?: boolean } = this.#carrier
+		if (carrier.destroyed || carrier.aborted === true) return true
+		return carrier.writableEnded && isSocket(carrier)
 	}
 
 	get occupied(): boolean {
@@ -99,17 +104,20 @@ export class Connection {
 
 	#close(): void {
 		this.#stall.end()
-		const occupant = this.#occupant
-		if (occupant !== undefined) {
-			const why = this.#departureOf(occupant)
-			this.#occupant = undefined
-			occupant.left(why)
-		}
+		this.#leave()
 		for (const come of this.#pipelined ?? []) come()
 	}
 
+	#leave(): void {
+		const occupant = this.#occupant
+		if (occupant === undefined) return
+		const why = this.#departureOf(occupant)
+		this.#occupant = undefined
+		occupant.left(why)
+	}
+
 	/**
-	 * Decides why the connection has closed. A handler may have destroyed it, as Express does with an
+	 * Decides why the connection is over. A handler may have destroyed it, as Express does with an
 	 * error that comes after the headers were sent. Node doesn't report this, so it is concluded by
 	 * exclusion: there was no end of the client's side, no error, no timeout, no malformed bytes, and
 	 * no other request behind this one.
@@ -127,6 +135,11 @@ export class Connection {
 			? 'handler'
 			: 'client'
 	}
+}
+
+/** Not a stream of HTTP/2, nor a response that stands for its connection. */
+function isSocket(carrier: object): boolean {
+	return !('pushStream' in carrier || 'writeHead' in carrier)
 }
 
 /**

@@ -296,6 +296,31 @@ describe.each(frameworks)('$name', (framework) => {
 		await expectNothingLost(running, work)
 	})
 
+	test('a connection that only the server has ended: its client cannot hold a permit, or a place, by it', async () => {
+		const work = workshop()
+		await using running = await serve(framework, 1, work.handler)
+		// As in Node's documentation.
+		running.server.on('clientError', (_error, socket) =>
+			socket.end('HTTP/1.1 400 Bad Request\r\n\r\n'),
+		)
+		const first = await rawClient(running.port, get('/first'), { allowHalfOpen: true })
+		await until(() => work.begun.length === 1)
+		const waiting = await rawClient(running.port, get('/waiting'), { allowHalfOpen: true })
+		await until(() => running.limiter.queued === 1)
+		waiting.socket.write('\0\0\0\r\n\r\n')
+		await until(() => running.limiter.queued === 0)
+		first.socket.write('\0\0\0\r\n\r\n')
+		await until(() => first.text().includes('400'))
+		// The work still counts.
+		expect(running.limiter.active).toBe(1)
+		work.finish()
+		await until(() => running.limiter.active === 0)
+		expect([first.socket.closed, waiting.socket.closed]).toEqual([false, false])
+		for (const { socket } of [first, waiting]) socket.destroy()
+		await expectNothingLost(running, work)
+		expect(work.begun).not.toContain('/waiting')
+	})
+
 	test('server.closeAllConnections() loses nothing', async () => {
 		const work = workshop()
 		await using running = await serve(framework, 2, work.handler)
