@@ -61,6 +61,9 @@ const ENDED: Ended = { tag: 'ended' }
  */
 const KEY: unique symbol = Symbol.for('inflight-limit.exchange') as never
 
+/** How often is checked whether a file has been sent, in ms. */
+const FILE_LOOK = 1_000
+
 interface Limited {
 	[KEY]?: Exchange | undefined
 }
@@ -84,7 +87,9 @@ class Exchange implements Occupant {
 	#aborter: AbortController | undefined = undefined
 	readonly #onFinish = (): void => {
 		// Node emits `finish` also for what a connection that was cut off could not send.
-		if (isSent(this.res) && !this.#connection.stalled) this.#finish()
+		if (this.#state !== 'open' || this.#connection.stalled) return
+		if (isSent(this.res)) this.#finish()
+		else if (streamOf(this.res)?.aborted === false) setTimeout(this.#onFinish, FILE_LOOK).unref?.()
 	}
 	#onAnswer: (() => void) | undefined = undefined
 
@@ -288,9 +293,10 @@ function isAnswered(res: ServerResponse): boolean {
  */
 function isSent(res: ServerResponse): boolean {
 	const stream = streamOf(res)
-	// With `respondWithFile`, Node ends the stream first and then sends the file: here the exchange
-	// ends when the stream closes.
-	return stream === undefined || (!stream.aborted && stream._final !== null)
+	if (stream === undefined) return true
+	// With `respondWithFile`, Node ends the stream first and then sends the file. It does not say when
+	// that is done, and the stream does not close before its client has ended the upload.
+	return !stream.aborted && (stream._final !== null || stream.state.localClose === 1)
 }
 
 function unlessAborted(rejected: Rejected): Rejected | Ended {

@@ -1,18 +1,23 @@
+import { once } from 'node:events'
 import type { RequestListener } from 'node:http'
 import http2, {
 	type ClientHttp2Session,
 	type ClientHttp2Stream,
 	type Http2Server,
+	type ServerHttp2Stream,
 } from 'node:http2'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
-import { describe, expect, test } from 'vitest'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test, vi } from 'vitest'
 import { admission, type Limiter } from '../../adapters/express.js'
 import { until, type Work, workshop } from '../support/clients.js'
 import { frameworks, type Handler, type Options } from '../support/frameworks.js'
 
 /** Express 4 and 5 put the prototypes of HTTP/1 on their requests, and so cannot serve HTTP/2's. */
 const able = frameworks.filter(({ name }) => !name.startsWith('Express'))
+
+const FILE = fileURLToPath(import.meta.url)
 
 interface Running {
 	server: Http2Server
@@ -150,6 +155,43 @@ describe.each(able)('$name over HTTP/2', (framework) => {
 		work.finish()
 		expect(await bodyOf(upload)).toBe('/upload')
 		await expectNothingLost(running, work)
+	})
+
+	test('nor that of a request that was answered with a file', async () => {
+		const work = workshop((_req, res) =>
+			(res as unknown as { stream: ServerHttp2Stream }).stream.respondWithFile(FILE),
+		)
+		const options = { capacity: 1, abandonedTimeout: Number.POSITIVE_INFINITY }
+		await using running = await serve(framework, options, work.handler)
+		const upload = running.open('/upload', { ':method': 'POST' }, true)
+		upload.write('some')
+		await until(() => work.begun.length === 1)
+		work.finish()
+		expect(await bodyOf(upload)).toContain('import')
+		expect(running.server.listening && upload.writable).toBe(true)
+		await until(() => running.limiter.active === 0)
+		expect(running.limiter.stats()).toMatchObject({ completed: 1, abandoned: 0 })
+	})
+
+	test('a file that its client has not taken yet keeps the permit', async () => {
+		vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+		const work = workshop((_req, res) =>
+			(res as unknown as { stream: ServerHttp2Stream }).stream.respondWithFile(process.execPath),
+		)
+		await using running = await serve(framework, 1, work.handler)
+		const download = running.open('/download')
+		await once(download, 'ready')
+		while (work.begun.length === 0) await new Promise(setImmediate)
+		work.finish()
+		await once(download, 'response')
+		for (let turn = 0; turn < 20; turn++) {
+			vi.advanceTimersByTime(1_000)
+			await new Promise(setImmediate)
+		}
+		expect(running.limiter.active).toBe(1)
+		vi.useRealTimers()
+		download.destroy()
+		await until(() => running.limiter.active === 0)
 	})
 
 	test('a session that is cut off with all its streams, waiting and at work', async () => {
