@@ -188,13 +188,14 @@ function streamMeter(stream: ServerHttp2Stream): Meter {
 		return end.apply(stream, callback)
 	}
 	return () => {
-		if (stream.closed) return undefined
 		// With `respondWithFile`, Node ends the stream and then sends the file by itself: only the
 		// bytes of the whole connection can be counted.
 		if (inner._final === null) return moved + takenBy(stream.session?.socket as Socket).taken
 		const uploads =
 			stream.readableFlowing === true && stream.readableLength === 0 && !stream.readableEnded
-		const downloads = stream.writableLength > 0 && stream.writableCorked === 0
+		// A reset waits too, and an end behind an empty chunk, which has no length.
+		const ends = stream.aborted || (stream.writableEnded && !stream.writableFinished)
+		const downloads = ends || (stream.writableLength > 0 && stream.writableCorked === 0)
 		return uploads || downloads ? moved : undefined
 	}
 }

@@ -1,7 +1,11 @@
+import { once } from 'node:events'
+import type { ServerResponse } from 'node:http'
+import http2, { type ServerHttp2Stream } from 'node:http2'
+import net, { type AddressInfo } from 'node:net'
 import { Readable, type Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
-import { rawClient, until } from '../support/clients.js'
+import { rawClient, until, workshop } from '../support/clients.js'
 import type { Handler } from '../support/frameworks.js'
 import {
 	eventually,
@@ -322,6 +326,57 @@ describe.each(some)('$framework over $transport, by a clock of the test’s', (p
 		expect(running.limiter.active).toBe(1)
 	})
 })
+
+/** Ends of an answer without a byte of a body. */
+const ends: Record<string, (res: ServerResponse) => unknown> = {
+	'an empty chunk': (res) => res.end(''),
+	'a reset': (res) => (res as unknown as { stream: ServerHttp2Stream }).stream.close(8),
+}
+
+describe.each(some.filter(({ transport }) => transport === 'HTTP/2'))(
+	'$framework over $transport',
+	(place) => {
+		test.each(Object.entries(ends))(
+			'%s, for a client that takes nothing from its whole connection: it is cut off',
+			async (_name, end) => {
+				const work = workshop((req, res) =>
+					req.url === '/large' ? res.end(Buffer.alloc(2 * LARGE)) : end(res),
+				)
+				const options = { capacity: 2, abandonedTimeout: 0, stallTimeout: STALL }
+				await using running = await start(place, { handler: work.handler, options })
+				const proxy = net.createServer((near) => {
+					const far = net.connect(running.port, '127.0.0.1')
+					near.on('error', () => far.destroy()).pipe(far)
+					far.on('error', () => near.destroy()).pipe(near)
+					far.once('data', () => {
+						proxy.once('stop', () => far.unpipe(near).pause())
+					})
+				})
+				await once(proxy.listen(0, '127.0.0.1'), 'listening')
+				const { port } = proxy.address() as AddressInfo
+				const session = http2.connect(`http://127.0.0.1:${port}`, {
+					settings: { initialWindowSize: 4 * LARGE },
+				})
+				session.on('error', () => {})
+				await once(session, 'remoteSettings')
+				session.setLocalWindowSize(4 * LARGE)
+				await new Promise<void>((resolve) => session.ping(() => resolve()))
+				for (const path of ['/large', '/small']) {
+					session.request({ ':path': path }).on('error', () => {})
+				}
+				await until(() => work.begun.length === 2)
+				proxy.emit('stop')
+				work.finish('/large')
+				await until(() => running.limiter.active === 1)
+				work.finish('/small')
+				await until(() => running.limiter.active === 0)
+				expect(running.limiter.stats()).toMatchObject({ completed: 0, abandoned: 2 })
+				session.destroy()
+				proxy.close()
+			},
+		)
+	},
+)
 
 describe.each(some.filter(({ transport }) => transport === 'HTTP/1'))('$framework', (place) => {
 	test('what is cut is destroyed, though its client waits for the rest', async () => {
