@@ -9,10 +9,12 @@ import { StallWatch } from './stall.js'
  *
  * A connection is the socket in HTTP/1, and the stream in HTTP/2. It is over when it has closed, or
  * when the server has ended its side of a socket: then no answer can reach the client any more, and
- * the client alone decides when the socket closes. One of these events always comes. In HTTP/1, a client may pipeline requests: Node calls their handlers at once,
- * but their responses own the connection one after the other. Here, a pipelined request waits for
- * its turn. So a connection has one exchange at a time, and a client can't take several permits, or
- * several places in a queue, by one connection.
+ * the client alone decides when the socket closes. One of these events always comes.
+ *
+ * In HTTP/1, a client may pipeline requests: Node calls their handlers at once, but their responses
+ * own the connection one after the other. Here, a pipelined request waits for its turn. So a
+ * connection has one exchange at a time, and a client can't take several permits, or several places
+ * in a queue, by one connection.
  */
 
 type Carrier = EventEmitter &
