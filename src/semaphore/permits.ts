@@ -2,7 +2,7 @@ import { checkWeight } from '../checks.js'
 import { RejectedError, type RejectionReason } from '../errors.js'
 import { isFaked, now, onNextTurn } from './clock.js'
 import { type Deferred, deferred } from './deferred.js'
-import { type AbortSignalLike, listen, unlisten } from './signals.js'
+import { type AbortSignalLike, hasAborted, listen, reasonOf, unlisten } from './signals.js'
 import type { Linked } from './wait-queue.js'
 
 export type { AbortSignalLike } from './signals.js'
@@ -142,10 +142,7 @@ export class Waiter extends HeldPermit implements Linked<Waiter> {
 	handleEvent(): void {
 		const { permits, bounds } = this
 		if (permits === undefined || bounds?.signal === undefined) return
-		const { reason } = bounds.signal
-		// Node has removed this listener already. Removing it again would take as long as all the rest.
-		bounds.signal = undefined
-		permits.reject(this, reason)
+		permits.reject(this, reasonOf(bounds.signal))
 	}
 }
 
@@ -415,12 +412,7 @@ export class Permits<W extends Waiter> {
 				this.#active + waiter.weight <= this.#capacity || (this.#active === 0 && this.#capacity > 0)
 			if (!fits || this.#closed) return
 			time ??= now()
-			// Its bound may have passed without its timer: a timer can't fire while the event loop is
-			// busy.
-			if (waiter.bounds !== undefined && waiter.bounds.until < time) {
-				this.#leave(waiter, this.rejection('timeout', waiter.weight))
-				continue
-			}
+			if (waiter.bounds !== undefined && this.#hasEnded(waiter, waiter.bounds, time)) continue
 			this.queue.take(waiter)
 			this.#wanted -= waiter.weight
 			this.#active += waiter.weight
@@ -433,6 +425,18 @@ export class Permits<W extends Waiter> {
 			this.#full = false
 			this.#meter.room(time ?? now())
 		}
+	}
+
+	/**
+	 * Rejects a waiter whose wait has ended, although its listener or its timer was not called yet:
+	 * other listeners on the same signal can be called first, and a timer can't fire while the event
+	 * loop is busy.
+	 */
+	#hasEnded(waiter: W, { signal, until }: Bounds, time: number): boolean {
+		const aborted = signal !== undefined && hasAborted(signal)
+		if (!aborted && until >= time) return false
+		this.#leave(waiter, aborted ? reasonOf(signal) : this.rejection('timeout', waiter.weight))
+		return true
 	}
 
 	/** Removes a waiter, and rejects its promise. */
