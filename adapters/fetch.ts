@@ -104,9 +104,10 @@ export function limitFetch<F extends FetchFunction = typeof globalThis.fetch>(
 ): LimitedFetch<F> {
 	const limiter = readLimiter(limit as number | LimiterOptions | SharedLimiter)
 	checkOptions(options, ['fetch', 'unreadTimeout', 'maxRetryAfter'])
+	const { unreadTimeout = 60_000, maxRetryAfter = 0 } = options
 	const given = checkFunction('fetch', options.fetch) as typeof globalThis.fetch | undefined
-	const unreadTimeout = checkDuration('unreadTimeout', options.unreadTimeout ?? 60_000)
-	const maxRetryAfter = checkDuration('maxRetryAfter', options.maxRetryAfter ?? 0)
+	checkDuration('unreadTimeout', unreadTimeout)
+	checkDuration('maxRetryAfter', maxRetryAfter)
 	const pauses = maxRetryAfter === 0 ? undefined : new Pauses(maxRetryAfter)
 	let warned = false
 

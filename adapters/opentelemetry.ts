@@ -6,6 +6,7 @@ import {
 	metrics,
 	trace,
 } from '@opentelemetry/api'
+import { checkMethod, checkOptions } from '../src/checks.js'
 import type { SharedLimiter } from '../src/http/setup.js'
 import { claimNames } from './limiters.js'
 
@@ -48,13 +49,13 @@ const ERROR_TYPE = 'error.type'
  * too.
  *
  * @returns a function that removes the limiters again.
- * @throws TypeError - `limiters` is not an array of limiters.
+ * @throws TypeError - an option is of the wrong type, missing, or unknown.
  * @throws Error - a limiter of the same name is shown by the same provider already.
  */
-export function openTelemetryMetrics({
-	limiters,
-	meterProvider = metrics.getMeterProvider(),
-}: OpenTelemetryOptions): () => void {
+export function openTelemetryMetrics(options: OpenTelemetryOptions): () => void {
+	checkOptions(options, ['limiters', 'meterProvider'])
+	const { limiters, meterProvider = metrics.getMeterProvider() } = options
+	checkMethod('meterProvider', 'a MeterProvider of OpenTelemetry', meterProvider, 'getMeter')
 	const meter = meterProvider.getMeter('inflight-limit')
 	// Without an SDK, all share one meter that reports nothing: there, a name may occur twice.
 	const free = claimNames(meter === createNoopMeter() ? {} : meter, limiters)

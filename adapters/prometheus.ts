@@ -7,6 +7,7 @@ import {
 	type Registry,
 	register,
 } from 'prom-client'
+import { checkMethod, checkOptions } from '../src/checks.js'
 import type { SharedLimiter } from '../src/http/setup.js'
 import type { LimiterStats } from '../src/limiter/limiter.js'
 import { claimNames } from './limiters.js'
@@ -73,21 +74,23 @@ const COUNTERS: [name: string, help: string, read: (stats: LimiterStats) => numb
  * - histograms `inflight_limit_wait_seconds` (of the admitted) and `inflight_limit_hold_seconds`.
  *
  * ```ts
- * prometheusMetrics({ limiters: [guard.limiter] }) app.get('/metrics', async (req, res) =>
- * res.type(register.contentType).send(await register.metrics()))
+ * prometheusMetrics({ limiters: [guard.limiter] })
+ * app.get('/metrics', async (req, res) => {
+ * 	res.type(register.contentType).send(await register.metrics())
+ * })
  * ```
  *
  * Gauges and counters are those of `stats()` at the moment of the scrape. The histograms count from
  * this call on.
  *
  * @returns a function that removes the limiters again. A registry that is cleared removes them too.
- * @throws TypeError - `limiters` is not an array of limiters.
+ * @throws TypeError - an option is of the wrong type, missing, or unknown.
  * @throws Error - a limiter of the same name is in the registry already.
  */
-export function prometheusMetrics({
-	limiters,
-	registry = register,
-}: PrometheusOptions): () => void {
+export function prometheusMetrics(options: PrometheusOptions): () => void {
+	checkOptions(options, ['limiters', 'registry'])
+	const { limiters, registry = register } = options
+	checkMethod('registry', 'a Registry of prom-client', registry, 'getSingleMetric')
 	const metrics = metricsOf(registry as Registry)
 	/** Whether the registry was cleared, or has other metrics by now. */
 	const isCleared = (): boolean => knownTo(registry as Registry) !== metrics

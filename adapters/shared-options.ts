@@ -79,15 +79,26 @@ export interface SharedSettings {
 export function readSharedOptions(
 	options: SharedOptions & { name: string; maxQueue?: number | undefined },
 ): SharedSettings {
-	const { key, weight, skip } = options
+	// A default stands in for an option that was not given, and not for one of null.
+	const {
+		key,
+		weight,
+		skip,
+		maxQueue = 1000,
+		maxWait = 10_000,
+		abandonedTimeout = 30_000,
+		stallTimeout = 60_000,
+		statusCode = key === undefined ? 503 : 429,
+		serverTiming = false,
+	} = options
 	return {
 		name: checkName(options.name),
-		maxQueue: checkMaxQueue(options.maxQueue ?? 1000),
-		maxWait: checkDuration('maxWait', options.maxWait ?? 10_000),
-		abandonedTimeout: checkDuration('abandonedTimeout', options.abandonedTimeout ?? 30_000),
-		stallTimeout: checkDuration('stallTimeout', options.stallTimeout ?? 60_000),
-		statusCode: checkStatusCode(options.statusCode ?? (key === undefined ? 503 : 429)),
-		serverTiming: checkBoolean('serverTiming', options.serverTiming ?? false),
+		maxQueue: checkMaxQueue(maxQueue),
+		maxWait: checkDuration('maxWait', maxWait),
+		abandonedTimeout: checkDuration('abandonedTimeout', abandonedTimeout),
+		stallTimeout: checkDuration('stallTimeout', stallTimeout),
+		statusCode: checkStatusCode(statusCode),
+		serverTiming: checkBoolean('serverTiming', serverTiming),
 		functions: {
 			key: checkFunction('key', key),
 			weight: checkFunction('weight', weight),

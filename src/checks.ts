@@ -155,6 +155,12 @@ export function checkFunction<F>(name: string, value: F): F {
 	return value
 }
 
+/** An object of another package is recognised by a method that is called. */
+export function checkMethod(name: string, allowed: string, value: unknown, method: string): void {
+	const object = value as { [name: string]: unknown } | null | undefined
+	if (typeof object?.[method] !== 'function') throw wrongType(name, allowed, value)
+}
+
 const OBSERVED = ['admitted', 'released', 'rejected', 'resized', 'availability'] as const
 
 /** An observer without any known function is an error: its names must be misspelt. */

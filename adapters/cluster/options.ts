@@ -49,16 +49,12 @@ export function readClusterOptions(options: ClusterLimiterOptions<never>): Setti
 	const shared = readSharedOptions(given)
 	const capacity = checkInteger('capacity', given.capacity, 1, false)
 	const { maxQueue, maxWait } = shared
+	const { primaryTimeout = 1_000 } = given
 	const key = given.key === undefined ? 'no key' : 'key'
 	return {
 		...shared,
 		capacity,
-		primaryTimeout: checkMilliseconds(
-			'primaryTimeout',
-			given.primaryTimeout ?? 1_000,
-			10,
-			LONGEST_TIMER,
-		),
+		primaryTimeout: checkMilliseconds('primaryTimeout', primaryTimeout, 10, LONGEST_TIMER),
 		terms: `capacity ${capacity}, maxQueue ${maxQueue}, maxWait ${maxWait}, ${key}`,
 	}
 }

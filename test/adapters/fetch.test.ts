@@ -624,6 +624,8 @@ describe('options', () => {
 		[[{ capacity: 1, statusCode: 503 }], 'unknown option "statusCode"'],
 		[[1, { fetch: 'fetch' }], 'fetch must be a function; got "fetch"'],
 		[[1, { unreadTimeout: -1 }], 'unreadTimeout must be a number of milliseconds'],
+		[[1, { unreadTimeout: null }], 'unreadTimeout must be a number of milliseconds'],
+		[[1, { maxRetryAfter: null }], 'maxRetryAfter must be a number of milliseconds'],
 		[[1, { timeout: 1 }], 'unknown option "timeout"; allowed are fetch, unreadTimeout'],
 	])('%j: %s', (args, message) => {
 		expect(() => limitFetch(...(args as [1]))).toThrow(message)

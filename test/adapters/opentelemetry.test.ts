@@ -217,6 +217,19 @@ test('registering twice is an error; what it returns takes the limiters out agai
 	openTelemetryMetrics({ limiters: [limiter], meterProvider })
 })
 
+test('options that are wrong, misspelt or missing throw', () => {
+	const limiters = [new Limiter(1)]
+	const make = (options: unknown) => () => openTelemetryMetrics(options as never)
+	expect(make(undefined)).toThrow('options must be an object; got undefined')
+	expect(make({})).toThrow('limiters must be an array of limiters; got undefined')
+	expect(make({ limiters, provider: meterProvider })).toThrow('unknown option "provider"')
+	for (const wrong of [null, 1, {}]) {
+		expect(make({ limiters, meterProvider: wrong })).toThrow(
+			'meterProvider must be a MeterProvider of OpenTelemetry',
+		)
+	}
+})
+
 test('without an SDK it does nothing, as often as one likes', () => {
 	const limiter = new Limiter(1)
 	openTelemetryMetrics({ limiters: [limiter] })

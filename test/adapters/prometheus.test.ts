@@ -177,6 +177,18 @@ test('an OpenMetrics registry is as good, and so is one with other metrics of th
 	expect(text).toContain('# EOF')
 })
 
+test('options that are wrong, misspelt or missing throw, and leave nothing behind', async () => {
+	const limiters = [new Limiter(1)]
+	const make = (options: unknown) => () => prometheusMetrics(options as never)
+	expect(make(undefined)).toThrow('options must be an object; got undefined')
+	expect(make({})).toThrow('limiters must be an array of limiters; got undefined')
+	expect(make({ limiters, registery: new Registry() })).toThrow('unknown option "registery"')
+	for (const registry of [null, 1, {}]) {
+		expect(make({ limiters, registry })).toThrow('registry must be a Registry of prom-client')
+	}
+	expect(await register.metrics()).not.toContain('limiter="default"')
+})
+
 test('registering twice is an error that says what to do', () => {
 	const registry = new Registry()
 	const limiter = new Limiter({ capacity: 1, name: 'reports' })

@@ -673,6 +673,18 @@ describe('options', () => {
 			'primaryTimeout must be a number of milliseconds from 10 to 2147483647; got 9',
 		)
 		expect(make({ primaryTimeout: '9' })).toThrow(TypeError)
+		// Configuration in JSON has null where a number is missing.
+		for (const name of [
+			'maxQueue',
+			'maxWait',
+			'abandonedTimeout',
+			'stallTimeout',
+			'statusCode',
+			'serverTiming',
+			'primaryTimeout',
+		]) {
+			expect(make({ [name]: null })).toThrow(`${name} must be `)
+		}
 		expect(make({ maxWeight: 9 })).toThrow(`allowed are ${CLUSTER_LIMITER_OPTIONS.join(', ')}`)
 		expect(make({ key: 'user' })).toThrow('key must be a function')
 	})
