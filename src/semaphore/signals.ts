@@ -17,24 +17,34 @@ type Listener = Parameters<AbortSignalLike['addEventListener']>[1]
 const ONCE = { once: true } as const
 
 /**
+ * Where the audience of a signal is found. A `WeakMap` would cost more at each garbage collection.
+ */
+const AUDIENCE: unique symbol = Symbol('inflight-limit.audience')
+
+type Target = AbortSignalLike & EventTarget & { [AUDIENCE]?: Audience | undefined }
+
+/**
  * All listeners of this package on one signal, as one listener. Many waiters can have the same
  * signal, such as that of a shutdown, and Node compares each new listener with all before it.
  */
 class Audience {
 	readonly listeners: Set<Listener> = new Set()
-	readonly #signal: AbortSignalLike
+	readonly #target: Target
 
-	constructor(signal: AbortSignalLike) {
-		this.#signal = signal
+	constructor(target: Target) {
+		this.#target = target
 	}
 
 	handleEvent(): void {
-		audiences.delete(this.#signal)
+		this.#target[AUDIENCE] = undefined
 		for (const listener of this.listeners) listener.handleEvent()
 	}
 }
 
-const audiences = new WeakMap<AbortSignalLike, Audience>()
+/** Whether many can listen to a signal, and it can carry its audience. */
+function isTarget(signal: AbortSignalLike): signal is Target {
+	return signal instanceof EventTarget && Object.isExtensible(signal)
+}
 
 /**
  * Calls `listener`, which must not throw, when `signal` is aborted.
@@ -42,26 +52,30 @@ const audiences = new WeakMap<AbortSignalLike, Audience>()
  * @throws what `signal.addEventListener` throws.
  */
 export function listen(signal: AbortSignalLike, listener: Listener): void {
-	const known = audiences.get(signal)
-	const audience = known ?? new Audience(signal)
-	audience.listeners.add(listener)
-	if (known !== undefined) return
-	audiences.set(signal, audience)
-	try {
-		signal.addEventListener('abort', audience, ONCE)
-	} catch (error) {
-		audiences.delete(signal)
-		throw error
+	if (!isTarget(signal)) {
+		signal.addEventListener('abort', listener, ONCE)
+		return
 	}
+	let audience = signal[AUDIENCE]
+	if (audience === undefined) {
+		audience = new Audience(signal)
+		signal.addEventListener('abort', audience, ONCE)
+		signal[AUDIENCE] = audience
+	}
+	audience.listeners.add(listener)
 }
 
 /** Never throws. A listener that is left behind must do nothing when it is called. */
 export function unlisten(signal: AbortSignalLike, listener: Listener): void {
-	const audience = audiences.get(signal)
-	audience?.listeners.delete(listener)
-	if (audience === undefined || audience.listeners.size > 0) return
-	audiences.delete(signal)
 	try {
+		if (!isTarget(signal)) {
+			signal.removeEventListener('abort', listener)
+			return
+		}
+		const audience = signal[AUDIENCE]
+		audience?.listeners.delete(listener)
+		if (audience === undefined || audience.listeners.size > 0) return
+		signal[AUDIENCE] = undefined
 		signal.removeEventListener('abort', audience)
 	} catch {
 		// See above.
