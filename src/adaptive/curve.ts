@@ -86,6 +86,7 @@ export class Curve {
 		return all < 1e-3 ? [0, 1e9] : [sum / all, 1 / all]
 	}
 
+	/** What was seen before counts next to nothing. */
 	forget(): void {
 		for (const point of this.#points) point.weight *= FORGET
 	}

@@ -36,7 +36,7 @@ const MOMENT = 25
  */
 const MIXED = 0.4
 
-/** Fewer requests than this don't show that most are late. */
+/** Fewer requests than this show neither a rate nor that most are late. */
 const FEW = 4
 
 /** The limit bounds the work if at least this fraction of requests ended while it was full. */
@@ -65,7 +65,7 @@ const SHORTEST = 0.001
 class Tally {
 	/** Requests that ended; of these, the good ones, and those that ended at a full limit. */
 	ended = 0
-	allGood = 0
+	good = 0
 	full = 0
 	/** The time with requests at work, in ms, and the integral of their number over it. */
 	busy = 0
@@ -82,23 +82,28 @@ class Tally {
 	freshHeld = 0
 	/** Answers still to come of requests that began at the limit before. */
 	settling = 0
-	/** After those: the time for which the limit was full, and the requests that ended in it. */
+	/** Those that ended after these: all, the good ones, and the sum of hold times. */
+	settled = 0
+	settledGood = 0
+	settledHeld = 0
+	/** Of these, those that ended while the limit was full, and the time for which it was. */
+	timed = 0
+	timedGood = 0
 	time = 0
-	counted = 0
-	good = 0
 }
 
 /**
  * Measures the rate of good answers at a limit, in one of two ways.
  *
- * 1. By Little's law, rate = requests at work / mean hold time. With n requests, the variance of
- * its
+ * 1. By Little's law, rate = requests at work / mean hold time. With n requests, the variance of its
  *    logarithm is the squared coefficient of variation of the hold times, divided by n. So if hold
  *    times vary little, a few requests are enough.
- * 2. If fast and slow requests are mixed, the fast ones end first, and the mean of these is too
- * low.
- *    Then answers are counted over time. Counting begins after one mean hold time (as many answers as
- *    the limit), because from then on most requests at work began at this limit.
+ * 2. If fast and slow requests are mixed, answers are counted over time: that is more precise.
+ *
+ * Both begin after one mean hold time (as many answers as the limit), because from then on most
+ * requests at work began at this limit. Before that, of those that began at it, only the shortest
+ * have ended: so each new limit would look better than it is. A brief measurement takes that into
+ * account: it compares one new limit with another.
  */
 export class Meter {
 	limit: number
@@ -109,6 +114,8 @@ export class Meter {
 	#wasFull = false
 	#least = 0
 	#rate = 0
+	#brief = true
+	#lowered = false
 	/**
 	 * Squared coefficient of variation of hold times at one limit; requests that it was taken from.
 	 */
@@ -124,11 +131,14 @@ export class Meter {
 	 *
 	 * @param least - requests that must end before the measurement is complete.
 	 * @param rate - the rate before, in answers per ms, which makes a measurement overdue; 0: none.
+	 * @param brief - whether as many of those that begin at this limit as the limit are enough.
 	 */
-	begin(limit: number, least: number, rate: number): void {
+	begin(limit: number, least: number, rate: number, brief: boolean): void {
 		const tally = new Tally()
 		this.#tally = tally
+		this.#brief = brief
 		if (limit !== this.limit) {
+			this.#lowered = limit < this.limit
 			this.#since = this.#now
 			tally.settling = Math.ceil(limit * Math.max(1, this.#variation))
 			this.#wasFull = false
@@ -155,8 +165,10 @@ export class Meter {
 		tally.held += held
 		tally.squares += held ** 2
 		if (full) tally.full++
-		if (good) tally.allGood++
-		if (now - held >= this.#since) {
+		if (good) tally.good++
+		// After a fall, those that have waited in a long line come first. They say nothing of this limit.
+		const isFresh = now - held >= this.#since && !(this.#lowered && tally.settling > 0)
+		if (isFresh) {
 			tally.fresh++
 			tally.freshHeld += held
 			if (good) tally.freshGood++
@@ -164,10 +176,15 @@ export class Meter {
 		}
 		if (tally.settling > 0) {
 			if (active <= this.limit) tally.settling--
-		} else if (full && this.#wasFull) {
-			tally.time += time
-			tally.counted++
-			if (good) tally.good++
+		} else {
+			tally.settled++
+			tally.settledHeld += held
+			if (good) tally.settledGood++
+			if (full && this.#wasFull) {
+				tally.timed++
+				tally.time += time
+				if (good) tally.timedGood++
+			}
 		}
 		this.#wasFull = full
 		if (tally.ended < Math.max(2, this.#least) || now - this.#begun < MOMENT) return undefined
@@ -186,11 +203,12 @@ export class Meter {
 
 	/** Whether enough requests were measured. */
 	#tells(variation: number, telling: number): boolean {
-		const { fresh, counted, time } = this.#tally
-		if (variation >= MIXED) return time > 0 && counted >= Math.max(telling, ROUNDS * this.limit)
+		const { fresh, settled, timed, time } = this.#tally
+		if (this.#brief) return fresh >= Math.max(FEW, this.limit)
+		if (variation >= MIXED) return time > 0 && timed >= Math.max(telling, ROUNDS * this.limit)
 		// The shortest requests end first. So as many as the limit are needed, unless all are alike.
 		const round = this.limit * Math.min(1, 4 * variation)
-		return fresh >= Math.max(2, round, telling)
+		return settled >= Math.max(2, round, telling)
 	}
 
 	/** The variation known before, combined with that of this measurement. */
@@ -205,9 +223,13 @@ export class Meter {
 	#complete(full: boolean): Measurement {
 		this.#variation = this.#blended()
 		this.#known = Math.min(this.#known + this.#tally.ended, MEMORY)
-		const { fresh, freshGood, freshHeld, good, counted, time } = this.#tally
-		const counts = this.#variation >= MIXED
-		const [all, well] = counts ? [counted, good] : [fresh, freshGood]
+		const tally = this.#tally
+		const counts = this.#variation >= MIXED && !this.#brief
+		const [all, well, time] = counts
+			? [tally.timed, tally.timedGood, tally.time]
+			: this.#brief
+				? [tally.fresh, tally.freshGood, tally.freshHeld]
+				: [tally.settled, tally.settledGood, tally.settledHeld]
 		const seen = this.#seen(full)
 		if (well === 0) return { ...seen, rate: 0, variance: 1 }
 		const part = (well + 0.5) / (all + 0.5)
@@ -217,16 +239,16 @@ export class Meter {
 			...seen,
 			rate: counts
 				? well / Math.max(time, SHORTEST)
-				: (seen.active * part * fresh) / Math.max(freshHeld, SHORTEST * fresh),
+				: (seen.active * part * all) / Math.max(time, SHORTEST * all),
 			variance: variation / all + (1 - part) / (part * all),
 		}
 	}
 
 	/** The measurement of an overdue one: its slowness says enough. */
 	#overdue(full: boolean): Measurement {
-		const { allGood } = this.#tally
-		const variance = 1 / Math.max(1, allGood)
-		return { ...this.#seen(full), rate: allGood / (this.#now - this.#begun), variance }
+		const { good } = this.#tally
+		const variance = 1 / Math.max(1, good)
+		return { ...this.#seen(full), rate: good / (this.#now - this.#begun), variance }
 	}
 
 	#seen(full: boolean): Omit<Measurement, 'rate' | 'variance'> {

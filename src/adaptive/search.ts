@@ -38,7 +38,7 @@ const KEEPS_UP = 0.8
  * Standard deviations by which that must be sure: after a start that ended too early, each further
  * step takes long.
  */
-const SURE = 2
+const SURE = 3
 
 /** When most answers come too late, the limit falls to a fraction of itself within these bounds. */
 const [LEAST_LEFT, MOST_LEFT] = [0.25, 0.5]
@@ -77,7 +77,7 @@ export class Search {
 	#before: Measurement | undefined
 	/** The distance of a look, relative to the limit, and whether the next one is above. */
 	#reach = WIDEST
-	#up = true
+	#up = false
 	/**
 	 * The longest move, in distances of a look: doubles with each move in one direction; below 0:
 	 * down.
@@ -127,18 +127,7 @@ export class Search {
 		else {
 			this.#rate = seen.rate
 			this.#held = seen.held
-			const change = this.#curve.surprise(seen)
-			if (change !== undefined) {
-				this.#curve.forget()
-				this.#stride = 1
-				this.#up = change === 'more'
-				// More is possible than before. The start finds how much.
-				if (change === 'more' && this.#phase === 'hold') {
-					this.#phase = 'start'
-					this.#before = undefined
-				}
-			}
-			this.#curve.add(seen)
+			// The start measures only briefly. That can't be compared with the rest.
 			if (this.#phase === 'start') this.#goOn(seen)
 			else this.#choose(seen)
 		}
@@ -155,6 +144,7 @@ export class Search {
 			next,
 			this.#phase === 'hold' ? next : 0,
 			next > this.#meter.limit ? this.#rate : 0,
+			this.#phase === 'start',
 		)
 		this.#decision = { limit: next, reason }
 	}
@@ -169,7 +159,7 @@ export class Search {
 	#comeDown(seen: Measurement): void {
 		const part = Math.max(LEAST_LEFT, Math.min(MOST_LEFT, this.#held / Math.max(seen.held, 0.001)))
 		this.#curve.forget()
-		this.#hold(Math.min(seen.active, this.#limit) * part, 'most answers come too late')
+		this.#hold(Math.min(seen.active * part, this.#limit), 'most answers come too late')
 	}
 
 	#goOn(seen: Measurement): void {
@@ -212,6 +202,13 @@ export class Search {
 	}
 
 	#choose(seen: Measurement): void {
+		const change = this.#curve.surprise(seen)
+		if (change !== undefined) {
+			this.#curve.forget()
+			this.#stride = 1
+			this.#up = change === 'more'
+		}
+		this.#curve.add(seen)
 		const held = this.#phase === 'hold'
 		this.#credit += (held ? BUDGET : -this.#cost) * seen.ended
 		this.#credit = Math.min(this.#credit, 2 * this.#limit)

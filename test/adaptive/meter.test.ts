@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { randomFrom } from '../../bench/overload/random.js'
 import type { Sample } from '../../src/adaptive/index.js'
 import { type Measurement, Meter } from '../../src/adaptive/meter.js'
 
@@ -38,11 +39,11 @@ function complete(result: ReturnType<typeof measured>): {
 
 test('hold times that vary little tell the rate by Little’s law, after few requests', () => {
 	const meter = new Meter(10)
-	meter.begin(10, 300, 0)
+	meter.begin(10, 300, 0, false)
 	const first = complete(measured(meter, 0, () => ({ after: 2, held: 20 })))
 	expect(first.seen.rate).toBeCloseTo(0.5, 5)
 	expect(first.seen).toMatchObject({ active: 10, held: 20, late: 0, full: true })
-	meter.begin(20, 0, 0)
+	meter.begin(20, 0, 0, false)
 	// Those that began before, twenty of them, do not count.
 	const { seen, count } = complete(measured(meter, first.now, () => ({ after: 2, held: 40 })))
 	expect(count).toBeGreaterThan(20)
@@ -68,7 +69,7 @@ test('requests that began together and end together are at work for all the time
 
 test('time without requests does not count', () => {
 	const meter = new Meter(10)
-	meter.begin(10, 20, 0)
+	meter.begin(10, 20, 0, false)
 	const { seen } = complete(
 		measured(meter, 1e6, (i) => (i % 10 === 0 ? { after: 1e6, active: 1 } : { after: 2 })),
 	)
@@ -77,6 +78,7 @@ test('time without requests does not count', () => {
 
 test('where fast and slow ones are mixed, answers are counted', () => {
 	const meter = new Meter(10)
+	meter.begin(10, 0, 0, false)
 	// One in ten takes ten times as long: the hold times say nothing of the rate, one in 3 ms.
 	const { seen, count } = complete(
 		measured(meter, 0, (i) => ({ after: 3, held: i % 10 === 0 ? 100 : 10 })),
@@ -121,9 +123,64 @@ test('a limit that is hardly ever reached is told', () => {
 test('it gives up when it takes much longer than at the rate before', () => {
 	const meter = new Meter(10)
 	const { now } = complete(measured(meter, 0, () => ({ after: 2, held: 20 })))
-	meter.begin(40, 0, 0.5)
+	meter.begin(40, 0, 0.5, false)
 	// One in 20 ms, and none of them began at this limit.
 	const { seen, count } = complete(measured(meter, now, () => ({ after: 20, held: 1e9 })))
 	expect(count).toBeLessThan(40)
 	expect(seen.rate).toBeCloseTo(1 / 20, 2)
+})
+
+test.each([
+	['higher', 40],
+	['lower', 10],
+])('the short ones, which end first, do not make a %s limit look better', (_name, other) => {
+	const random = randomFrom(1)
+	const meter = new Meter(20)
+	let now = 0
+	const atWork: { since: number; end: number }[] = []
+	/** The next measurement, where each takes from 5 to 35 ms, whatever the limit. */
+	const next = (limit: number): Measurement => {
+		meter.begin(limit, 0, 0, false)
+		for (;;) {
+			while (atWork.length < limit) {
+				atWork.push({ since: now, end: now + 5 + 30 * random.next() ** 2 })
+			}
+			atWork.sort((a, b) => a.end - b.end)
+			const { since, end } = atWork.shift() as (typeof atWork)[number]
+			now = end
+			const active = atWork.length + 1
+			const seen = meter.add({ held: now - since, active, queued: 1, outcome: 'ok', now })
+			if (seen !== undefined) return seen
+		}
+	}
+	let sum = 0
+	for (let i = 0; i < 100; i++) {
+		for (let j = 0; j < 3; j++) next(20)
+		sum += next(other).rate
+	}
+	// The mean is 15 ms.
+	const ratio = sum / 100 / (other / 15)
+	expect(ratio).toBeGreaterThan(0.93)
+	expect(ratio).toBeLessThan(1.07)
+})
+
+test('in the start, as many as the limit are enough, however mixed they are', () => {
+	const meter = new Meter(8)
+	const { count } = complete(measured(meter, 0, (i) => ({ after: 30, held: i % 10 ? 10 : 100 })))
+	expect(count).toBeLessThan(12)
+})
+
+test('after a fall, those that had waited in a long line do not make the new limit look late', () => {
+	const meter = new Meter(16)
+	meter.begin(4, 0, 0, false)
+	// First those that are still at work, then those that had waited.
+	const { seen } = complete(
+		measured(meter, 1000, (i) => ({
+			after: 10,
+			held: i < 12 ? 500 : 9,
+			active: Math.max(4, 16 - i),
+			outcome: i < 16 ? 'abandoned' : 'ok',
+		})),
+	)
+	expect(seen.late).toBe(0)
 })
