@@ -30,6 +30,7 @@ export const modelOf =
 		let capacity = typeof given === 'number' ? given : /** @type {any} */ (controller).initial
 		let active = 0
 		let queued = 0
+		let abandoned = 0
 		/** Those that left are passed over. @type {Waiter[]} */
 		let line = []
 		let head = 0
@@ -51,13 +52,26 @@ export const modelOf =
 		const stay = () => {
 			active++
 			const since = clock.now
+			let gone = false
 			return {
 				tag: 'admitted',
+				abandon() {
+					gone = true
+					abandoned++
+				},
 				leave(outcome) {
 					const { now } = clock
-					const found = controller?.sample({ held: now - since, active, queued, outcome, now })
+					const found = controller?.sample({
+						held: now - since,
+						active,
+						queued,
+						abandoned,
+						outcome,
+						now,
+					})
 					if (found !== undefined) capacity = found
 					active--
+					if (gone) abandoned--
 					admit()
 				},
 			}

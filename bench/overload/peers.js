@@ -21,7 +21,7 @@ export const windowed = (make) => ({
 		let [since, count, sum, most, dropped] = [0, 0, 0, 0, false]
 		return {
 			initial,
-			sample({ held, active, queued, outcome, now }) {
+			sample({ held, active, queued, abandoned, outcome, now }) {
 				if (outcome === 'ok') {
 					count++
 					sum += held
@@ -34,6 +34,7 @@ export const windowed = (make) => ({
 					held: sum / count,
 					active: most,
 					queued,
+					abandoned,
 					outcome: dropped ? 'abandoned' : 'ok',
 					now,
 				})

@@ -10,7 +10,7 @@ import { randomFrom } from './random.js'
  * @property {() => boolean} waiting whether a request waits in it
  * @property {() => number} [capacity]
  *
- * @typedef {{ tag: string, leave: (outcome: 'ok' | 'client-error' | 'server-error' | 'abandoned') => void }} Stay
+ * @typedef {{ tag: string, abandon?: () => void, leave: (outcome: 'ok' | 'client-error' | 'server-error' | 'abandoned') => void }} Stay
  * @typedef {Stay | { tag: string }} Entrance
  * @typedef {{ whenSettled(settle: (entrance: Entrance) => void, fail: () => void): unknown }} Waiting instead of a promise, which takes a turn of the event loop
  *
@@ -128,11 +128,15 @@ export async function simulate(makePolicy, scenario) {
 				clock.at(clock.now + pause, () => attempt(wanted, left - 1, 2 * backoff))
 			}
 		}
+		/** @type {Stay | undefined} */
+		let held
 		const giveUp = () => {
 			signal.abort()
+			held?.abandon?.()
 			fail()
 		}
 		const serve = (/** @type {Stay} */ stay) => {
+			held = stay
 			downstream.start(wanted.work, () => {
 				const ended = signal.aborted ? 'abandoned' : outcome(clock.now, random)
 				stay.leave(ended)

@@ -19,6 +19,8 @@ export interface Sample {
 	 * work.
 	 */
 	readonly queued: number
+	/** Requests at work at that moment whose client had left, this one among them. */
+	readonly abandoned: number
 	readonly outcome: Outcome
 	/** The moment, in ms, by `performance.now()`. */
 	readonly now: number

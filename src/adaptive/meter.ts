@@ -39,6 +39,12 @@ const MIXED = 0.4
 /** Fewer requests than this show neither a rate nor that most are late. */
 const FEW = 4
 
+/**
+ * Most are late when this fraction of the requests at work have no client any more. Not half: where
+ * fast and slow ones are mixed, most of those at work are slow.
+ */
+const DESERTED = 0.8
+
 /** The limit bounds the work if at least this fraction of requests ended while it was full. */
 const REACHED = 1 / 3
 
@@ -150,7 +156,7 @@ export class Meter {
 	}
 
 	/** @returns the measurement, when it is complete. */
-	add({ active, queued, outcome, held, now }: Sample): Measurement | undefined {
+	add({ active, queued, abandoned, outcome, held, now }: Sample): Measurement | undefined {
 		const time = now - this.#now
 		this.#now = now
 		const tally = this.#tally
@@ -167,8 +173,7 @@ export class Meter {
 		if (full) tally.full++
 		if (good) tally.good++
 		// After a fall, those that have waited in a long line come first. They say nothing of this limit.
-		const isFresh = now - held >= this.#since && !(this.#lowered && tally.settling > 0)
-		if (isFresh) {
+		if (now - held >= this.#since && !(this.#lowered && tally.settling > 0)) {
 			tally.fresh++
 			tally.freshHeld += held
 			if (good) tally.freshGood++
@@ -187,6 +192,10 @@ export class Meter {
 			}
 		}
 		this.#wasFull = full
+		// They need not end to tell that they are late.
+		const settled = !this.#lowered || tally.settling === 0
+		if (settled && full && active >= FEW && abandoned > DESERTED * active)
+			return { ...this.#complete(true), late: 1 }
 		if (tally.ended < Math.max(2, this.#least) || now - this.#begun < MOMENT) return undefined
 		const variation = this.#blended()
 		const telling = TELLING * variation

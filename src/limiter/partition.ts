@@ -53,6 +53,8 @@ export class Partition {
 	 */
 	readonly #pace: Pace
 	readonly #controller: Controller | undefined
+	/** Requests at work whose client has left. */
+	#abandoned = 0
 
 	/** @param capacity - a number, or the controller that finds it. */
 	constructor(common: Common, key: string | undefined, capacity: number | Controller) {
@@ -163,6 +165,7 @@ export class Partition {
 
 	/** The client of a stay has left, and its handler is still at work. */
 	abandon(): void {
+		this.#abandoned++
 		this.#common.figures.leftBehind++
 	}
 
@@ -172,7 +175,10 @@ export class Partition {
 		const held = time - stay.since
 		if (this.#controller !== undefined) this.#adapt(this.#controller, held, outcome, time)
 		this.#giveBack(stay.permit, stay.rank, held)
-		if (stay.abandoned) this.#common.figures.leftBehind--
+		if (stay.abandoned) {
+			this.#abandoned--
+			this.#common.figures.leftBehind--
+		}
 		this.#common.figures.released(stay.waited, held, outcome, this.key, this)
 	}
 
@@ -301,7 +307,8 @@ export class Partition {
 	#adapt(controller: Controller, held: number, outcome: Outcome, time: number): void {
 		const { active, queued } = this
 		try {
-			const capacity = controller.sample({ held, active, queued, outcome, now: time })
+			const abandoned = this.#abandoned
+			const capacity = controller.sample({ held, active, queued, abandoned, outcome, now: time })
 			if (capacity === this.capacity) return
 			this.#permits.resize(checkFound(capacity, controller))
 			this.#common.figures.resized(capacity, this.key)

@@ -19,7 +19,7 @@ import { settle } from '../support/gate.js'
 const present = new AbortController().signal
 
 function sampleOf(sample: Partial<Sample>): Sample {
-	return { held: 10, active: 1, queued: 0, outcome: 'ok', now: 0, ...sample }
+	return { held: 10, active: 1, queued: 0, abandoned: 0, outcome: 'ok', now: 0, ...sample }
 }
 
 /** One that says what it is told to. */
@@ -51,6 +51,29 @@ test('a controller is told of each request that is over, and its capacity counts
 	expect(limiter.capacity).toBe(3)
 	expect(limiter.stats().capacity).toBe(3)
 	expect(resized).toHaveBeenCalledWith({ limiter: 'default', key: undefined, capacity: 3 })
+})
+
+test('a controller is told how many at work, with its key, have no client any more', () => {
+	const told: number[] = []
+	const sample = ({ abandoned }: Sample): number => {
+		told.push(abandoned)
+		return 5
+	}
+	const limiter = new Limiter({
+		capacity: { newController: () => ({ initial: 5, sample }) },
+		key: (request) => (request as { user: string }).user,
+	})
+	const [a, b, c, other] = ['one', 'one', 'one', 'other'].map(
+		(user) => limiter[enter]({ user }, present) as Stay,
+	) as [Stay, Stay, Stay, Stay]
+	a.abandon?.()
+	b.abandon?.()
+	b.abandon?.()
+	other.leave('ok')
+	a.leave('abandoned')
+	b.leave('abandoned')
+	c.leave('ok')
+	expect(told).toEqual([0, 2, 1, 0])
 })
 
 test('with a key, each has a controller of its own', () => {

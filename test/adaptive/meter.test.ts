@@ -19,6 +19,7 @@ function measured(
 			held: 10,
 			active: meter.limit,
 			queued: 1,
+			abandoned: 0,
 			outcome: 'ok',
 			...sample,
 			now,
@@ -149,7 +150,14 @@ test.each([
 			const { since, end } = atWork.shift() as (typeof atWork)[number]
 			now = end
 			const active = atWork.length + 1
-			const seen = meter.add({ held: now - since, active, queued: 1, outcome: 'ok', now })
+			const seen = meter.add({
+				held: now - since,
+				active,
+				queued: 1,
+				abandoned: 0,
+				outcome: 'ok',
+				now,
+			})
 			if (seen !== undefined) return seen
 		}
 	}

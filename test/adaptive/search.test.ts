@@ -15,7 +15,15 @@ function probed(min: number, max: number, initial: number) {
 	const end = (after: number, sample: Partial<Sample> = {}): number => {
 		now += after
 		const { active = capacity, queued = 5 } = sample
-		capacity = search.sample({ held: 10, outcome: 'ok', ...sample, active, queued, now })
+		capacity = search.sample({
+			held: 10,
+			outcome: 'ok',
+			abandoned: 0,
+			...sample,
+			active,
+			queued,
+			now,
+		})
 		return capacity
 	}
 	return {
@@ -42,6 +50,7 @@ const stretch = fc.record({
 	),
 	part: fc.oneof(fc.constantFrom(0, 0.5, 1, 1.5), fc.double({ min: 0, max: 3, noNaN: true })),
 	queued: fc.constantFrom(0, 0, 1, 1000),
+	deserted: fc.constantFrom(0, 0, 0.5, 1),
 	outcome: fc.constantFrom(
 		'ok' as const,
 		'ok' as const,
@@ -69,6 +78,7 @@ const end = {
 	held: 0,
 	part: 0,
 	queued: 0 as 0 | 1 | 1000,
+	deserted: 0 as 0 | 0.5 | 1,
 	outcome: 'ok' as const,
 }
 const INSTANT = [
@@ -90,11 +100,12 @@ test('whatever it is told, its capacity is an integer in bounds, and grows only 
 				const search = new Search(min, max, initial)
 				let capacity = initial
 				let now = 0
-				for (const { count, pause, held, part, queued, outcome } of stretches) {
+				for (const { count, pause, held, part, queued, deserted, outcome } of stretches) {
 					for (let i = 0; i < count; i++) {
 						now += pause
 						const active = Math.max(1, Math.round(part * capacity))
-						const next = search.sample({ held, active, queued, outcome, now })
+						const abandoned = Math.round(deserted * active)
+						const next = search.sample({ held, active, queued, abandoned, outcome, now })
 						if (!(Number.isInteger(next) && next >= min && next <= max))
 							expect.fail(`the capacity is ${next}`)
 						if (queued === 0 && active < capacity && next > capacity) {
@@ -212,6 +223,19 @@ test('when most answers come too late it comes down, by half or more at once', (
 	while (capacity === 64) capacity = search.end(100, { held: 6_400, outcome: 'abandoned' })
 	expect(capacity).toBeLessThanOrEqual(32)
 	expect(search.decision()).toEqual({ limit: capacity, reason: 'most answers come too late' })
+})
+
+test('when hardly any of those at work has a client, it comes down before they end', () => {
+	const search = probed(1, 1000, 64)
+	for (let i = 0; i < 10; i++) search.end(10, { held: 10, abandoned: 50 })
+	expect(search.capacity()).toBe(64)
+	search.end(10, { held: 10, abandoned: 60 })
+	expect(search.decision()).toEqual({ limit: 16, reason: 'most answers come too late' })
+	// Those at work go on, and were there before: it does not fall further.
+	for (let active = 63; active > 16; active--)
+		expect(search.end(10, { active, abandoned: active, outcome: 'abandoned' })).toBe(16)
+	for (let abandoned = 16; abandoned > 1; abandoned--)
+		expect(search.end(10, { abandoned, outcome: 'abandoned' })).toBe(16)
 })
 
 test('when the answers of a look come too late, it falls to a part of the look', () => {
