@@ -15,6 +15,8 @@ const PROCESSES = 8
 const WAITING = 1_000
 /** In which the crashed are to be noticed, in ms. */
 const LEASE = 5_000
+/** Permits that are held for a short time, in ms. */
+const SHORT = { capacity: 10, hold: 5 }
 /** After which a permit is taken to come never, in ms. */
 const PATIENCE = 4 * LEASE
 
@@ -300,12 +302,32 @@ async function fairness(peer) {
 	await join(fleet)
 	const all = fleet.map((child) => told(child, 'waits'))
 	for (const child of fleet) child.send({ loop: { workers: 4, hold: 50, ms: 8_000 } })
-	const waits = (await Promise.all(all)).flatMap((found) => found.waits)
+	const found = await Promise.all(all)
+	const waits = found.flatMap(({ waits }) => waits)
 	await Promise.all(fleet.map(kill))
 	return {
-		'admissions/s, held for 50 ms each': waits.length / 8,
+		'admissions/s, held for 50 ms each': found.reduce((sum, { admitted }) => sum + admitted, 0) / 8,
 		'ms of wait, median': median(waits),
 		'longest wait / median': Math.max(...waits) / median(waits),
+	}
+}
+
+/**
+ * Permits that are held for less time than it takes to hand one on: the pace is that of the hand-over.
+ *
+ * @param {string} peer
+ */
+async function shortHolds(peer) {
+	const options = { peer, name: `short holds ${peer}`, capacity: SHORT.capacity }
+	const fleet = await Promise.all(Array.from({ length: PROCESSES }, () => start(options)))
+	await join(fleet)
+	const all = fleet.map((child) => told(child, 'waits'))
+	for (const child of fleet) child.send({ loop: { workers: 20, hold: SHORT.hold, ms: 5_000 } })
+	const admitted = (await Promise.all(all)).reduce((sum, found) => sum + found.admitted, 0) / 5
+	await Promise.all(fleet.map(kill))
+	return {
+		'admissions/s': admitted,
+		'  % of what the permits allow': (admitted / ((1000 / SHORT.hold) * SHORT.capacity)) * 100,
 	}
 }
 
@@ -368,6 +390,10 @@ for (const [title, measure] of /** @type {const} */ ([
 	],
 	[`${PROCESSES} processes, 1,000 waiting, one permit from hand to hand`, queue],
 	[`${PROCESSES} processes, four callers in each, ${CAPACITY} permits`, fairness],
+	[
+		`${PROCESSES} processes, twenty callers in each, ${SHORT.capacity} permits, held for ${SHORT.hold} ms`,
+		shortHolds,
+	],
 	[`killed with all ${CAPACITY} permits, after a lease of ${LEASE} ms`, crash],
 ])) {
 	const names = Object.keys(peers)

@@ -58,7 +58,8 @@ async function loop({ workers, hold, ms }) {
 	}
 	await sleep(ms)
 	// A waiter that is still queued has waited for this long already.
-	process.send?.({ waits: [...waits, ...[...waiting.values()].map((since) => now() - since)] })
+	const still = Array.from(waiting.values(), (since) => now() - since)
+	process.send?.({ waits: [...waits, ...still], admitted: waits.length })
 }
 
 process.on('message', (/** @type {any} */ message) => {
