@@ -13,7 +13,15 @@ import Koa2 from 'koa2'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { admission, type Limiter, limit } from '../../adapters/express.js'
 import { limit as limitKoa } from '../../adapters/koa.js'
-import { get, rawClient, request, until, type Work, workshop } from '../support/clients.js'
+import {
+	countClosed,
+	get,
+	rawClient,
+	request,
+	until,
+	type Work,
+	workshop,
+} from '../support/clients.js'
 import { frameworks, type Handler, listen } from '../support/frameworks.js'
 import {
 	agentFor,
@@ -942,10 +950,11 @@ describe.each(frameworks)('$name, pipelined', ({ name }) => {
 	test('one packet that is then reset, with the first at work: the rest never runs', async () => {
 		const work = workshop()
 		await using running = await piped(3, () => {}, work)
+		const closed = countClosed(running.server)
 		const client = await rawClient(running.port, get('/packet').repeat(100))
 		await until(() => work.begun.length === 1)
 		client.socket.resetAndDestroy()
-		await turns()
+		await until(() => closed() === 1)
 		work.finish()
 		await expectNothingLost(running, work)
 		expect(work.begun.filter((path) => path === '/packet').length).toBe(1)
@@ -1018,6 +1027,7 @@ describe.each(frameworks)('$name, WebSockets', ({ name }) => {
 		const hello = get('/chat', 'Connection: Upgrade\r\nUpgrade: websocket\r\n')
 		return {
 			port,
+			server,
 			limiter,
 			talking,
 			open: () => rawClient(port, hello),

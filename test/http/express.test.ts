@@ -331,11 +331,12 @@ describe.each([
 		app.get('/fail', fail)
 		app.get('/', (req, res) => {
 			res.write('headers are sent')
+			// Not before the request is here, so that none is too late.
+			if (how.startsWith('a timeout')) req.socket.setTimeout(20)
 			void work.handler(req, res)
 		})
 		const { server, port } = await listen(app)
 		server.on('clientError', (_error, socket) => socket.destroy())
-		if (how.startsWith('a timeout')) server.setTimeout(20)
 		const client = await rawClient(port, get())
 		if (how.startsWith('malformed')) client.socket.write('\0\0\0\r\n\r\n')
 		if (how.startsWith('a pipelined')) client.socket.write(get('/fail'))

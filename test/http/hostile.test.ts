@@ -2,6 +2,7 @@ import type http from 'node:http'
 import { pipeline, Readable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import {
+	countClosed,
 	expectNothingLost,
 	get,
 	rawClient,
@@ -63,13 +64,14 @@ describe.each(frameworks)('$name', (framework) => {
 		test('while at work: the work still counts, until the handler is done', async () => {
 			const work = workshop()
 			await using running = await serve(framework, 2, work.handler)
+			const closed = countClosed(running.server)
 			const leavers = [
 				await rawClient(running.port, get('/1')),
 				await rawClient(running.port, get('/2')),
 			]
 			await until(() => work.begun.length === 2)
 			for (const { socket } of leavers) leave(socket)
-			await Promise.all(leavers.map(({ closed }) => closed))
+			await until(() => closed() === 2)
 			// They try again, as clients do.
 			const again = [
 				request(running.port, { path: '/again/1' }),
@@ -135,15 +137,12 @@ describe.each(frameworks)('$name', (framework) => {
 		async (capacity) => {
 			const work = workshop()
 			await using running = await serve(framework, capacity, work.handler)
+			const closed = countClosed(running.server)
 			const client = await rawClient(running.port, get('/pipelined').repeat(10))
 			await until(() => work.begun.length === 1)
 			expect(running.limiter).toMatchObject({ active: 1, queued: 0 })
-			let closed = false
-			client.closed.then(() => {
-				closed = true
-			})
 			client.socket.resetAndDestroy()
-			await until(() => closed)
+			await until(() => closed() === 1)
 			expect(running.limiter).toMatchObject({ active: 1, queued: 0 })
 			work.finish()
 			await expectNothingLost(running, work)
@@ -158,10 +157,12 @@ describe.each(frameworks)('$name', (framework) => {
 				if (read) for await (const _ of req);
 				await work.handler(req, res)
 			})
+			const closed = countClosed(running.server)
 			const upload = 'POST /pipelined HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello'
 			const client = await rawClient(running.port, upload.repeat(10))
 			await until(() => work.begun.length === 1)
 			client.socket.resetAndDestroy()
+			await until(() => closed() === 1)
 			work.finish()
 			await expectNothingLost(running, work)
 			expect(work.begun.filter((path) => path === '/pipelined').length).toBe(1)

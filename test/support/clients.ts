@@ -81,6 +81,13 @@ export async function until(what: () => boolean): Promise<void> {
 	await vi.waitFor(() => expect(what()).toBe(true), { timeout: 10_000, interval: 2 })
 }
 
+/** How many connections the server knows to be closed. Their clients know it before. */
+export function countClosed(server: net.Server): () => number {
+	let closed = 0
+	server.on('connection', (socket) => socket.once('close', () => closed++))
+	return () => closed
+}
+
 /** A handler that counts the requests at work, and is told by the test when to go on. */
 export interface Work {
 	handler: Handler

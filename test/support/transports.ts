@@ -156,6 +156,7 @@ interface VisitOptions {
 export interface Running {
 	port: number
 	limiter: forExpress.Limiter
+	server: Server
 	/** A request, on a connection of its own in HTTP/1. */
 	visit(path: string, options?: VisitOptions): Visit
 	[Symbol.asyncDispose](): Promise<void>
@@ -181,6 +182,7 @@ export async function start({ framework, transport }: Place, app: App): Promise<
 	return {
 		port,
 		limiter,
+		server,
 		visit(path, options = {}) {
 			if (session === undefined) return visitHttp1(port, transport, path, options)
 			return visitHttp2(session, path, options)
