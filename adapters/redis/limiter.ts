@@ -118,6 +118,8 @@ export class RedisLimiter implements Gate {
 	/** Those for which Redis is being asked. */
 	#asking = new Set<Caller>()
 	readonly #held = new Map<string, Caller>()
+	/** Those whose release Redis has not confirmed in this session. */
+	#returning = new Set<Caller>()
 	#active = 0
 	#closed = false
 	#idle: Deferred | undefined = undefined
@@ -557,6 +559,13 @@ export class RedisLimiter implements Gate {
 		}
 	}
 
+	async #return(caller: Caller): Promise<void> {
+		const returning = this.#returning
+		returning.add(caller)
+		await this.#release(caller)
+		returning.delete(caller)
+	}
+
 	/** Ends a permit, or a wait, in Redis. */
 	async #release(claim: Claim): Promise<void> {
 		const active = await this.#membership.ask(release(claim))
@@ -607,7 +616,7 @@ export class RedisLimiter implements Gate {
 		this.#active -= caller.weight
 		queue.active -= caller.weight
 		// In any other state, Redis learns of the remaining permits when this process joins again.
-		if (this.#serving) this.#release(caller)
+		if (this.#serving) this.#return(caller)
 		else this.#admitAlone(queue)
 		this.#forget(queue)
 		this.#settleIdle()
@@ -681,6 +690,7 @@ export class RedisLimiter implements Gate {
 			},
 			lost: () => {
 				for (const queue of this.#queues()) queue.kept = queue.active
+				this.#learnOfReturning()
 				this.#asking = new Set()
 				for (const caller of this.#callers.values()) {
 					caller.asked = 'no'
@@ -708,6 +718,22 @@ export class RedisLimiter implements Gate {
 			},
 			evictable: (policy) => warnOfEviction(this.name, policy),
 		}
+	}
+
+	/**
+	 * The session ends while permits are on their way back to Redis. It has given them to nobody else
+	 * if no other process waits: so they are free, as far as is known.
+	 */
+	#learnOfReturning(): void {
+		const { active, queued } = this.#membership.fleet
+		let own = 0
+		for (const caller of this.#callers.values()) if (caller.asked === 'queued') own++
+		if (queued <= own) {
+			let returning = 0
+			for (const { weight } of this.#returning) returning += weight
+			this.#membership.learn(active - returning)
+		}
+		this.#returning = new Set()
 	}
 
 	/**

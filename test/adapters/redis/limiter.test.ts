@@ -23,6 +23,7 @@ import {
 	type Pool,
 	servers,
 	startPool,
+	startRelay,
 	startServer,
 	WHEN_BUSY,
 } from '../../support/redis.js'
@@ -585,6 +586,41 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 			end()
 		},
 	)
+
+	test.each([
+		['nobody else waits: it is free', false],
+		['another process waits, and may have it: it is not', true],
+	])('a permit is on its way back, and %s', async (_, waits) => {
+		const server = await pool.take()
+		const relay = await startRelay(server.port)
+		const { client, end } = await clients.ioredis(relay.port)
+		const other = await clients.ioredis(server.port)
+		const options = { name: 'returning', capacity: 1, lease: 2_000, redisTimeout: 500 }
+		const limiter = redisLimiter({ client, ...options })
+		const waiting = redisLimiter({ client: other.client, ...options })
+		await vi.waitFor(() => limiter.run(() => {}), 10_000)
+		await limiter.onIdle()
+		const permit = await limiter.acquire()
+		const granted = waits ? waiting.acquire() : undefined
+		// A renewal tells of the waiter.
+		if (waits) await sleep(1_000)
+		relay.stall()
+		permit.release()
+		const next = limiter.acquire({ maxWait: 1_500 })
+		if (waits) await expect(next).rejects.toMatchObject({ reason: 'timeout' })
+		else (await next).release()
+		expect(limiter.available).toBe(false)
+		relay.flow()
+		;(await granted)?.release()
+		await vi.waitFor(() => expect(limiter.available).toBe(true), 5_000)
+		for (const one of [limiter, waiting]) {
+			one.close()
+			await one.onIdle()
+		}
+		end()
+		other.end()
+		relay.close()
+	})
 
 	test.each(['local', 'reject'] as const)(
 		'an idle process learns that Redis is back before its next request, with %j',
