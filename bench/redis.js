@@ -331,6 +331,42 @@ async function shortHolds(peer) {
 	}
 }
 
+/** The time of a processor that Redis has used so far, in µs. */
+async function used() {
+	let seconds = 0
+	for (const [, time] of (await admin.info('cpu')).matchAll(/used_cpu_(?:user|sys):([\d.]+)/g)) {
+		seconds += Number(time)
+	}
+	return seconds * 1e6
+}
+
+/**
+ * Permits that are given back at once, with room for all and with hardly any: as fast as Redis, or
+ * the processes, can.
+ *
+ * @param {string} peer
+ */
+async function atOnce(peer) {
+	/** @type {Record<string, number>} */
+	const figures = {}
+	for (const [kind, capacity] of /** @type {const} */ ([
+		['room for all', PROCESSES * 4],
+		['contended', CAPACITY],
+	])) {
+		const options = { peer, name: `at once ${kind} ${peer}`, capacity }
+		const fleet = await Promise.all(Array.from({ length: PROCESSES }, () => start(options)))
+		await join(fleet)
+		const before = await used()
+		const all = fleet.map((child) => told(child, 'waits'))
+		for (const child of fleet) child.send({ loop: { workers: 4, hold: 0, ms: 5_000 } })
+		const pairs = (await Promise.all(all)).reduce((sum, { admitted }) => sum + admitted, 0)
+		figures[`${kind}: pairs/s`] = pairs / 5
+		figures[`  ${kind}: µs of Redis’s processor per pair`] = ((await used()) - before) / pairs
+		await Promise.all(fleet.map(kill))
+	}
+	return figures
+}
+
 /** @param {string} peer */
 async function crash(peer) {
 	const options = { peer, name: `crash ${peer}`, lease: LEASE }
@@ -394,6 +430,7 @@ for (const [title, measure] of /** @type {const} */ ([
 		`${PROCESSES} processes, twenty callers in each, ${SHORT.capacity} permits, held for ${SHORT.hold} ms`,
 		shortHolds,
 	],
+	[`${PROCESSES} processes, four callers in each, given back at once`, atOnce],
 	[`killed with all ${CAPACITY} permits, after a lease of ${LEASE} ms`, crash],
 ])) {
 	const names = Object.keys(peers)

@@ -51,7 +51,7 @@ async function loop({ workers, hold, ms }) {
 				const release = await fleet.acquire()
 				waiting.delete(i)
 				if (now() < until) waits.push(now() - since)
-				await sleep(hold)
+				if (hold > 0) await sleep(hold)
 				release().catch(() => {})
 			}
 		})().catch(() => {})
