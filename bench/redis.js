@@ -96,7 +96,11 @@ const SHA = createHash('sha1').update(SCRIPT).digest('hex')
 
 /** Room available, one at a time. @param {Fleet} fleet */
 async function pairs(fleet) {
-	const acquireAndRelease = async () => (await fleet.acquire())()
+	const acquireAndRelease = async () => {
+		const release = await fleet.acquire()
+		await release()
+		await fleet.settled()
+	}
 	// As many keys, and as much to send, as ours.
 	const keys = ['inflight:{a name}', 'inflight:{a name}:queue', 'inflight:{a name}:leases']
 	const args = ['acquire', 'abcdefghijkl', '1', 'abcdefghijkl:1:abc', '1', '1000', '20000', '0']
@@ -132,6 +136,7 @@ async function pairs(fleet) {
 		const release = await fleet.acquire()
 		admits.push(performance.now() - began)
 		await release()
+		await fleet.settled()
 		both.push(performance.now() - began)
 	}
 	const timedBare = async () => {

@@ -10,8 +10,9 @@ import { Semaphore } from 'redis-semaphore'
  * One limit of a fleet, as one process sees it.
  *
  * @typedef {object} Fleet
- * @property {() => Promise<() => Promise<unknown>>} acquire - resolves to what gives the permit
- * back, which resolves when Redis has been told.
+ * @property {() => Promise<() => unknown>} acquire - resolves to what gives the permit back.
+ * @property {() => Promise<unknown>} settled - resolves when Redis knows of all that was given
+ * back, if what gave it back has resolved.
  * @property {() => Promise<unknown>} ping - is answered after all that was sent before it.
  * @property {(sha: string, keys: string[], args: string[]) => Promise<unknown>} evalsha - by the
  * same client.
@@ -32,6 +33,7 @@ const PATIENCE = 600_000
 /** @param {Redis | Redis5} client @returns {Omit<Fleet, 'acquire'>} */
 function byIoredis(client) {
 	return {
+		settled: async () => {},
 		ping: () => client.ping(),
 		evalsha: (sha, keys, args) => client.evalsha(sha, keys.length, ...keys, ...args),
 		close: () => client.disconnect(),
@@ -41,7 +43,7 @@ function byIoredis(client) {
 /**
  * @param {import('inflight-limit/redis').RedisClient & { quit(): Promise<unknown> }} client
  * @param {FleetOptions} options
- * @returns {Pick<Fleet, 'acquire' | 'close'>}
+ * @returns {Pick<Fleet, 'acquire' | 'settled' | 'close'>}
  */
 function ours(client, { name, capacity, lease = LEASE }) {
 	const limiter = redisLimiter({
@@ -55,11 +57,9 @@ function ours(client, { name, capacity, lease = LEASE }) {
 	return {
 		acquire: async () => {
 			const permit = await limiter.acquire()
-			return () => {
-				permit.release()
-				return limiter.onIdle()
-			}
+			return () => permit.release()
 		},
+		settled: () => limiter.onIdle(),
 		close: async () => {
 			limiter.close()
 			await limiter.onIdle()

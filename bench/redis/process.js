@@ -5,7 +5,7 @@ import { peers } from './peers.js'
 const { peer, ...options } = JSON.parse(/** @type {string} */ (process.argv[2]))
 const fleet = await /** @type {NonNullable<typeof peers[string]>} */ (peers[peer])(options)
 
-/** @type {Map<number, () => Promise<unknown>>} */
+/** @type {Map<number, () => unknown>} */
 const held = new Map()
 
 /** By a clock that all processes of a machine share, in ms. */
@@ -30,9 +30,7 @@ async function acquire(place) {
 /** @param {number} place */
 function release(place) {
 	process.send?.({ released: place, at: now() })
-	held
-		.get(place)?.()
-		.catch(() => {})
+	Promise.resolve(held.get(place)?.()).catch(() => {})
 	held.delete(place)
 }
 
@@ -52,7 +50,7 @@ async function loop({ workers, hold, ms }) {
 				waiting.delete(i)
 				if (now() < until) waits.push(now() - since)
 				if (hold > 0) await sleep(hold)
-				release().catch(() => {})
+				Promise.resolve(release()).catch(() => {})
 			}
 		})().catch(() => {})
 	}
