@@ -52,9 +52,9 @@ export class Alone {
 	/**
 	 * The permits of a key that this process may hold while Redis is unavailable. Until its lease
 	 * ends, Redis keeps what the process held: with those permits and its part of the free ones, the
-	 * capacity is not exceeded. After that, this depends on what is away. If it is Redis, it remains
-	 * true. If only this process is cut off, others get what it held: so it then takes at most its
-	 * part of the capacity.
+	 * capacity is not exceeded. After that, it is its part of the capacity. What others hold then
+	 * is not known: if only this process is cut off, they get what it held; if Redis is away, their
+	 * leases have ended as well, and their work is told to stop.
 	 */
 	#share(queue: KeyQueue<Caller>): number {
 		if (this.#localCapacity !== undefined) return this.#localCapacity
@@ -62,10 +62,9 @@ export class Alone {
 		const place = (rank + queue.offset) % processes
 		const partOf = (all: number): number =>
 			Math.floor(all / processes) + (place < all % processes ? 1 : 0)
+		if (this.#membership.check()) return partOf(capacity)
 		// How many permits of one key were free is not known.
 		const free = queue.key === undefined ? Math.max(0, capacity - active) : 0
-		const known = queue.kept + partOf(free)
-		if (!this.#membership.check()) return known
-		return this.#membership.longAway ? partOf(capacity) : Math.min(known, partOf(capacity))
+		return queue.kept + partOf(free)
 	}
 }

@@ -512,7 +512,7 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 
 	beforeAll(async () => {
 		// One for each attempt of each.
-		pool = await startPool(12)
+		pool = await startPool(21)
 	})
 	afterAll(endAll)
 
@@ -587,6 +587,44 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 		},
 	)
 
+	test('when its lease has ended, a process that held nothing gets its part, also of a key', async () => {
+		const server = await pool.take()
+		const { client, end } = await clients.ioredis(server.port)
+		const other = await clients.ioredis(server.port)
+		const options = { capacity: 4, lease: 2_000, redisTimeout: 500 }
+		const holder = redisLimiter({ client, name: 'parts', ...options })
+		const idle = redisLimiter({ client: other.client, name: 'parts', ...options })
+		const keyed = redisLimiter({ client, name: 'keyed parts', ...options, key: () => 'a' })
+		await vi.waitFor(() => holder.run(() => {}), 10_000)
+		await vi.waitFor(() => idle.run(() => {}), 10_000)
+		await vi.waitFor(() => keyed.run(() => {}, { key: 'a' }), 10_000)
+		const permits = await Promise.all([1, 2, 3, 4].map(() => holder.acquire()))
+		await vi.waitFor(
+			() => expect(idle.stats().fleet).toMatchObject({ processes: 2, active: 4 }),
+			5_000,
+		)
+		server.pause()
+		const waiting = Promise.all([1, 2].map(() => idle.acquire({ maxWait: 4_000 })))
+		const ofKey = Promise.all([1, 2, 3, 4].map(() => keyed.acquire({ key: 'b', maxWait: 4_000 })))
+		const parts = await waiting
+		const all = await ofKey
+		expect(permits.every(({ signal }) => signal.aborted)).toBe(true)
+		expect(parts.map(({ token }) => token)).toEqual([0, 0])
+		await expect(idle.acquire({ maxWait: 100 })).rejects.toMatchObject({ reason: 'timeout' })
+		await expect(keyed.acquire({ key: 'b', maxWait: 100 })).rejects.toMatchObject({
+			reason: 'timeout',
+		})
+		server.resume()
+		for (const permit of [...permits, ...parts, ...all]) permit.release()
+		await vi.waitFor(() => idle.run(() => {}, { weight: 4 }), 10_000)
+		for (const one of [holder, idle, keyed]) {
+			one.close()
+			await one.onIdle()
+		}
+		end()
+		other.end()
+	})
+
 	test.each([
 		['nobody else waits: it is free', false],
 		['another process waits, and may have it: it is not', true],
@@ -595,15 +633,14 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 		const relay = await startRelay(server.port)
 		const { client, end } = await clients.ioredis(relay.port)
 		const other = await clients.ioredis(server.port)
-		const options = { name: 'returning', capacity: 1, lease: 2_000, redisTimeout: 500 }
+		const options = { name: 'returning', capacity: 1, lease: 4_000, redisTimeout: 500 }
 		const limiter = redisLimiter({ client, ...options })
 		const waiting = redisLimiter({ client: other.client, ...options })
 		await vi.waitFor(() => limiter.run(() => {}), 10_000)
 		await limiter.onIdle()
 		const permit = await limiter.acquire()
 		const granted = waits ? waiting.acquire() : undefined
-		// A renewal tells of the waiter.
-		if (waits) await sleep(1_000)
+		if (waits) await vi.waitFor(() => expect(limiter.stats().fleet.queued).toBe(1), 5_000)
 		relay.stall()
 		permit.release()
 		const next = limiter.acquire({ maxWait: 1_500 })
