@@ -582,11 +582,12 @@ describeRedis(
 describeRedis('a fleet of processes, alone', { retry: WHEN_BUSY }, () => {
 	test('clocks that are 5 s off, and event loops that are blocked for half a lease again and again', () =>
 		withFleet(async (fleet) => {
+			const options = { whenUnavailable: 'reject' }
 			await Promise.all([
-				fleet.start(2),
-				fleet.start(1, { clock: 5_000 }),
-				fleet.start(1, { clock: -5_000 }),
-				fleet.start(1, { block: LEASE / 2 }),
+				fleet.start(2, { options }),
+				fleet.start(1, { options, clock: 5_000 }),
+				fleet.start(1, { options, clock: -5_000 }),
+				fleet.start(1, { options, block: LEASE / 2 }),
 			])
 			await fleet.known()
 			const worked = async () =>
