@@ -51,8 +51,12 @@ export interface Middleware {
  * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
  * unknown.
  */
-export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
-	const { limiter, onReject } = readLimit(options)
+export function limit(options: number | LimitOptions | SharedLimiter): Middleware
+export function limit(
+	options: number | LimitOptions | SharedLimiter,
+	second?: unknown,
+): Middleware {
+	const { limiter, onReject } = readLimit(options, second)
 
 	function answer(
 		error: RejectedError,

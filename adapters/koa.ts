@@ -55,8 +55,12 @@ export interface Middleware {
  * @throws TypeError, RangeError - an option is of the wrong type, out of range, missing, or
  * unknown.
  */
-export function limit(options: number | LimitOptions | SharedLimiter): Middleware {
-	const { limiter, onReject } = readLimit(options)
+export function limit(options: number | LimitOptions | SharedLimiter): Middleware
+export function limit(
+	options: number | LimitOptions | SharedLimiter,
+	second?: unknown,
+): Middleware {
+	const { limiter, onReject } = readLimit(options, second)
 
 	async function reject(error: RejectedError, ctx: ContextLike, next: Next): Promise<void> {
 		const rejection = rejectionBy(limiter, error, ctx.res)

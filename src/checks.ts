@@ -281,10 +281,23 @@ export function checkOptions(options: object, allowed: readonly string[]): void 
 }
 
 function unknownOption(name: string, allowed: readonly string[]): TypeError {
-	const instead = ELSEWHERE.get(name)
+	const same = (other: string): boolean => other.toLowerCase() === name.toLowerCase()
+	const instead = allowed.find(same) ?? ELSEWHERE.get(name)
 	const known = instead !== undefined && allowed.includes(/^\w+/.exec(instead)?.[0] ?? '')
 	const rest = known ? `: write ${instead}` : `; allowed are ${allowed.join(', ')}`
 	return coded('ERR_INFLIGHT_UNKNOWN_OPTION', new TypeError(`unknown option ${show(name)}${rest}`))
+}
+
+/**
+ * A function that makes something was given itself: then the framework, or the limiter, calls it
+ * with a request, or with the context of Koa.
+ *
+ * @param right - what to write, in place of `wrong`.
+ */
+export function checkNoRequest(name: string, value: object, right: string, wrong: string): void {
+	if (!('headers' in value) && !('req' in value)) return
+	const message = `${name} was called with a request: write ${right}, not ${wrong}`
+	throw coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))
 }
 
 const OPTIONS = 'a capacity or an object of options'

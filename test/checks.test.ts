@@ -53,6 +53,7 @@ const refused: [unknown, ErrorConstructor, string][] = [
 	[{ capacity: adaptive }, TypeError, FUNCTION],
 	[{ capacity: Promise.resolve(3) }, TypeError, `${CAPACITY}; got a promise`],
 	[{ max: 3 }, TypeError, 'unknown option "max": write capacity'],
+	[{ capacity: 3, maxwait: 9 }, TypeError, 'unknown option "maxwait": write maxWait'],
 	[{ activeLimit: 3 }, TypeError, 'unknown option "activeLimit": write capacity'],
 	[{ capacity: 3, queuedLimit: 9 }, TypeError, 'unknown option "queuedLimit": write maxQueue'],
 	[{ capacity: 3, keyGenerator: () => 'a' }, TypeError, 'unknown option "keyGenerator": write key'],
@@ -328,7 +329,7 @@ describe('Semaphore', () => {
 			'maxQueue must be an integer from 0, or Infinity; got 0.5',
 		],
 		[[3, { maxWait: 2 ** 31 }], RangeError, `maxWait must be ${WAIT}; got 2147483648`],
-		[[3, { maxwait: 1 }], TypeError, 'unknown option "maxwait"; allowed are maxQueue, maxWait'],
+		[[3, { maxwait: 1 }], TypeError, 'unknown option "maxwait": write maxWait'],
 		[[3, 5], TypeError, 'options must be an object; got 5'],
 	])('its constructor refuses %o', (given, type, message) => {
 		expect(() => new Semaphore(...(given as [number]))).toThrow(fault(type, message))

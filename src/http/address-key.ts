@@ -1,5 +1,5 @@
 import { isIP, isIPv4 } from 'node:net'
-import { checkOptions, checkPrefix } from '../checks.js'
+import { checkNoRequest, checkOptions, checkPrefix } from '../checks.js'
 
 export interface AddressKeyOptions {
 	/**
@@ -47,6 +47,7 @@ const UNKNOWN = 'unknown'
  * unknown option.
  */
 export function addressKey(options: AddressKeyOptions = {}): (request: AddressedRequest) => string {
+	checkNoRequest('addressKey', options, 'key: addressKey()', 'key: addressKey')
 	checkOptions(options, OPTIONS)
 	const { ipv6Subnet = 64 } = options
 	const bits = checkPrefix('ipv6Subnet', ipv6Subnet)

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
+import { wrongType } from '../checks.js'
 import {
 	enter,
 	type Gate,
@@ -363,6 +364,9 @@ export function releaseAll({ [KEY]: exchange }: IncomingMessage & Limited): Gate
  * @returns `undefined` for a request that no limiter has admitted.
  */
 export function admission(request: object): Admission | undefined {
+	if (typeof request !== 'object' || request === null) {
+		throw wrongType('request', 'a request, or the context of Koa', request)
+	}
 	const { [KEY]: own, req } = request as Limited & { req?: Limited }
 	for (let ticket = (own ?? req?.[KEY])?.ticket; ticket !== undefined; ticket = ticket.outer) {
 		if (ticket.admitted) return ticket

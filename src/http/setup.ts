@@ -1,5 +1,5 @@
 import { isControllerFactory } from '../adaptive/controller.js'
-import { checkFunction, readOptions, wrongType } from '../checks.js'
+import { checkFunction, checkNoRequest, readOptions } from '../checks.js'
 import { coded } from '../errors.js'
 import { enter } from '../limiter/gate.js'
 import { Limiter } from '../limiter/limiter.js'
@@ -11,16 +11,19 @@ export type SharedLimiter = Pick<Limiter, keyof Limiter>
 /** What `limit()` of every adapter is given: a capacity, options, or a limiter made before. */
 export function readLimit<OnReject>(
 	given: number | SharedLimiter | (LimiterOptions<never> & { onReject?: OnReject }),
+	second: unknown,
 ): { limiter: Limiter; onReject: OnReject | undefined } {
+	if (typeof given === 'object' && given !== null) {
+		checkNoRequest('limit', given, 'app.use(limit(3))', 'app.use(limit)')
+	}
+	if (typeof second === 'object') {
+		const message = 'limit takes one argument: write limit({ capacity: 3, maxQueue: 10 })'
+		throw coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))
+	}
 	if (typeof given !== 'object' || given === null || isControllerFactory(given)) {
 		return { limiter: new Limiter(given), onReject: undefined }
 	}
 	if (enter in given) return { limiter: given as Limiter, onReject: undefined }
-	// The framework has called `limit` itself with a request, or with the context of Koa.
-	if ('headers' in given || 'req' in given) {
-		const allowed = 'a capacity or an object of options'
-		throw wrongType('options', allowed, given, 'write app.use(limit(3)), not app.use(limit)')
-	}
 	const { onReject, ...options } = readOptions(given, [...LIMITER_OPTIONS, 'onReject'])
 	return {
 		limiter: new Limiter(options as LimiterOptions),

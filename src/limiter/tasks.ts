@@ -18,12 +18,21 @@ export const NEVER_ABORTED: AbortSignalLike = {
 	removeEventListener() {},
 }
 
+/** Options in place of the context would be ignored: a semaphore takes them there. */
+function checkNoOptions(context: object): void {
+	const names = Object.keys(context)
+	if (names.length === 0 || names.some((name) => name !== 'signal' && name !== 'maxWait')) return
+	const remedy = 'options come after it, as in limiter.run(task, {}, { signal })'
+	throw wrongType('context', 'what the functions of the options are given', context, remedy)
+}
+
 /** Lets a task enter a gate. Rejects with the reason of `signal`, or with why it is rejected. */
 async function admit(gate: Gate, context: object, options: TaskOptions): Promise<Stay | undefined> {
 	if (typeof context !== 'object' || context === null) {
 		throw wrongType('context', 'an object', context)
 	}
 	checkOptions(options, TASK_OPTIONS)
+	checkNoOptions(context)
 	checkSignal(options.signal)
 	const { signal = NEVER_ABORTED } = options
 	const entrance = gate[enter](context, signal)

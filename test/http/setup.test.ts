@@ -40,8 +40,7 @@ function inKoa(middleware: unknown): Promise<string> {
 	})
 }
 
-const NOT_CALLED =
-	'options must be a capacity or an object of options; got an object: write app.use(limit(3)), not app.use(limit)'
+const NOT_CALLED = 'limit was called with a request: write app.use(limit(3)), not app.use(limit)'
 const FOR_EXPRESS = 'this middleware is for Express: import limit from inflight-limit/koa'
 const FOR_KOA = 'this middleware is for Koa: import limit from inflight-limit/express'
 
@@ -57,7 +56,32 @@ test('Koa: the function in place of the middleware', async () => {
 	expect(await inKoa(forKoa.limit)).toBe(NOT_CALLED)
 })
 
+test.each([
+	['Express', forExpress.limit],
+	['Koa', forKoa.limit],
+])('%s: options in a second argument', (_name, limit) => {
+	const mistaken = limit as (...args: unknown[]) => unknown
+	const message = 'limit takes one argument: write limit({ capacity: 3, maxQueue: 10 })'
+	expect(() => mistaken(3, { maxQueue: 2 })).toThrow(message)
+	expect(() => mistaken(new forExpress.Limiter(3), { maxQueue: 2 })).toThrow(message)
+	expect([2, 3].map(mistaken)).toHaveLength(2)
+})
+
+test('the function in place of the key function', async () => {
+	const message =
+		'addressKey was called with a request: write key: addressKey(), not key: addressKey'
+	const key = forExpress.addressKey as unknown as () => string
+	expect(await inExpress(express, forExpress.limit({ capacity: 3, key }))).toBe(message)
+	expect(await inKoa(forKoa.limit({ capacity: 3, key }))).toBe(message)
+})
+
 test('the middleware of the other framework', async () => {
 	expect(await inExpress(express, forKoa.limit(3))).toBe(FOR_KOA)
 	expect(await inKoa(forExpress.limit(3))).toBe(FOR_EXPRESS)
+})
+
+test.each([undefined, null, 3])('the admission of %s', (request) => {
+	expect(() => forExpress.admission(request as never)).toThrow(
+		'request must be a request, or the context of Koa',
+	)
 })

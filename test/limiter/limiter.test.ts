@@ -560,3 +560,21 @@ test.each(Object.keys(oddSignals))('no permit is lost to a signal that %s', asyn
 	permit?.release()
 	expect(limiter.stats()).toMatchObject({ active: 0, queued: 0, keys: 0 })
 })
+
+test.each([{ signal: AbortSignal.abort() }, { maxWait: 10 }, { signal: undefined, maxWait: 10 }])(
+	'options in place of the context: %o',
+	async (options) => {
+		const limiter = new Limiter(1)
+		const message = 'options come after it, as in limiter.run(task, {}, { signal })'
+		await expect(limiter.acquire(options)).rejects.toThrow(message)
+		await expect(limiter.run(() => {}, options)).rejects.toThrow(message)
+	},
+)
+
+test('a context may have a signal beside other things', async () => {
+	const limiter = new Limiter({
+		capacity: 1,
+		weight: (context: object) => ('user' in context ? 1 : 0),
+	})
+	await limiter.run(() => {}, { user: 'u', signal: AbortSignal.abort() })
+})
