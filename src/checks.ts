@@ -48,7 +48,7 @@ function wrongReturn(name: string, allowed: string, value: unknown): TypeError {
 	return wrongType(`what ${name} returns`, allowed, value, remedy)
 }
 
-function isPromise(value: unknown): boolean {
+export function isPromise(value: unknown): boolean {
 	return typeof (value as { then?: unknown } | null | undefined)?.then === 'function'
 }
 

@@ -1,4 +1,4 @@
-import { checkObserver } from '../checks.js'
+import { checkObserver, isPromise } from '../checks.js'
 import { inWords, type RejectionReason } from '../errors.js'
 
 /**
@@ -64,8 +64,8 @@ export interface AvailabilityFacts {
 
 /**
  * Functions that are called at each event of a limiter. They are called synchronously, so keep them
- * short. An error that one throws harms no request, and is reported once, as a warning of the
- * process.
+ * short. An error that one throws, or that its promise rejects with, harms no request, and is
+ * reported once, as a warning of the process.
  */
 export interface Observer {
 	/** A request was admitted. Called in the async context of that request. */
@@ -84,43 +84,57 @@ export interface Observer {
 
 type Told = { [Name in keyof Observer]-?: Parameters<NonNullable<Observer[Name]>>[0] }
 
+/** An observer of a limiter. */
+interface Place {
+	readonly observer: Observer
+	ended: boolean
+	/** Whether an error of it was reported. */
+	warned: boolean
+}
+
 /** The observers of a limiter. */
 export class Observers {
-	readonly #all = new Map<object, Observer>()
+	/**
+	 * Each change makes a new array: so an event is told to those that were there when it came up,
+	 * and not to those that are added meanwhile.
+	 */
+	#all: readonly Place[] = []
 
 	/** How many there are. With 0, the facts need not be collected. */
 	get size(): number {
-		return this.#all.size
+		return this.#all.length
 	}
 
 	/** @returns a function that removes it. An observer that was added twice is called twice. */
 	add(observer: Observer): () => void {
 		checkObserver(observer)
-		const place = {}
-		this.#all.set(place, observer)
+		const place: Place = { observer, ended: false, warned: false }
+		this.#all = [...this.#all, place]
 		return () => {
-			this.#all.delete(place)
+			place.ended = true
+			this.#all = this.#all.filter((other) => other !== place)
 		}
 	}
 
 	tell<Name extends keyof Told>(name: Name, facts: Told[Name]): void {
-		for (const [place, observer] of this.#all) {
+		for (const place of this.#all) {
+			if (place.ended) continue
 			try {
-				;(observer[name] as ((facts: Told[Name]) => void) | undefined)?.(facts)
+				const { observer } = place
+				const result = (observer[name] as ((facts: Told[Name]) => unknown) | undefined)?.(facts)
+				if (isPromise(result)) Promise.resolve(result).catch((error) => warn(place, name, error))
 			} catch (error) {
-				this.#warn(place, name, error)
+				warn(place, name, error)
 			}
 		}
 	}
+}
 
-	readonly #warned = new WeakSet<object>()
-
-	#warn(place: object, name: string, error: unknown): void {
-		if (this.#warned.has(place)) return
-		this.#warned.add(place)
-		process.emitWarning(
-			`An observer of a limiter failed in ${name}(), and may do so again: ${inWords(error)}`,
-			{ type: 'InflightLimitWarning', code: 'INFLIGHT_OBSERVER' },
-		)
-	}
+function warn(place: Place, name: string, error: unknown): void {
+	if (place.warned) return
+	place.warned = true
+	process.emitWarning(
+		`An observer of a limiter failed in ${name}(), and may do so again: ${inWords(error)}`,
+		{ type: 'InflightLimitWarning', code: 'INFLIGHT_OBSERVER' },
+	)
 }

@@ -73,6 +73,30 @@ test('an observer may have any of the functions, and there may be several', () =
 	expect(told.map(([name]) => name)).toEqual(['admitted', 'released'])
 })
 
+test('an event is told to those that were there when it came up', () => {
+	const limiter = new Limiter(1)
+	const told: string[] = []
+	let rounds = 0
+	// One that observes anew each time: it must not be told of the same event without end.
+	const observe = (): void => {
+		const end = limiter.observe({
+			admitted: () => {
+				told.push(`round ${++rounds}`)
+				end()
+				if (rounds < 9) observe()
+			},
+		})
+	}
+	const ends = [() => {}]
+	limiter.observe({ admitted: () => ends[0]?.() })
+	observe()
+	ends[0] = limiter.observe({ admitted: () => told.push('one that was ended meanwhile') })
+	;(limiter[enter]({}, present) as Stay).leave('ok')
+	expect(told).toEqual(['round 1'])
+	;(limiter[enter]({}, present) as Stay).leave('ok')
+	expect(told).toEqual(['round 1', 'round 2'])
+})
+
 test('what an observer throws need not be fit to be made a string', () => {
 	const warn = vi.spyOn(process, 'emitWarning').mockReturnValue()
 	const limiter = new Limiter(1)
@@ -118,6 +142,25 @@ test('an observer that throws harms nobody, and is reported once', async () => {
 		],
 		[
 			expect.stringMatching(/released\(\).*not even/),
+			expect.objectContaining({ code: 'INFLIGHT_OBSERVER' }),
+		],
+	])
+	warn.mockRestore()
+})
+
+test('an observer whose promise rejects harms nobody either, and is reported once', async () => {
+	const warn = vi.spyOn(process, 'emitWarning').mockReturnValue()
+	const limiter = new Limiter(1)
+	limiter.observe({
+		admitted: async () => {
+			throw new Error('no database')
+		},
+	})
+	// The runner fails a test that leaves a rejection unhandled.
+	for (let i = 0; i < 3; i++) await limiter.run(() => {})
+	expect(warn.mock.calls).toEqual([
+		[
+			expect.stringMatching(/admitted\(\).*no database/),
 			expect.objectContaining({ code: 'INFLIGHT_OBSERVER' }),
 		],
 	])
