@@ -44,6 +44,20 @@ export function claimNames(holder: object, limiters: readonly SharedLimiter[]): 
 	}
 }
 
+/**
+ * What was ended may have begun anew since, under the same names.
+ *
+ * @returns a function of which only the first call counts.
+ */
+export function once(end: () => void): () => void {
+	let ended = false
+	return () => {
+		if (ended) return
+		ended = true
+		end()
+	}
+}
+
 function taken(message: string): Error {
 	return coded('ERR_INFLIGHT_NAME_TAKEN', new Error(message))
 }

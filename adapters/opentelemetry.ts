@@ -8,7 +8,7 @@ import {
 } from '@opentelemetry/api'
 import { checkMethod, checkOptions } from '../src/checks.js'
 import type { SharedLimiter } from '../src/http/setup.js'
-import { claimNames } from './limiters.js'
+import { claimNames, once } from './limiters.js'
 
 export interface OpenTelemetryOptions {
 	/** The limiters to show, each with a name of its own. */
@@ -155,11 +155,11 @@ export function openTelemetryMetrics(options: OpenTelemetryOptions): () => void 
 		...[delay, utilization, overloaded],
 	]
 	meter.addBatchObservableCallback(observe, observables)
-	return () => {
+	return once(() => {
 		free()
 		for (const end of ends) end()
 		meter.removeBatchObservableCallback(observe, observables)
-	}
+	})
 }
 
 function tellSpan(waited: number, attributes: Attributes): void {

@@ -10,7 +10,7 @@ import {
 import { checkMethod, checkOptions } from '../src/checks.js'
 import type { SharedLimiter } from '../src/http/setup.js'
 import type { LimiterStats } from '../src/limiter/limiter.js'
-import { claimNames } from './limiters.js'
+import { claimNames, once } from './limiters.js'
 
 export interface PrometheusOptions {
 	/** The limiters to show, each with a name of its own. */
@@ -107,7 +107,7 @@ export function prometheusMetrics(options: PrometheusOptions): () => void {
 			released: ({ held }) => (isCleared() ? end() : hold.observe(held / 1000)),
 		})
 	})
-	function end(): void {
+	const end = once(() => {
 		free()
 		for (const endOne of observers) endOne()
 		for (const limiter of limiters) {
@@ -115,7 +115,7 @@ export function prometheusMetrics(options: PrometheusOptions): () => void {
 			metrics.wait.remove({ limiter: limiter.name })
 			metrics.hold.remove({ limiter: limiter.name })
 		}
-	}
+	})
 	return end
 }
 

@@ -215,6 +215,11 @@ test('registering twice is an error; what it returns takes the limiters out agai
 		'"inflight_limit.wait.duration s inflight_limit.limiter.name=reports":1',
 	)
 	openTelemetryMetrics({ limiters: [limiter], meterProvider })
+	// Only the first call counts: the limiter that was added again stays.
+	end()
+	expect(() => openTelemetryMetrics({ limiters: [limiter], meterProvider })).toThrow(
+		'limiter "reports" is registered already: do it once',
+	)
 })
 
 test('options that are wrong, misspelt or missing throw', () => {

@@ -221,6 +221,21 @@ test('what it returns takes the limiters out again', async () => {
 	expect(await value(registry, 'inflight_limit_admitted_total{limiter="reports"}')).toBe(1)
 })
 
+test('what it returns does so once, and leaves later limiters of the same names alone', async () => {
+	const registry = new Registry()
+	const make = (): Limiter => new Limiter({ capacity: 1, name: 'reports' })
+	const end = prometheusMetrics({ limiters: [make()], registry })
+	end()
+	const later = make()
+	prometheusMetrics({ limiters: [later], registry })
+	end()
+	expect(() => prometheusMetrics({ limiters: [make()], registry })).toThrow(
+		'another limiter named "reports" is registered already',
+	)
+	expect(await value(registry, 'inflight_limit_wait_seconds_count{limiter="reports"}')).toBe(0)
+	expect(await value(registry, 'inflight_limit_capacity{limiter="reports"}')).toBe(1)
+})
+
 test.each([
 	[undefined, 'limiters must be an array of limiters; got undefined'],
 	[new Limiter(1), 'limiters must be an array of limiters; got an object'],
