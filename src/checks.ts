@@ -86,7 +86,7 @@ export function checkPath(value: unknown): string {
 }
 
 /** The heaviest weight where the capacity is no bound: sums of weights must stay exact. */
-const HEAVIEST = 2 ** 40
+export const HEAVIEST: number = 2 ** 40
 
 export function checkWeight(value: unknown, capacity: number): number {
 	const weight = checkInteger('weight', value, 1, false)

@@ -1,3 +1,4 @@
+import { HEAVIEST } from '../../src/checks.js'
 import { REJECTION_REASONS, type RejectionReason } from '../../src/errors.js'
 import type { Outcome } from '../../src/stats/observer.js'
 
@@ -162,7 +163,8 @@ function isLeave(item: readonly unknown[]): boolean {
 }
 
 function isWeigh(item: readonly unknown[]): boolean {
-	return item.length === 2 && isPositive(item[0]) && isPositive(item[1])
+	const [id, weight] = item
+	return item.length === 2 && isPositive(id) && isPositive(weight) && weight <= HEAVIEST
 }
 
 function isAdmit(item: readonly unknown[]): boolean {

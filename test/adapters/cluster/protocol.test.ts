@@ -57,6 +57,7 @@ const ASKS: [what: string, change: object][] = [
 	['one that leaves with more', { leave: [[1, 'ok', 1]] }],
 	['no list of new weights', { weigh: undefined }],
 	['a new weight of 0', { weigh: [[1, 0]] }],
+	['a new weight that no permit can have', { weigh: [[1, 2 ** 40 + 1]] }],
 	['a new weight with more', { weigh: [[1, 2, 3]] }],
 	['terms that are no text', { terms: 3 }],
 	['a capacity of 0', { resize: 0 }],
