@@ -109,8 +109,14 @@ export function createStream(
 	}
 
 	function end(): void {
-		for (const { res } of readers) res.end(rejection(reasonToReject() as string))
+		const ended = Array.from(readers, ({ res }) => res)
+		if (ended.length === 0) return
 		readers.clear()
+		for (const res of ended) res.end(rejection(reasonToReject() as string))
+		// A page that does not read would never be at its end, and the server would wait for it.
+		setTimeout(() => {
+			for (const res of ended) res.destroy()
+		}, INTERVAL).unref()
 	}
 
 	function open(res: ServerResponse, headers: Record<string, string>): void {

@@ -669,6 +669,37 @@ test('a server ends with its pages open, once all limiters are closed', async ()
 	})
 })
 
+test('a server ends also with a page that does not read', async () => {
+	vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date'] })
+	const many = Array.from(
+		{ length: 2_000 },
+		(_, i) => new Limiter({ capacity: 1, name: `limiter ${i}` }),
+	)
+	const page = dashboard({ limiters: many })
+	const responses: http.ServerResponse[] = []
+	const { server, port } = await listen((req, res) => {
+		responses.push(res)
+		page(req, res)
+	})
+	ends.push(page.close, () => server.closeAllConnections())
+	const { socket } = await rawClient(port, get('/events'))
+	socket.pause()
+	await until(() => responses.length === 1)
+	const [response] = responses as [http.ServerResponse]
+	// Until the kernel takes no more for it.
+	for (let i = 0; i < 400 && response.writableLength === 0; i++) {
+		for (const limiter of many) (limiter[enter]({}, present) as Stay).leave('ok')
+		vi.advanceTimersByTime(1000)
+		await new Promise((resolve) => setImmediate(resolve))
+	}
+	expect(response.destroyed).toBe(false)
+
+	for (const limiter of many) limiter.close()
+	const over = new Promise<void>((resolve) => server.close(() => resolve()))
+	vi.advanceTimersByTime(1000)
+	await over
+})
+
 test('close ends the pages, rejects new ones, and leaves the limiters alone', async () => {
 	const limiter = new Limiter(1)
 	const page = dashboard({ limiters: [limiter] })
