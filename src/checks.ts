@@ -1,3 +1,4 @@
+import { types } from 'node:util'
 import { coded } from './errors.js'
 
 /*
@@ -30,6 +31,8 @@ export function wrongType(
 	value: unknown,
 	remedy?: string,
 ): TypeError {
+	// Nobody else handles the rejection of a promise that stands where a value should.
+	if (types.isPromise(value)) value.catch(() => {})
 	const rest = remedy === undefined ? '' : `: ${remedy}`
 	const message = `${name} must be ${allowed}; got ${show(value)}${rest}`
 	return coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))
@@ -48,7 +51,7 @@ function wrongReturn(name: string, allowed: string, value: unknown): TypeError {
 	return wrongType(`what ${name} returns`, allowed, value, remedy)
 }
 
-export function isPromise(value: unknown): boolean {
+function isPromise(value: unknown): boolean {
 	return typeof (value as { then?: unknown } | null | undefined)?.then === 'function'
 }
 

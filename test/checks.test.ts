@@ -292,6 +292,20 @@ describe('what key returns', () => {
 	})
 })
 
+test.each(['skip', 'key', 'weight', 'priority', 'fairBy', 'deadline', 'capacity'])(
+	'an async %s that fails is an error of its request, and no unhandled rejection',
+	async (name) => {
+		const wrong = async (): Promise<never> => {
+			throw new Error('no session')
+		}
+		const options = { capacity: 1, key: () => 'a', [name]: wrong }
+		const limiter = new Limiter(options as never)
+		// The runner fails a test that leaves a rejection unhandled.
+		await expect(limiter.run(() => {})).rejects.toThrow(/; got a promise/)
+		expect(limiter.stats()).toMatchObject({ active: 0, keys: 0 })
+	},
+)
+
 test.each([
 	['a', 'a'],
 	[7, '7'],

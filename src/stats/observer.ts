@@ -1,4 +1,5 @@
-import { checkObserver, isPromise } from '../checks.js'
+import { types } from 'node:util'
+import { checkObserver } from '../checks.js'
 import { inWords, type RejectionReason } from '../errors.js'
 
 /**
@@ -122,7 +123,7 @@ export class Observers {
 			try {
 				const { observer } = place
 				const result = (observer[name] as ((facts: Told[Name]) => unknown) | undefined)?.(facts)
-				if (isPromise(result)) Promise.resolve(result).catch((error) => warn(place, name, error))
+				if (types.isPromise(result)) result.catch((error) => warn(place, name, error))
 			} catch (error) {
 				warn(place, name, error)
 			}
