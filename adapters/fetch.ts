@@ -142,6 +142,7 @@ export function limitFetch<F extends FetchFunction = typeof globalThis.fetch>(
 				input,
 				signal === own ? init : { ...init, signal: signal ?? null },
 			)
+			if (typeof response !== 'object' || response === null) throw noResponse(response)
 			pauses?.note(originOf(response.url || input), response)
 			const { status, body } = response
 			if (body === null || body === undefined || response.bodyUsed) {
@@ -229,9 +230,11 @@ async function admit(
 function checkResponse(response: Response): void {
 	const { getReader } = response.body as { getReader?: unknown }
 	const { error } = response.constructor as { error?: unknown }
-	if (typeof getReader !== 'function' || typeof error !== 'function') {
-		throw wrongType('what fetch resolves to', 'a Response whose body is a ReadableStream', response)
-	}
+	if (typeof getReader !== 'function' || typeof error !== 'function') throw noResponse(response)
+}
+
+function noResponse(value: unknown): TypeError {
+	return wrongType('what fetch resolves to', 'a Response whose body is a ReadableStream', value)
 }
 
 function outcomeOf(status: number): Outcome {

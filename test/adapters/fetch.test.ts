@@ -338,6 +338,15 @@ describe('what fails gives the permit back', () => {
 		expect([limitedFetch.limiter.active, requests]).toEqual([0, []])
 	})
 
+	test.each([undefined, null, 'a page'])('a `fetch` that resolves to %j', async (what) => {
+		const fetch = (async () => what) as unknown as typeof globalThis.fetch
+		const limitedFetch = limitFetch(1, { fetch, maxRetryAfter: 10 })
+		await expect(limitedFetch('http://localhost/')).rejects.toThrow(
+			/^what fetch resolves to must be a Response whose body is a ReadableStream; got /,
+		)
+		expect(limitedFetch.limiter.active).toBe(0)
+	})
+
 	test('a `fetch` whose responses are of another make', async () => {
 		const bodies = [Readable.from(['text']), new ReadableStream()]
 		const fetch = async () => ({ status: 200, body: bodies.shift() })
