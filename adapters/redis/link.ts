@@ -55,7 +55,7 @@ export class RedisLink {
 	readonly #client: RedisClient
 	readonly #driver: Driver
 	/** The users of the channels that must be subscribed to, now or soon. */
-	readonly #users = new Map<string, LinkUser>()
+	readonly #users = new Map<string, Set<LinkUser>>()
 	/** The channels that are subscribed to. A client that was closed has none. */
 	readonly #subscribed = new Set<string>()
 	/** The connection of our own for messages. */
@@ -63,7 +63,9 @@ export class RedisLink {
 
 	constructor(client: RedisClient) {
 		this.#client = client
-		this.#driver = driverOf(client, (channel, text) => this.#users.get(channel)?.message(text))
+		this.#driver = driverOf(client, (channel, text) => {
+			for (const user of this.#users.get(channel) ?? []) user.message(text)
+		})
 		this.listening = this.#driver.listening
 		this.gapless = this.#driver.ownMessages
 		// Before its users hear of it, and subscribe again.
@@ -99,7 +101,11 @@ export class RedisLink {
 
 	/** A channel that is unsubscribed from meanwhile is left again. */
 	async subscribe(channels: string[], user: LinkUser): Promise<void> {
-		for (const channel of channels) this.#users.set(channel, user)
+		for (const channel of channels) {
+			const users = this.#users.get(channel)
+			if (users === undefined) this.#users.set(channel, new Set([user]))
+			else users.add(user)
+		}
 		for (const channel of channels) {
 			if (this.#subscribed.has(channel)) continue
 			await this.#driver.open((duplicate) => this.#tend(duplicate))
@@ -124,18 +130,26 @@ export class RedisLink {
 		}
 	}
 
-	unsubscribe(channel: string): void {
+	/** The channel is left with its last user: limiters of one name share that of their books. */
+	unsubscribe(channel: string, user: LinkUser): void {
+		const users = this.#users.get(channel)
+		users?.delete(user)
+		if (users === undefined || users.size > 0) return
+		this.#users.delete(channel)
 		this.#subscribed.delete(channel)
-		if (this.#users.delete(channel)) this.#insistOnLeaving(channel)
+		this.#insistOnLeaving(channel)
 	}
 
 	#all(): Set<LinkUser> {
-		return new Set(this.#users.values())
+		return new Set([...this.#users.values()].flatMap((users) => [...users]))
 	}
 
-	/** Tries again: the client would subscribe to the channel again with each new connection. */
+	/**
+	 * Tries again, unless the channel is used again: the client would subscribe to it again with each
+	 * new connection.
+	 */
 	async #insistOnLeaving(channel: string): Promise<void> {
-		for (let i = 0; i < ATTEMPTS; i++) {
+		for (let i = 0; i < ATTEMPTS && !this.#users.has(channel); i++) {
 			try {
 				await this.#driver.leave(channel)
 				return

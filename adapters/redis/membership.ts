@@ -311,7 +311,7 @@ export class Membership implements LinkUser {
 		const left = this.#leave()
 		this.#state = 'closed'
 		await left
-		for (const channel of this.#channels) this.#link.unsubscribe(channel)
+		for (const channel of this.#channels) this.#link.unsubscribe(channel, this)
 	}
 
 	message(text: string): void {

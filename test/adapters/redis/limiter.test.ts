@@ -348,6 +348,28 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				await finish(limiter)
 			}))
 
+		test('two limiters of one name share a client: each notices that the other has opened the books', () =>
+			onBench(pool, kind, async ({ raw, make, finish }) => {
+				const options = { name: 'twice', lease: 1_000 }
+				const [one, other] = [make(options), make(options)]
+				for (const limiter of [one, other]) await vi.waitFor(() => limiter.run(() => {}), 5_000)
+				await vi.waitFor(async () => expect(await raw.keys('inflight:*')).toEqual([]), 5_000)
+				const held = [await one.acquire(), await one.acquire()]
+				await raw.flushall()
+				const waiting = later(other.acquire())
+				await sleep(300)
+				expect([other.active, other.queued]).toEqual([0, 1])
+				for (const permit of held) permit.release()
+				;(await waiting).release()
+				one.close()
+				await one.onIdle()
+				// The other one still listens.
+				await vi.waitFor(() => other.run(() => {}), 5_000)
+				expect(await raw.pubsub('CHANNELS', 'inflight:{twice}:books')).toHaveLength(1)
+				await finish(other)
+				await vi.waitFor(async () => expect(await raw.pubsub('CHANNELS', '*')).toEqual([]), 5_000)
+			}))
+
 		test.each(['Express', 'Koa'])('in %s, with the same figures and rejections', (framework) =>
 			onBench(pool, kind, async ({ make, finish }) => {
 				const limiter = make({
