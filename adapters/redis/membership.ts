@@ -52,6 +52,8 @@ export interface MembershipOwner {
 	held(): Claim[]
 	/** Some of the callers that are queued in Redis: the oldest of each key. */
 	waiting(most: number): Claim[]
+	/** How many callers are queued in Redis. */
+	readonly queued: number
 	/** Nothing is held and nothing waits. */
 	readonly idle: boolean
 	/**
@@ -135,6 +137,7 @@ export class Membership implements LinkUser {
 	#state: MembershipState = 'out'
 	#available = true
 	#fleet: FleetState
+	#othersWait = false
 	/** Whether Redis has ever answered. */
 	#known = false
 	/** The highest token seen. */
@@ -221,6 +224,11 @@ export class Membership implements LinkUser {
 	/** The state of the whole fleet, as last known. */
 	get fleet(): Readonly<FleetState> {
 		return this.#fleet
+	}
+
+	/** Whether other processes wait, as last known. */
+	get othersWait(): boolean {
+		return this.#othersWait
 	}
 
 	/** Whether Redis has ever answered. */
@@ -591,6 +599,7 @@ export class Membership implements LinkUser {
 	#renewedAt(sentAt: number, fleet: FleetState): void {
 		const { capacity } = this.#fleet
 		this.#fleet = fleet.grace ? this.#withMissing(fleet) : fleet
+		this.#othersWait = fleet.queued > this.#owner.queued
 		this.#known = true
 		if (this.#resizing !== undefined) this.#fleet.capacity = capacity
 		else if (fleet.capacity !== capacity) this.#owner.resized(fleet.capacity)

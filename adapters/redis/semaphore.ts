@@ -78,8 +78,8 @@ export class FleetSemaphore {
 	/** Those for which Redis is being asked. */
 	#asking = new Set<Caller>()
 	readonly #held = new Map<string, Caller>()
-	/** Those whose release Redis has not confirmed in this session. */
-	#returning = new Set<Caller>()
+	/** Permits whose release Redis has not confirmed in this session. */
+	#returning = new Set<Claim>()
 	#idle: Deferred | undefined = undefined
 
 	constructor(
@@ -265,7 +265,8 @@ export class FleetSemaphore {
 		// The message with the permit came before this answer: the permit is in use already.
 		if (caller.state === 'held') return
 		if (caller.state === 'over') {
-			this.#release(caller)
+			if (answer.is === 'granted') this.#return(caller)
+			else this.#release(caller)
 		} else if (answer.is === 'queued') {
 			caller.asked = 'queued'
 			if (ticket === 0) caller.ahead = answer.ahead
@@ -276,11 +277,12 @@ export class FleetSemaphore {
 		}
 	}
 
-	async #return(caller: Caller): Promise<void> {
+	/** Gives a permit back to Redis. */
+	async #return(permit: Claim): Promise<void> {
 		const returning = this.#returning
-		returning.add(caller)
-		await this.#release(caller)
-		returning.delete(caller)
+		returning.add(permit)
+		await this.#release(permit)
+		returning.delete(permit)
 	}
 
 	/** Ends a permit, or a wait, in Redis. */
@@ -386,6 +388,11 @@ export class FleetSemaphore {
 		const semaphore = this
 		return {
 			held: () => [...this.#held.values()],
+			get queued() {
+				let queued = 0
+				for (const { asked } of semaphore.#callers.values()) if (asked === 'queued') queued++
+				return queued
+			},
 			waiting: (most) => this.#queuedInRedis(most),
 			get idle() {
 				return semaphore.active === 0 && semaphore.#callers.size === 0
@@ -394,7 +401,7 @@ export class FleetSemaphore {
 				for (const permit of held) {
 					const caller = this.#held.get(permit.id)
 					if (caller !== undefined) caller.leased = true
-					else this.#release(permit)
+					else this.#return(permit)
 				}
 				this.#askMore()
 				return this.#asking.size > 0
@@ -441,14 +448,11 @@ export class FleetSemaphore {
 	 * if no other process waits: so they are free, as far as is known.
 	 */
 	#learnOfReturning(): void {
-		const { active, queued } = this.#membership.fleet
-		let own = 0
-		for (const caller of this.#callers.values()) if (caller.asked === 'queued') own++
-		if (queued <= own) {
-			let returning = 0
-			for (const { weight } of this.#returning) returning += weight
-			this.#membership.learn(active - returning)
-		}
+		const { fleet, othersWait } = this.#membership
+		let { active } = fleet
+		if (!othersWait) for (const { weight } of this.#returning) active -= weight
+		// What this process holds can be more than what was held in the fleet when Redis last said so.
+		this.#membership.learn(Math.max(active, this.active))
 		this.#returning = new Set()
 	}
 

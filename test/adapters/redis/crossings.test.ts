@@ -595,6 +595,119 @@ test.each([
 	},
 )
 
+describe('a permit is on its way back when Redis goes away', () => {
+	/** One permit in a fleet of one, and Redis has been seen to answer. */
+	async function alone() {
+		const redis = scripted({ capacity: 1 })
+		const limiter = redis.make({ capacity: 1, redisTimeout: 50 })
+		await limiter.run(() => {})
+		await limiter.onIdle()
+		redis.answers.release = () => never
+		return { redis, limiter }
+	}
+
+	type Bench = Awaited<ReturnType<typeof alone>>
+
+	/** Redis says with a renewal how many are held, and how many wait. */
+	async function renewal({ redis }: Bench, active: number, queued: number): Promise<void> {
+		const before = redis.count('renew')
+		redis.answers.renew = () => ['renewed', 1, active, queued, 1, 0, -1, 0]
+		redis.say('look')
+		await vi.waitFor(() => expect(redis.count('renew')).toBe(before + 1))
+	}
+
+	/** Whether the limiter admits one more, alone. */
+	function admits({ redis, limiter }: Bench, maxWait = 5_000): Promise<boolean> {
+		for (const name of Object.keys(redis.answers)) redis.answers[name] = () => never
+		redis.client.emit('end')
+		return limiter.acquire({ maxWait }).then(
+			(permit) => {
+				permit.release()
+				return true
+			},
+			() => false,
+		)
+	}
+
+	test('it was given to a waiter of this process before: it is free', async () => {
+		const bench = await alone()
+		const { redis, limiter } = bench
+		const permit = await limiter.acquire()
+		redis.answers.acquire = () => ['queued', 1, 0, 5]
+		const waiting = limiter.acquire()
+		await renewal(bench, 1, 1)
+		permit.release()
+		redis.say(`${named(redis.calls.filter(([name]) => name === 'acquire').at(-1) ?? [])}:50`)
+		;(await waiting).release()
+		expect(await admits(bench)).toBe(true)
+	})
+
+	test('others wait, and then some of this process, too: it is not', async () => {
+		const bench = await alone()
+		const { redis, limiter } = bench
+		const permit = await limiter.acquire()
+		await renewal(bench, 1, 1)
+		redis.answers.acquire = () => ['queued', 1, 1, 5]
+		const waiting = [limiter.acquire({ maxWait: 250 }), limiter.acquire({ maxWait: 250 })]
+		const left = Promise.allSettled(waiting)
+		await vi.waitFor(() => expect(redis.count('acquire')).toBe(4))
+		// Their answers are read before the next timer.
+		await sleep(1)
+		permit.release()
+		expect(await admits(bench, 300)).toBe(false)
+		expect((await left).map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+	})
+
+	test('its caller was aborted before the answer: it is free', async () => {
+		const bench = await alone()
+		const { redis, limiter } = bench
+		const cancel = new AbortController()
+		redis.answers.acquire = () => sleep(5, ['granted', 9, 1])
+		const left = limiter.acquire({ signal: cancel.signal })
+		cancel.abort('left')
+		await expect(left).rejects.toBe('left')
+		await vi.waitFor(() => expect(redis.count('release')).toBe(2))
+		expect(await admits(bench)).toBe(true)
+	})
+
+	test('it was released while Redis was told of it: it is free', async () => {
+		const bench = await alone()
+		const { redis, limiter } = bench
+		const permit = await limiter.acquire()
+		let answer: () => void = () => {}
+		redis.answers.join = () =>
+			new Promise((resolve) => {
+				answer = () => resolve(['joined', '1', 'secret', 0, '', 1, 1, 0, 1, 0, -1, 0])
+			})
+		redis.client.emit('reconnecting')
+		await vi.waitFor(() => expect(redis.count('join')).toBe(2))
+		permit.release()
+		redis.answers.renew = () => never
+		answer()
+		await vi.waitFor(() => expect(redis.count('release')).toBe(2))
+		expect(await admits(bench)).toBe(true)
+	})
+
+	test('Redis gave more than it has said: no more than the capacity is free', async () => {
+		const redis = scripted({ capacity: 5 })
+		const limiter = redis.make({ capacity: 5, redisTimeout: 50 })
+		redis.answers.acquire = () => ['queued', 1, 0, 5]
+		const waiting = limiter.acquire({ weight: 5 })
+		await vi.waitFor(() => expect(redis.count('acquire')).toBe(1))
+		redis.say(`${named(redis.calls.find(([name]) => name === 'acquire') ?? [])}:50`)
+		redis.answers.release = () => never
+		;(await waiting).release()
+		for (const name of Object.keys(redis.answers)) redis.answers[name] = () => never
+		redis.client.emit('end')
+		const more = Promise.allSettled(Array.from({ length: 10 }, () => limiter.acquire()))
+		await vi.waitFor(() => expect(limiter.available).toBe(false), 5_000)
+		expect(limiter.active).toBe(5)
+		expect(limiter.stats().fleet.active).toBe(0)
+		limiter.close()
+		await more
+	})
+})
+
 test('the signal of a request is aborted with the client and with the permit, even when either is over already', async () => {
 	const redis = scripted()
 	const limiter = redis.make({
