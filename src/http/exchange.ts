@@ -112,7 +112,8 @@ class Exchange implements Occupant {
 	get signal(): AbortSignal {
 		if (this.#aborter === undefined) {
 			this.#aborter = new AbortController()
-			if (this.#connection.closed) this.#aborter.abort()
+			// After the answer, the server itself may have closed it.
+			if (this.#connection.closed && this.#state !== 'over') this.#aborter.abort()
 		}
 		return this.#aborter.signal
 	}

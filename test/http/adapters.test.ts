@@ -363,6 +363,21 @@ describe.each(frameworks)('$name', (framework) => {
 		expect(signals[0]?.aborted).toBe(true)
 	})
 
+	test('a signal that is first looked at after the answer is not aborted, although the server has ended the connection', async () => {
+		const aborted: (boolean | undefined)[] = []
+		const work = workshop()
+		await using running = await serve(framework, 1, (req, res) => {
+			res.once('finish', () => aborted.push(admission(req)?.signal.aborted))
+			return work.handler(req, res)
+		})
+		const client = await rawClient(running.port, get('/', 'Connection: close\r\n'))
+		await until(() => work.begun.length === 1)
+		work.finish()
+		await until(() => aborted.length === 1)
+		expect(aborted).toEqual([false])
+		client.socket.destroy()
+	})
+
 	test('release gives the permit back early, once', async () => {
 		const work = workshop()
 		await using running = await serve(framework, 1, async (req, res) => {
