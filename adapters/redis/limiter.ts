@@ -84,7 +84,8 @@ export class RedisLimiter implements Gate {
 	/** @internal */
 	constructor(options: RedisLimiterOptions<never>) {
 		checkOptions(options, REDIS_LIMITER_OPTIONS)
-		const lease = checkLease(options.lease ?? 10_000)
+		const { lease = 10_000 } = options
+		checkLease(lease)
 		const { redisTimeout = Math.min(200, lease / 4) } = options
 		const { client, whenUnavailable = 'local', localCapacity } = options
 		checkClient(client)

@@ -750,6 +750,7 @@ describe('options', () => {
 			'lease must be a number of milliseconds from 500 to 3600000; got 100',
 		],
 		[{ lease: '1' }, TypeError, 'lease must be a number of milliseconds'],
+		[{ lease: null }, TypeError, 'lease must be a number of milliseconds'],
 		[
 			{ redisTimeout: 5_000 },
 			RangeError,
