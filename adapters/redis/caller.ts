@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { AbortSignalLike, Permit } from '../../src/semaphore/semaphore.js'
+import { reasonOf } from '../../src/semaphore/signals.js'
 import type { Linked } from '../../src/semaphore/wait-queue.js'
 import type { KeyQueue } from './key-queue.js'
 import { LeaseLostError, watchedSignal } from './lease.js'
@@ -111,6 +112,6 @@ export class Caller implements FleetPermit, Linked<Caller>, Claim {
 	handleEvent(): void {
 		const { cancel } = this
 		this.cancel = undefined
-		this.#owner.reject(this, cancel?.reason)
+		if (cancel !== undefined) this.#owner.reject(this, reasonOf(cancel))
 	}
 }

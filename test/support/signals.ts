@@ -37,6 +37,22 @@ export const oddSignals: Record<string, () => AbortSignalLike> = {
 		}
 		return signal
 	},
+	'fails to tell its reason': () => {
+		const signal = {
+			aborted: false,
+			get reason() {
+				return fail()
+			},
+			addEventListener(_: string, listener: { handleEvent(): void }) {
+				queueMicrotask(() => {
+					signal.aborted = true
+					listener.handleEvent()
+				})
+			},
+			removeEventListener() {},
+		}
+		return signal
+	},
 	'can’t tell any more whether it is aborted': () => {
 		let listens = false
 		return {
