@@ -584,10 +584,13 @@ test.each([
 			redis.client.emit('end')
 		}
 		const more = fleet.flatMap(({ limiter }) =>
-			Array.from({ length: 2 * capacity }, () =>
-				limiter.acquire({ maxWait: 200 }).catch(() => undefined),
-			),
+			Array.from({ length: 2 * capacity }, () => limiter.acquire().catch(() => undefined)),
 		)
+		for (const { limiter } of fleet) {
+			await vi.waitFor(() => expect(limiter.available).toBe(false), 5_000)
+			// Those that were not admitted at once are not admitted later.
+			limiter.close()
+		}
 		const added = (await Promise.all(more)).filter((permit) => permit !== undefined)
 		expect(permits.length + added.length).toBe(most)
 		expect(most).toBeLessThanOrEqual(2 * capacity)
@@ -766,10 +769,9 @@ test.each([
 ])('closed while $when: it listens to nothing', async ({ slow }) => {
 	const redis = scripted()
 	const channels = new Set<string>()
-	const began: string[] = []
+	let goOn: (() => void) | undefined
 	const step = async (what: string): Promise<void> => {
-		began.push(what)
-		await sleep(what === slow ? 30 : 0)
+		if (what === slow) await new Promise<void>((resolve) => (goOn = resolve))
 	}
 	const duplicate = Object.assign(new EventEmitter(), {
 		connect: () => step('connect'),
@@ -784,10 +786,11 @@ test.each([
 	Object.assign(redis.client, { unref() {}, duplicate: () => duplicate })
 	const limiter = redis.make()
 	const waiting = limiter.acquire()
-	await vi.waitFor(() => expect(began).toContain(slow), { interval: 1 })
+	await vi.waitFor(() => expect(goOn).toBeDefined())
 	limiter.close()
 	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
 	await limiter.onIdle()
+	goOn?.()
 	await sleep(100)
 	expect([...channels]).toEqual([])
 	expect(redis.calls).toEqual([])
@@ -795,14 +798,18 @@ test.each([
 
 test('closed between two attempts to join: it listens to nothing', async () => {
 	const redis = scripted()
-	let subscribed = 0
-	redis.answers.subscribe = () => {
-		subscribed++
-		throw new Error('refused')
-	}
 	const limiter = redis.make({ maxWait: 1_000 })
+	let subscribed = 0
+	const twice = new Promise<void>((resolve) => {
+		redis.answers.subscribe = () => {
+			if (++subscribed === 2) resolve()
+			throw new Error('refused')
+		}
+	})
 	const waiting = limiter.acquire()
-	await vi.waitFor(() => expect(subscribed).toBe(2))
+	await twice
+	// It pauses now, for longer.
+	await sleep(1)
 	limiter.close()
 	await expect(waiting).rejects.toMatchObject({ reason: 'closed' })
 	await sleep(300)
