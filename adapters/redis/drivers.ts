@@ -104,9 +104,14 @@ function hasShards(client: IoredisClient): boolean {
 	return options?.shardedSubscribers === true && !options.keyPrefix
 }
 
+interface Configured {
+	options?: { retryStrategy?: unknown; sentinelRetryStrategy?: unknown }
+}
+
 function ioredis(client: IoredisClient, onMessage: OnMessage): Driver {
 	const listening: Listening = !client.isCluster ? 'p' : hasShards(client) ? 's' : 'b'
 	let subscriber: IoredisClient | undefined
+	const isOpen = (): boolean => (client as { status?: string }).status !== 'end'
 	// As lists, which it takes, too: there may be more arguments than fit on the stack.
 	const lists = client as unknown as Record<
 		'evalsha' | 'eval',
@@ -120,16 +125,14 @@ function ioredis(client: IoredisClient, onMessage: OnMessage): Driver {
 		eval: (script, keys, args) => lists.eval(script, keys.length, keys, args),
 		async open(tend) {
 			if (subscriber !== undefined) return
-			if ((client as { status?: string }).status === 'end') throw new Error('the client is closed')
-			const { retryStrategy } = (client as { options?: { retryStrategy?: unknown } }).options ?? {}
+			if (!isOpen()) throw new Error('the client is closed')
+			const { retryStrategy, sentinelRetryStrategy } = (client as Configured).options ?? {}
 			const options = {
 				enableOfflineQueue: true,
 				lazyConnect: false,
 				maxRetriesPerRequest: null,
-				retryStrategy: persistent(
-					retryStrategy,
-					() => (client as { status?: string }).status !== 'end',
-				),
+				retryStrategy: persistent(retryStrategy, isOpen),
+				sentinelRetryStrategy: persistent(sentinelRetryStrategy, isOpen),
 			}
 			// The client of a cluster has a connection for messages already.
 			subscriber = client.isCluster

@@ -9,7 +9,9 @@ import {
 	endAll,
 	later,
 	type Pool,
+	servers,
 	startPool,
+	startSentinel,
 	WHEN_BUSY,
 } from '../../support/redis.js'
 
@@ -23,7 +25,7 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 
 	beforeAll(async () => {
 		// One for each attempt of each.
-		pool = await startPool(18)
+		pool = await startPool(21)
 	})
 	afterAll(endAll)
 
@@ -135,6 +137,33 @@ describeRedis('the connection for messages is lost', { concurrent: true, retry: 
 			raw.disconnect()
 		},
 	)
+
+	test('ioredis, of a client that gives up when it reaches no sentinel: it is made again', async () => {
+		const server = await pool.take()
+		const raw = new Redis(server.port, '127.0.0.1')
+		const sentinel = await startSentinel(server, servers[0] as string)
+		const client = new Redis({
+			sentinels: [{ host: '127.0.0.1', port: sentinel.port }],
+			name: 'main',
+			sentinelRetryStrategy: () => null,
+		})
+		const failed = vi.fn()
+		client.on('error', failed)
+		const limiter = redisLimiter({ client: client as RedisClient, name: 'a', ...PATIENT })
+		await vi.waitFor(() => limiter.run(() => {}), 10_000)
+		const channels = () => raw.pubsub('CHANNELS', 'inflight:*')
+		expect(await channels()).toHaveLength(2)
+		await sentinel.kill()
+		await raw.client('KILL', 'TYPE', 'PUBSUB')
+		await vi.waitFor(async () => expect(await channels()).toEqual([]), 5_000)
+		// It looks for the sentinel at once, and does not find it.
+		await sleep(500)
+		await sentinel.start()
+		await vi.waitFor(async () => expect(await channels()).toHaveLength(2), 10_000)
+		expect(failed).not.toHaveBeenCalled()
+		client.disconnect()
+		raw.disconnect()
+	})
 
 	test.for(Object.keys(clients) as (keyof typeof clients)[])(
 		'%s: the client is closed, and connected again: so are its messages, and not before',
