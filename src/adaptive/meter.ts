@@ -108,8 +108,8 @@ class Tally {
  *
  * Both begin after one mean hold time (as many answers as the limit), because from then on most
  * requests at work began at this limit. Before that, of those that began at it, only the shortest
- * have ended: so each new limit would look better than it is. A brief measurement takes that into
- * account: it compares one new limit with another.
+ * have ended: so each new limit would look better than it is. A brief measurement does not wait for
+ * this. It looks too good, and is only compared with another one that looks too good as well.
  */
 export class Meter {
 	limit: number
@@ -137,7 +137,8 @@ export class Meter {
 	 *
 	 * @param least - requests that must end before the measurement is complete.
 	 * @param rate - the rate before, in answers per ms, which makes a measurement overdue; 0: none.
-	 * @param brief - whether as many of those that begin at this limit as the limit are enough.
+	 * @param brief - whether it is complete after as many requests as the limit, of those that begin
+	 * at it.
 	 */
 	begin(limit: number, least: number, rate: number, brief: boolean): void {
 		const tally = new Tally()

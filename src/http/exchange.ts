@@ -62,7 +62,7 @@ const ENDED: Ended = { tag: 'ended' }
  */
 const KEY: unique symbol = Symbol.for('inflight-limit.exchange') as never
 
-/** How often is checked whether a file has been sent, in ms. */
+/** The time between two looks at whether a file has been sent, in ms. */
 const FILE_LOOK = 1_000
 
 interface Limited {
