@@ -9,10 +9,13 @@ import type { Listening } from './protocol.js'
 export interface NodeRedisClient {
 	evalSha(sha1: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
 	eval(script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
-	subscribe(channel: string, listener: (message: string) => void): Promise<unknown>
+	subscribe(channel: string, listener: (message: string, channel: string) => void): Promise<unknown>
 	unsubscribe(channel: string): Promise<unknown>
 	/** Cluster */
-	sSubscribe?(channel: string, listener: (message: string) => void): Promise<unknown>
+	sSubscribe?(
+		channel: string,
+		listener: (message: string, channel: string) => void,
+	): Promise<unknown>
 	sUnsubscribe?(channel: string): Promise<unknown>
 }
 
@@ -164,6 +167,8 @@ function nodeRedis(client: NodeRedisClient, onMessage: OnMessage): Driver {
 	const single = 'unref' in client
 	let subscriber: Promise<NodeRedisClient> | undefined
 	const isOpen = (): boolean => (client as { isOpen?: boolean }).isOpen !== false
+	// One for all channels: the client would call another one for the same channel, too.
+	const listener = (text: string, channel: string): void => onMessage(channel, text)
 	const connected = async (tend: (duplicate: Duplicate) => void): Promise<NodeRedisClient> => {
 		const { socket } = (client as { options?: { socket?: { reconnectStrategy?: unknown } } })
 			.options ?? { socket: undefined }
@@ -199,7 +204,6 @@ function nodeRedis(client: NodeRedisClient, onMessage: OnMessage): Driver {
 			subscriber = undefined
 		},
 		async listen(channel) {
-			const listener = (text: string): void => onMessage(channel, text)
 			if (listening === 's') return client.sSubscribe?.(channel, listener)
 			return (await subscriber)?.subscribe(channel, listener)
 		},
