@@ -232,13 +232,13 @@ proctype Process(byte p) {
 	bool asked;
 	do
 	/* It joins, with what it holds: that does not grow until Redis has answered. */
-	:: atomic { !joined[p] && !asked && MORE(p) && 
+	:: atomic { !joined[p] && !asked && MORE(p) &&
 	   len(commands[p]) < 2 ->
 		session[p]++;
 		commands[p]!JOIN(session[p], working[p], seen[p]);
 		asked = true
 	}
-	:: atomic { joined[p] && !asked && !working[p] && !waiting[p] && id[p] < WAITS && 
+	:: atomic { joined[p] && !asked && !working[p] && !waiting[p] && id[p] < WAITS &&
 	   len(commands[p]) < 2 ->
 		waiting[p] = true;
 		id[p]++;
@@ -246,13 +246,13 @@ proctype Process(byte p) {
 		asked = true
 	}
 	/* A renewal. */
-	:: atomic { joined[p] && !asked && waiting[p] && 
+	:: atomic { joined[p] && !asked && waiting[p] &&
 	   len(commands[p]) < 2 ->
 		commands[p]!RENEW(session[p], false, 0);
 		asked = true
 	}
 	/* The end of its work; or a cancel, which is only sent when the acquire has been answered. */
-	:: atomic { joined[p] && !asked && (working[p] || waiting[p]) && 
+	:: atomic { joined[p] && !asked && (working[p] || waiting[p]) &&
 	   len(commands[p]) < 2 ->
 		if
 		:: working[p] -> working[p] = false; atWork--
