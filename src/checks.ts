@@ -297,7 +297,8 @@ function unknownOption(name: string, allowed: readonly string[]): TypeError {
  *
  * @param right - what to write, in place of `wrong`.
  */
-export function checkNoRequest(name: string, value: object, right: string, wrong: string): void {
+export function checkNoRequest(name: string, value: unknown, right: string, wrong: string): void {
+	if (typeof value !== 'object' || value === null) return
 	if (!('headers' in value) && !('req' in value)) return
 	const message = `${name} was called with a request: write ${right}, not ${wrong}`
 	throw coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))

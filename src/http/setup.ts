@@ -13,9 +13,7 @@ export function readLimit<OnReject>(
 	given: number | SharedLimiter | (LimiterOptions<never> & { onReject?: OnReject }),
 	second: unknown,
 ): { limiter: Limiter; onReject: OnReject | undefined } {
-	if (typeof given === 'object' && given !== null) {
-		checkNoRequest('limit', given, 'app.use(limit(3))', 'app.use(limit)')
-	}
+	checkNoRequest('limit', given, 'app.use(limit(3))', 'app.use(limit)')
 	if (typeof second === 'object') {
 		const message = 'limit takes one argument: write limit({ capacity: 3, maxQueue: 10 })'
 		throw coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))

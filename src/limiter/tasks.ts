@@ -20,6 +20,7 @@ export const NEVER_ABORTED: AbortSignalLike = {
 
 /** Options in place of the context would be ignored: a semaphore takes them there. */
 function checkNoOptions(context: object): void {
+	if (!('signal' in context) && !('maxWait' in context)) return
 	const names = Object.keys(context)
 	if (names.length === 0 || names.some((name) => name !== 'signal' && name !== 'maxWait')) return
 	const remedy = 'options come after it, as in limiter.run(task, {}, { signal })'

@@ -46,6 +46,8 @@ test.each([['64'], [null]])('so is %o', (ipv6Subnet) => {
 		/^ipv6Subnet must be an integer/,
 	)
 	expect(() => addressKey({ subnet: 64 } as never)).toThrow('unknown option "subnet"')
+	expect(() => addressKey(64 as never)).toThrow('options must be an object; got 64')
+	expect(() => addressKey(null as never)).toThrow('options must be an object; got null')
 })
 
 const guard = (): ReturnType<typeof limit> => limit({ capacity: 1, key: addressKey() })
