@@ -45,7 +45,7 @@ export class Alone {
 		// there is a share.
 		return (
 			queue.active + weight <= share ||
-			(queue.active === 0 && share > 0 && this.#membership.check())
+			(queue.active === 0 && share > 0 && this.#membership.leaseEnded)
 		)
 	}
 
@@ -62,7 +62,7 @@ export class Alone {
 		const place = (rank + queue.offset) % processes
 		const partOf = (all: number): number =>
 			Math.floor(all / processes) + (place < all % processes ? 1 : 0)
-		if (this.#membership.check()) return partOf(capacity)
+		if (this.#membership.leaseEnded) return partOf(capacity)
 		// How many permits of one key were free is not known.
 		const free = queue.key === undefined ? Math.max(0, capacity - active) : 0
 		return queue.kept + partOf(free)

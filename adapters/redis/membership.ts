@@ -292,11 +292,18 @@ export class Membership implements LinkUser {
 		return this.#pending.quiet()
 	}
 
+	/** Whether the lease has ended, by the monotonic clock. */
+	get leaseEnded(): boolean {
+		return this.#lapsed || performance.now() > this.#renewed + this.#ttl
+	}
+
 	/**
-	 * @returns whether the lease has ended, by the monotonic clock. Then the session has ended, too.
+	 * The same, and if the lease has just ended, its owner is told: it may admit callers at once.
+	 *
+	 * @returns whether the lease has ended. Then the session has ended, too.
 	 */
 	check(): boolean {
-		if (!this.#lapsed && performance.now() > this.#renewed + this.#ttl) {
+		if (!this.#lapsed && this.leaseEnded) {
 			this.#lapsed = true
 			clearTimeout(this.#lapse)
 			this.#owner.lapsed()

@@ -713,6 +713,23 @@ describe('a permit is on its way back when Redis goes away', () => {
 	})
 })
 
+test('a release that notices the end of the lease admits the next caller, and only once', async () => {
+	const redis = scripted({ capacity: 4 })
+	const limiter = redis.make({ capacity: 4, lease: 500, redisTimeout: 50 })
+	redis.answers.acquire = () => ['granted', 1, 4]
+	const held = await limiter.acquire()
+	for (const name of Object.keys(redis.answers)) redis.answers[name] = () => never
+	redis.client.emit('end')
+	const waiting = limiter.acquire()
+	await vi.waitFor(() => expect(limiter.available).toBe(false), 5_000)
+	expect([limiter.active, limiter.queued]).toEqual([1, 1])
+	block(500)
+	held.release()
+	expect([limiter.active, limiter.queued]).toEqual([1, 0])
+	;(await waiting).release()
+	expect(limiter.active).toBe(0)
+})
+
 test('the signal of a request is aborted with the client and with the permit, even when either is over already', async () => {
 	const redis = scripted()
 	const limiter = redis.make({
