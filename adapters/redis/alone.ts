@@ -49,22 +49,33 @@ export class Alone {
 		)
 	}
 
+	/** Whether no caller of a key can be admitted now, however long it waits for others. */
+	isShut(queue: KeyQueue<Caller>): boolean {
+		const { available } = this.#membership
+		return !available && this.rule === 'local' && this.#share(queue) === 0
+	}
+
 	/**
 	 * The permits of a key that this process may hold while Redis is unavailable. Until its lease
 	 * ends, Redis keeps what the process held: with those permits and its part of the free ones, the
-	 * capacity is not exceeded. After that, it is its part of the capacity. What others hold then
-	 * is not known: if only this process is cut off, they get what it held; if Redis is away, their
-	 * leases have ended as well, and their work is told to stop.
+	 * capacity is not exceeded. After that, this depends on what is away. If it is Redis, it remains
+	 * true. If only this process is cut off, others get what it held: so it then takes at most its
+	 * part of the capacity. When all that was begun under older leases counts as over, it is that
+	 * part.
 	 */
 	#share(queue: KeyQueue<Caller>): number {
 		if (this.#localCapacity !== undefined) return this.#localCapacity
-		const { capacity, active, processes, rank } = this.#membership.fleet
+		const { leaseEnded, longAway, fleet } = this.#membership
+		const { capacity, active, processes, rank, grace } = fleet
+		// Nobody else holds any.
+		if (processes === 1 && !grace) return capacity
 		const place = (rank + queue.offset) % processes
 		const partOf = (all: number): number =>
 			Math.floor(all / processes) + (place < all % processes ? 1 : 0)
-		if (this.#membership.leaseEnded) return partOf(capacity)
+		if (longAway) return partOf(capacity)
 		// How many permits of one key were free is not known.
 		const free = queue.key === undefined ? Math.max(0, capacity - active) : 0
-		return queue.kept + partOf(free)
+		const known = queue.kept + partOf(free)
+		return leaseEnded ? Math.min(known, partOf(capacity)) : known
 	}
 }

@@ -131,6 +131,11 @@ const RECONNECTED = 3_000
 const CONNECTED = 1_000
 const ON_TIME = 400
 
+/**
+ * After this many leases without Redis, no work is assumed to go on under a lease that has ended.
+ */
+const LONG_AWAY = 3
+
 const ENDED: unique symbol = Symbol('ended')
 
 export class Membership implements LinkUser {
@@ -236,6 +241,15 @@ export class Membership implements LinkUser {
 		return this.#known
 	}
 
+	/**
+	 * Whether Redis has been away for so long that no work is assumed to go on under an older lease.
+	 * This holds if Redis is away, and not only this process. The end of a lease alone does not show
+	 * this: work that doesn't check its signal goes on.
+	 */
+	get longAway(): boolean {
+		return performance.now() > this.#renewed + LONG_AWAY * this.#lease
+	}
+
 	/** Must be called before any command. */
 	use(): void {
 		this.#usedAt = performance.now()
@@ -306,6 +320,8 @@ export class Membership implements LinkUser {
 		if (!this.#lapsed && this.leaseEnded) {
 			this.#lapsed = true
 			clearTimeout(this.#lapse)
+			const left = this.#renewed + LONG_AWAY * this.#lease - performance.now()
+			this.#lapse = setTimeout(() => this.#owner.resume(), Math.max(0, left) + 1).unref()
 			this.#owner.lapsed()
 			this.#lose(new Error('the lease ended before it could be renewed'))
 		}

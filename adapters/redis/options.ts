@@ -42,8 +42,9 @@ export interface RedisLimiterOptions<Request = object> extends SharedOptions<Req
 	whenUnavailable?: 'local' | 'reject' | 'admit' | undefined
 	/**
 	 * Permits of this process while Redis is unavailable, with `'local'`: an integer from 1. With
-	 * `key`: of each key. Until the lease ends, the share is what the process held, plus its part of
-	 * what was free; after that, its part of the capacity. Default: the share.
+	 * `key`: of each key. The share is what the process held, plus its part of what was free. When
+	 * its lease has ended, the share is at most its part of the capacity; after three leases, it is
+	 * that part. A process that is alone in its fleet has the whole capacity. Default: the share.
 	 */
 	localCapacity?: number | undefined
 }

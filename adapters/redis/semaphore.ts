@@ -295,10 +295,10 @@ export class FleetSemaphore {
 	#bound(caller: Caller): void {
 		if (caller.maxWait === Number.POSITIVE_INFINITY || caller.timer !== undefined) return
 		const left = Math.max(0, caller.since + caller.maxWait - performance.now())
-		caller.timer = setTimeout(
-			() => this.reject(caller, this.rejection('timeout', caller.queue)),
-			left,
-		).unref()
+		caller.timer = setTimeout(() => {
+			const reason = this.#alone.isShut(caller.queue) ? 'unavailable' : 'timeout'
+			this.reject(caller, this.rejection(reason, caller.queue))
+		}, left).unref()
 	}
 
 	#admit(caller: Caller): void {

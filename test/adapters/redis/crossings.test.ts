@@ -603,7 +603,7 @@ test.each([
 describe('a permit is on its way back when Redis goes away', () => {
 	/** One permit in a fleet of one, and Redis has been seen to answer. */
 	async function alone() {
-		const redis = scripted({ capacity: 1 })
+		const redis = scripted({ capacity: 1, processes: 2 })
 		const limiter = redis.make({ capacity: 1, redisTimeout: 50 })
 		await limiter.run(() => {})
 		await limiter.onIdle()
@@ -616,7 +616,7 @@ describe('a permit is on its way back when Redis goes away', () => {
 	/** Redis says with a renewal how many are held, and how many wait. */
 	async function renewal({ redis }: Bench, active: number, queued: number): Promise<void> {
 		const before = redis.count('renew')
-		redis.answers.renew = () => ['renewed', 1, active, queued, 1, 0, -1, 0]
+		redis.answers.renew = () => ['renewed', 1, active, queued, 2, 0, -1, 0]
 		redis.say('look')
 		await vi.waitFor(() => expect(redis.count('renew')).toBe(before + 1))
 	}
@@ -682,7 +682,7 @@ describe('a permit is on its way back when Redis goes away', () => {
 		let answer: () => void = () => {}
 		redis.answers.join = () =>
 			new Promise((resolve) => {
-				answer = () => resolve(['joined', '1', 'secret', 0, '', 1, 1, 0, 1, 0, -1, 0])
+				answer = () => resolve(['joined', '1', 'secret', 0, '', 1, 1, 0, 2, 0, -1, 0])
 			})
 		redis.client.emit('reconnecting')
 		await vi.waitFor(() => expect(redis.count('join')).toBe(2))
@@ -714,7 +714,7 @@ describe('a permit is on its way back when Redis goes away', () => {
 })
 
 test('a release that notices the end of the lease admits the next caller, and only once', async () => {
-	const redis = scripted({ capacity: 4 })
+	const redis = scripted({ capacity: 4, processes: 2 })
 	const limiter = redis.make({ capacity: 4, lease: 500, redisTimeout: 50 })
 	redis.answers.acquire = () => ['granted', 1, 4]
 	const held = await limiter.acquire()

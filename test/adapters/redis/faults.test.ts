@@ -244,10 +244,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				await sleep(1.5 * LEASE)
 				server.resume()
 				await Promise.all([...held, ...others])
-				// With 'local', each of the others takes its part when its lease has ended, and this work
-				// does not look at its signal.
-				const most = whenUnavailable === 'local' ? 4 + 3 : 4
-				expect(seen.most, ALWAYS).toBeLessThanOrEqual(most)
+				expect(seen.most, ALWAYS).toBe(4)
 			}),
 	)
 

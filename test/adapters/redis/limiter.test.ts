@@ -534,7 +534,7 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 
 	beforeAll(async () => {
 		// One for each attempt of each.
-		pool = await startPool(21)
+		pool = await startPool(24)
 	})
 	afterAll(endAll)
 
@@ -609,42 +609,66 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 		},
 	)
 
-	test('when its lease has ended, a process that held nothing gets its part, also of a key', async () => {
+	test('a process that held nothing gets its part after three leases, and tells why before', async () => {
 		const server = await pool.take()
 		const { client, end } = await clients.ioredis(server.port)
 		const other = await clients.ioredis(server.port)
-		const options = { capacity: 4, lease: 2_000, redisTimeout: 500 }
-		const holder = redisLimiter({ client, name: 'parts', ...options })
-		const idle = redisLimiter({ client: other.client, name: 'parts', ...options })
-		const keyed = redisLimiter({ client, name: 'keyed parts', ...options, key: () => 'a' })
+		const options = { name: 'parts', capacity: 4, lease: 1_000, redisTimeout: 250 }
+		const holder = redisLimiter({ client, ...options })
+		const idle = redisLimiter({ client: other.client, ...options })
 		await vi.waitFor(() => holder.run(() => {}), 10_000)
 		await vi.waitFor(() => idle.run(() => {}), 10_000)
-		await vi.waitFor(() => keyed.run(() => {}, { key: 'a' }), 10_000)
 		const permits = await Promise.all([1, 2, 3, 4].map(() => holder.acquire()))
+		const waiting = Promise.all([1, 2].map(() => idle.acquire({ maxWait: 10_000 })))
 		await vi.waitFor(
-			() => expect(idle.stats().fleet).toMatchObject({ processes: 2, active: 4 }),
+			() => expect(idle.stats()).toMatchObject({ queued: 2, fleet: { processes: 2, active: 4 } }),
 			5_000,
 		)
 		server.pause()
-		const waiting = Promise.all([1, 2].map(() => idle.acquire({ maxWait: 4_000 })))
-		const ofKey = Promise.all([1, 2, 3, 4].map(() => keyed.acquire({ key: 'b', maxWait: 4_000 })))
+		const early = idle.acquire({ maxWait: 1_500 })
+		await expect(early).rejects.toMatchObject({ reason: 'unavailable' })
 		const parts = await waiting
-		const all = await ofKey
-		expect(permits.every(({ signal }) => signal.aborted)).toBe(true)
 		expect(parts.map(({ token }) => token)).toEqual([0, 0])
+		expect(permits.every(({ signal }) => signal.aborted)).toBe(true)
 		await expect(idle.acquire({ maxWait: 100 })).rejects.toMatchObject({ reason: 'timeout' })
-		await expect(keyed.acquire({ key: 'b', maxWait: 100 })).rejects.toMatchObject({
-			reason: 'timeout',
-		})
 		server.resume()
-		for (const permit of [...permits, ...parts, ...all]) permit.release()
+		for (const permit of [...permits, ...parts]) permit.release()
 		await vi.waitFor(() => idle.run(() => {}, { weight: 4 }), 10_000)
-		for (const one of [holder, idle, keyed]) {
+		for (const one of [holder, idle]) {
 			one.close()
 			await one.onIdle()
 		}
 		end()
 		other.end()
+	})
+
+	test('a process that is alone in its fleet goes on with the whole capacity, also of each key', async () => {
+		const server = await pool.take()
+		const { client, end } = await clients.ioredis(server.port)
+		const options = { client, capacity: 2, lease: 10_000, redisTimeout: 250 }
+		const plain = redisLimiter({ ...options, name: 'alone' })
+		const keyed = redisLimiter({ ...options, name: 'alone, keyed', key: () => 'a' })
+		await vi.waitFor(() => plain.run(() => {}), 20_000)
+		await vi.waitFor(() => keyed.run(() => {}, { key: 'a' }), 20_000)
+		server.pause()
+		const held = [
+			...(await Promise.all([1, 2].map(() => plain.acquire()))),
+			...(await Promise.all(['b', 'b', 'c'].map((key) => keyed.acquire({ key })))),
+		]
+		for (const third of [
+			plain.acquire({ maxWait: 50 }),
+			keyed.acquire({ key: 'b', maxWait: 50 }),
+		]) {
+			await expect(third).rejects.toMatchObject({ reason: 'timeout' })
+		}
+		server.resume()
+		for (const permit of held) permit.release()
+		await vi.waitFor(() => expect(plain.available && keyed.available).toBe(true), 5_000)
+		for (const one of [plain, keyed]) {
+			one.close()
+			await one.onIdle()
+		}
+		end()
 	})
 
 	test.each([
@@ -666,7 +690,7 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 		relay.stall()
 		permit.release()
 		const next = limiter.acquire({ maxWait: 1_500 })
-		if (waits) await expect(next).rejects.toMatchObject({ reason: 'timeout' })
+		if (waits) await expect(next).rejects.toMatchObject({ reason: 'unavailable' })
 		else (await next).release()
 		expect(limiter.available).toBe(false)
 		relay.flow()
