@@ -62,15 +62,18 @@ test('expensive-route rejects what is too much, and its neighbours never wait', 
 	expect(statuses(await reports).sort()).toEqual([200, 200, 200, 200, 200, 200, 200, 503, 503, 503])
 })
 
-test('limit-per-user gives each user a limit of their own', async () => {
+test('limit-per-user gives each user a limit of their own, and the rest one by address', async () => {
 	const { ports } = await start('limit-per-user')
-	const ask = (user: string) =>
-		request(ports[0] as number, { path: '/export', headers: { 'x-user': user } })
-	const [ada, bob] = await Promise.all([
-		Promise.all([1, 2, 3, 4].map(() => ask('ada'))),
-		ask('bob'),
+	const ask = (headers: Record<string, string>) =>
+		request(ports[0] as number, { path: '/export', headers })
+	const [ada, guests, bob] = await Promise.all([
+		Promise.all([1, 2, 3, 4].map(() => ask({ authorization: 'Bearer 1234' }))),
+		// What a client makes up gives it no limit of its own.
+		Promise.all([{}, {}, ...['ada', 'eve'].map((it) => ({ authorization: it }))].map(ask)),
+		ask({ authorization: 'Bearer 5678' }),
 	])
 	expect(statuses(ada).sort()).toEqual([200, 200, 429, 429])
+	expect(statuses(guests).sort()).toEqual([200, 200, 429, 429])
 	expect(bob).toMatchObject({ status: 200, body: 'exported for bob\n' })
 })
 
@@ -152,17 +155,18 @@ test('adaptive-capacity begins with its initial capacity, and serves', async () 
 
 test('overload serves all that come in time', async () => {
 	const { ports, lines } = await start('overload')
+	const tokens: Record<string, string> = { ada: 'Bearer 1', bob: 'Bearer 2', eve: 'Bearer 3' }
 	const ask = (customer: string, headers = {}) =>
 		request(ports[0] as number, {
-			headers: { 'x-customer': customer, 'grpc-timeout': '30S', ...headers },
+			headers: { authorization: tokens[customer] ?? '', 'grpc-timeout': '30S', ...headers },
 		})
 	const late = { 'x-request-start': `t=${Date.now() / 1000 - 60}` }
-	const customers = ['eve', 'eve', 'ada', 'ada', 'ada', 'bob']
+	const customers = ['eve', 'eve', 'ada', 'ada', 'ada', 'bob', 'a guest']
 	const answers = await Promise.all([
 		...customers.map((customer) => ask(customer)),
 		ask('bob', late),
 	])
-	expect(statuses(answers)).toEqual([200, 200, 200, 200, 200, 200, 503])
+	expect(statuses(answers)).toEqual([200, 200, 200, 200, 200, 200, 200, 503])
 	expect(lines.slice(1).toSorted()).toEqual(
 		customers.map((customer) => `served ${customer}`).toSorted(),
 	)
