@@ -19,7 +19,8 @@ const renders = redisLimiter({
 const guard = limit(renders)
 
 const server = createServer((req, res) => {
-	guard(req, res, async () => {
+	guard(req, res, async (error) => {
+		if (error) return res.writeHead(500).end()
 		await new Promise((resolve) => setTimeout(resolve, 200))
 		res.end(`waited ${Math.round(admission(req)?.waited ?? 0)} ms\n`)
 	})
