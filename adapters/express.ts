@@ -26,7 +26,7 @@ export type Next = (error?: unknown) => void
 export interface LimitOptions extends LimiterOptions<RequestLike> {
 	/**
 	 * Answers a rejected request instead of the default answer. Call `next(rejection)` to leave the
-	 * answer to the error handling.
+	 * answer to the error handling. `next()` would go on to the handler, without a permit.
 	 */
 	onReject?(rejection: Rejection, req: RequestLike, res: ServerResponse, next: Next): unknown
 }

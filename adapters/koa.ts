@@ -31,7 +31,7 @@ export type Next = () => Promise<unknown>
 export interface LimitOptions extends LimiterOptions<ContextLike> {
 	/**
 	 * Answers a rejected request instead of the default answer. Throw the rejection to leave the
-	 * answer to the error handling.
+	 * answer to the error handling. `next()` would go on to the handler, without a permit.
 	 */
 	onReject?(rejection: Rejection, ctx: ContextLike, next: Next): unknown
 }

@@ -18,13 +18,16 @@ export interface LimiterOptions<Request = object> extends QueueOptions<Request> 
 	 * or `fairBy` as many as it, and at least 20. Default: `1000`.
 	 */
 	maxQueue?: number | undefined
-	/** The longest wait, in ms, from 0 to 2^31 - 1; `Infinity`: no bound. Default: `10_000`. */
+	/**
+	 * The longest wait, in ms, from 0 to 2^31 - 1; 0: a request that finds no room is rejected at once
+	 * (`timeout`); `Infinity`: no bound. Default: `10_000`.
+	 */
 	maxWait?: number | undefined
 	/**
 	 * A limit of its own for each key (user, tenant, address). A number or a bigint counts as the
-	 * string of it. `undefined` or `null`: the request has no key, and is not limited at all; to
-	 * limit those together, return a key for them, like `req.user?.id ?? req.ip`. A
-	 * promise is an error: find the key in a middleware before this one. Default: none.
+	 * string of it. `undefined` or `null`: the request has no key, and is not limited at all; for
+	 * requests without a user, return their address (`addressKey()`). A promise is an error: find the
+	 * key in a middleware before this one. Default: none.
 	 */
 	key?(request: Request): string | number | bigint | null | undefined
 	/**

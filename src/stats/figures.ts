@@ -6,9 +6,16 @@ import { type Observer, Observers, type Outcome } from './observer.js'
 export interface Counts {
 	/** Requests given a permit. When all have weight 1: `active + completed + abandoned`. */
 	admitted: number
-	/** Requests that have ended, and whose client stayed until then. */
+	/**
+	 * Requests that have ended, and were not abandoned: the client stayed, or left when the handler
+	 * was done; or the handler ended its response as soon as its signal was aborted, or gave its
+	 * permit back early.
+	 */
 	completed: number
-	/** Requests that have ended, and whose client left while their handler was at work. */
+	/**
+	 * Requests that have ended, and whose handler was still at work when the client left; and those
+	 * whose client was cut off after `stallTimeout`.
+	 */
 	abandoned: number
 	/** Requests that were rejected, by reason. */
 	rejected: Record<RejectionReason, number>

@@ -8,7 +8,7 @@ import { inWords, type RejectionReason } from '../errors.js'
  * - `ok`: answered with a status below 400, or its permit was given back before the end.
  * - `client-error`: answered with a status from 400 to 499.
  * - `server-error`: answered with a status from 500.
- * - `abandoned`: its client left while its handler was at work.
+ * - `abandoned`: its client left while its handler was at work, or was cut off after `stallTimeout`.
  */
 export type Outcome = 'ok' | 'client-error' | 'server-error' | 'abandoned'
 
