@@ -228,6 +228,17 @@ describe('docs/testing.md', () => {
 		expect(code, output).toBe(0)
 	})
 
+	test('its programs for node:test pass', async () => {
+		const own = blocks.filter(({ text }) => text.includes("from 'node:test'"))
+		expect(own.length).toBeGreaterThan(0)
+		for (const [i, block] of own.entries()) {
+			write(`node-${i}.mjs`, block)
+			const { code, output } = await node(users, ['--test', `node-${i}.mjs`])
+			expect(output).toMatch(/^\S+ pass 1$/m)
+			expect(code, output).toBe(0)
+		}
+	})
+
 	test('its programs for Jest pass', async () => {
 		const own = blocks.filter(isCommonJs)
 		expect(own.length).toBeGreaterThan(0)
