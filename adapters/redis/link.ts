@@ -33,6 +33,9 @@ const RESETS = [
 /** Events of the connection for messages after which messages may be missing. */
 const GAPS = ['error', 'close', 'end', 'reconnecting', 'ready']
 
+/** Events of the connection for messages after which it is down. */
+const DOWN = ['close', 'end', 'reconnecting']
+
 const PROBE = 'return 1'
 
 /** How often it tries to unsubscribe from a channel, and the pause between two attempts, in ms. */
@@ -60,6 +63,8 @@ export class RedisLink {
 	readonly #subscribed = new Set<string>()
 	/** The connection of our own for messages. */
 	#duplicate: Duplicate | undefined = undefined
+	/** Whether it is up, and subscribed to all channels. */
+	#settled = false
 
 	constructor(client: RedisClient) {
 		this.#client = client
@@ -113,7 +118,21 @@ export class RedisLink {
 			await this.#driver.listen(channel)
 			if (this.#users.has(channel)) this.#subscribed.add(channel)
 			else this.#insistOnLeaving(channel)
+			this.#settled = true
 		}
+	}
+
+	/**
+	 * Opens the connection for messages anew, when the Redis that executes commands does not see it
+	 * although it is up: it leads to another server.
+	 *
+	 * @returns whether it does so. All users are reset: they subscribe again when they join.
+	 */
+	reopen(): boolean {
+		if (!this.#settled || this.#duplicate === undefined) return false
+		this.#end()
+		for (const user of this.#all()) user.reset()
+		return true
 	}
 
 	/**
@@ -168,6 +187,9 @@ export class RedisLink {
 			if (duplicate.unref !== undefined) duplicate.unref()
 			else duplicate.stream?.unref?.()
 		})
+		onAny(duplicate, DOWN, () => {
+			if (duplicate === this.#duplicate) this.#settled = false
+		})
 		duplicate.on('ready', () => this.#resubscribed())
 		this.#duplicate = duplicate
 	}
@@ -176,6 +198,7 @@ export class RedisLink {
 	#end(): void {
 		const duplicate = this.#duplicate
 		this.#duplicate = undefined
+		this.#settled = false
 		this.#subscribed.clear()
 		this.#driver.closed()
 		try {
@@ -196,6 +219,7 @@ export class RedisLink {
 			if (!this.#driver.needsErrorListener) {
 				await Promise.all(channels.map((channel) => this.#driver.listen(channel)))
 			}
+			this.#settled = true
 			for (const user of this.#all()) user.resubscribed()
 		} catch {
 			// The connection was lost again.

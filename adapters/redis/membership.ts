@@ -180,6 +180,8 @@ export class Membership implements LinkUser {
 	#policySeen = false
 	#usedAt = 0
 	#lookedAt = Number.NEGATIVE_INFINITY
+	/** When the connection for messages was last opened anew, in ms. */
+	#reopenedAt = Number.NEGATIVE_INFINITY
 	#looping = false
 	#reason: unknown = undefined
 	readonly #pending: Pending
@@ -203,6 +205,7 @@ export class Membership implements LinkUser {
 			rank: 0,
 			soon: undefined,
 			grace: false,
+			heard: true,
 		}
 		this.#lease = lease
 		this.#ttl = Math.floor(lease * 0.9)
@@ -530,11 +533,12 @@ export class Membership implements LinkUser {
 			this.#generation = answer.generation
 			this.#secret = answer.secret
 			this.#renewedAt(sentAt, answer.fleet)
-			if (answer.opened) this.#witness.openedItself(answer.generation)
+			if (answer.opened && answer.fleet.heard) this.#witness.openedItself(answer.generation)
 			else this.#witness.forget()
 			this.#vouch()
 			if (!this.#owner.joined(held)) this.#renew()
 			if (this.#resizing !== undefined) this.resize(this.#resizing)
+			if (!answer.fleet.heard) this.#reopen()
 		} finally {
 			if (this.#state === 'telling') {
 				this.#state = 'joining'
@@ -616,6 +620,17 @@ export class Membership implements LinkUser {
 		this.#renewedAt(sentAt, answer.fleet)
 		for (const { id, token } of answer.given) this.#owner.granted(id, token)
 		if (answer.given.length === ASKED) this.#renew()
+		if (!answer.fleet.heard) this.#reopen()
+	}
+
+	/**
+	 * Opens the connection for messages anew, as Redis does not see it: but not again and again, as
+	 * commands are still answered.
+	 */
+	#reopen(): void {
+		const now = performance.now()
+		if (now - this.#reopenedAt < this.#lease || !this.#link.reopen()) return
+		this.#reopenedAt = now
 	}
 
 	/** Takes over the state of the fleet from an answer, and begins a lease. */

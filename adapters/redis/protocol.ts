@@ -41,6 +41,10 @@ import { SCRIPT } from './script.js'
  *   channel, and passes over that waiter (in a cluster, this can only be seen with sharded
  *   channels). A living process finds out when it subscribes again or renews, and its waiter
  *   returns with its old ticket.
+ * - The connection for messages leads to another server than that for commands, after a failover:
+ *   perhaps to a replica, which hands on the messages of its master. Redis sends nothing to a
+ *   process that it does not see listen, and tells it so with each renewal. The process then opens
+ *   the connection for messages anew.
  * - Another user of Redis publishes a message. A grant has the id of its waiter, which cannot be
  *   guessed, and which only Redis and its process know until then. `look` makes the process ask
  *   Redis, at most ten times a second. Anything else is ignored.
@@ -147,6 +151,8 @@ export interface FleetState {
 	soon: number | undefined
 	/** Whether holders of permits may be missing from these figures, after a loss of memory. */
 	grace: boolean
+	/** Whether Redis sees that this process listens to its channel, or can't see it. */
+	heard: boolean
 }
 
 export type Joined =
@@ -309,7 +315,17 @@ function decodeFleet(answer: Reader): FleetState {
 	const rank = answer.count()
 	const soon = answer.count(-1)
 	const grace = answer.count() === 1
-	return { capacity, active, queued, processes, rank, soon: soon < 0 ? undefined : soon, grace }
+	const heard = answer.count() === 1
+	return {
+		capacity,
+		active,
+		queued,
+		processes,
+		rank,
+		soon: soon < 0 ? undefined : soon,
+		grace,
+		heard,
+	}
 }
 
 function plain(operation: string, ...args: Args): Request<true> {

@@ -83,18 +83,11 @@ local function limit(of, freed)
   return capacity
 end
 
--- Whether a process listens to its sharded channel.
-local function listens(process)
-  return call('PUBSUB', 'SHARDNUMSUB', channel(process))[2] > 0
-end
-
--- The same as `publish`, also for sharded channels. In a cluster, a listener on a replica may get
--- the message without being counted: so the listeners are counted first, and nothing is sent to
--- none.
+-- Sends a message to a process, and returns whether it listens. A listener on a replica would get
+-- the message without being counted: so nothing is sent to a process that does not listen here.
 local function tell(process, message)
-  if not sharded(process) then return publish(process, message) end
   if not listens(process) then return false end
-  call('SPUBLISH', channel(process), message)
+  call(sharded(process) and 'SPUBLISH' or 'PUBLISH', channel(process), message)
   return true
 end
 
@@ -106,6 +99,11 @@ end
 
 local function need(command, ...)
   if can and not can(command, ...) then error(deny(command)) end
+end
+
+local function needToTell()
+  need(sharded(P) and 'SPUBLISH' or 'PUBLISH', channel(P), 'a')
+  need('PUBSUB', sharded(P) and 'SHARDNUMSUB' or 'NUMSUB', channel(P))
 end
 
 -- Grants permits of a key, up to `most` held, to the head of its queue, again and again, until
@@ -130,12 +128,7 @@ local function grant(of, most)
     if not granting then
       granting = true
       need('HSET', S, 'a', 'b')
-      if sharded(P) then
-        need('PUBSUB', 'SHARDNUMSUB', channel(P))
-        need('SPUBLISH', channel(P), 'a')
-      else
-        need('PUBLISH', channel(P), 'a')
-      end
+      needToTell()
     end
     call('ZREM', Q, head)
     change(of, 0, -1)

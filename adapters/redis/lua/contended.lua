@@ -1,7 +1,6 @@
 -- acquire and release while others wait, in the usual case: no grace, the queue is not lost, and
 -- one permit passes from a holder to a waiter. As fast.lua, this runs before the functions of the
--- other parts are created. What it does not handle, it leaves to them. Then it has changed nothing,
--- or has taken a waiter out of the queue that did not listen.
+-- other parts are created. What it does not handle, it leaves to them. Then it has changed nothing.
 
 local can, match = redis.acl_check_cmd, string.match
 
@@ -26,9 +25,11 @@ local function sharded(process)
   return string.sub(process, 1, 1) == 's'
 end
 
--- Publishes a message to a process. Returns whether it listens, as far as this can be seen.
-local function publish(process, message)
-  return call('PUBLISH', channel(process), message) > 0 or string.sub(process, 1, 1) == 'b'
+-- Whether a process listens to its channel, as far as this can be seen.
+local function listens(process)
+  if string.sub(process, 1, 1) == 'b' then return true end
+  local count = sharded(process) and 'SHARDNUMSUB' or 'NUMSUB'
+  return call('PUBSUB', count, channel(process))[2] > 0
 end
 
 local function granted(session, id)
@@ -61,20 +62,19 @@ elseif op == 'release' and grace == 0 and weight > 0 then
   local left, w = a - weight, tonumber(size)
   -- The permits that come back are enough for the first waiter, and not for another one.
   if w and left + w <= capacity and (left + w == capacity or q == 1) and not sharded(process)
-    and call('HGET', S, process) == session
+    and call('HGET', S, process) == session and listens(process)
     and (not can or can('HSET', S, 'a', 'b') and can('PUBLISH', channel(process), 'a')) then
     call('ZREM', Q, first)
     queued, q, token = queued - 1, q - 1, token + 1
-    if publish(process, granted(session, id)) then
-      active, a = active - weight + w, left + w
-      local head = encode('ddddd', capacity, active, queued, token, 0)
-      if key == '' then
-        call('HSET', S, 'head', head, field, '0', its, size)
-      else
-        call('HSET', S, 'head', head, field, '0', its, size .. key, key, encode('dd', a, q))
-      end
-      call('HDEL', S, field)
-      return {'ok', active}
+    active, a = active - weight + w, left + w
+    call('PUBLISH', channel(process), granted(session, id))
+    local head = encode('ddddd', capacity, active, queued, token, 0)
+    if key == '' then
+      call('HSET', S, 'head', head, field, '0', its, size)
+    else
+      call('HSET', S, 'head', head, field, '0', its, size .. key, key, encode('dd', a, q))
     end
+    call('HDEL', S, field)
+    return {'ok', active}
   end
 end

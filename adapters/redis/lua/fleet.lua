@@ -20,12 +20,7 @@ local function needAll()
   need('TYPE', S)
   need('TIME')
   need('INFO', 'server')
-  if sharded(P) then
-    need('PUBSUB', 'SHARDNUMSUB', channel(P))
-    need('SPUBLISH', channel(P), 'a')
-  else
-    need('PUBLISH', channel(P), 'a')
-  end
+  needToTell()
 end
 
 -- Deletes a key that has another type: it was not written by this script.
@@ -97,7 +92,8 @@ local function expire(lease)
 end
 
 -- Adds the state of the fleet to an answer, with the rank of the process, the time in ms until the
--- next lease of another process, or the grace, ends, and whether there is a grace.
+-- next lease of another process, or the grace, ends, whether there is a grace, and whether the
+-- process is seen to listen.
 local function fleet(answer)
   local leases, rank, soon = call('ZRANGE', L, 0, -1, 'WITHSCORES'), 0, -1
   for k = 1, #leases, 2 do
@@ -106,7 +102,8 @@ local function fleet(answer)
     if leases[k] ~= P and (soon < 0 or left < soon) then soon = left end
   end
   if grace > 0 and (soon < 0 or grace - now() < soon) then soon = math.max(grace - now(), 0) end
-  local known = {capacity, active, queued, #leases / 2, rank, math.ceil(soon), grace > 0 and 1 or 0}
+  local known = {capacity, active, queued, #leases / 2, rank, math.ceil(soon), grace > 0 and 1 or 0,
+    listens(P) and 1 or 0}
   for _, value in ipairs(known) do
     answer[#answer + 1] = value
   end

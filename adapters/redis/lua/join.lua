@@ -15,7 +15,8 @@
 -- Answers  {'joined', generation, secret, opened (1: it has opened the books, and there were
 --           no older ones; or 0),
 --           maxmemory-policy or '', capacity, active, queued, processes, rank,
---           ms until another lease, or the grace, ends, or -1, 1 in a grace or 0}
+--           ms until another lease, or the grace, ends, or -1, 1 in a grace or 0,
+--           1 if Redis sees that the process listens, or 0}
 --          {'unheard'}: Redis does not see that the process listens to its channel
 --          {'stale'}: there is a session with this number, or a higher one
 

@@ -4,6 +4,7 @@
 --          6 … some of its waiters: <process>:<session>:<id>, then the member of the queue
 -- Answers  {'renewed', capacity, active, queued, processes, rank,
 --           ms until another lease, or the grace, ends, or -1, 1 in a grace or 0,
+--           1 if Redis sees that the process listens, or 0,
 --           then <process>:<session>:<id>, token of each waiter that was granted a permit}
 
 if op == 'renew' then

@@ -30,7 +30,7 @@ function scripted(fleet: { capacity?: number; processes?: number } = {}) {
 	const { capacity = 2, processes = 1 } = fleet
 	let token = 0
 	let listener: (text: string) => void = () => {}
-	const state = [capacity, 0, 0, processes, 0, -1, 0]
+	const state = [capacity, 0, 0, processes, 0, -1, 0, 1]
 	const answers: Answers = {
 		subscribe: () => {},
 		probe: () => 1,
@@ -333,7 +333,7 @@ test('as many whose messages were lost as one renewal asks after: it goes on wit
 	let token = 0
 	redis.answers.renew = (args) => {
 		const asked = args.slice(5).filter((_, i) => i % 2 === 0)
-		return ['renewed', 150, 0, 0, 1, 0, -1, 0, ...asked.flatMap((field) => [field, ++token])]
+		return ['renewed', 150, 0, 0, 1, 0, -1, 0, 1, ...asked.flatMap((field) => [field, ++token])]
 	}
 	const permits = await Promise.all(Array.from({ length: 120 }, () => limiter.acquire()))
 	expect(permits.at(-1)?.token).toBe(120)
@@ -530,11 +530,11 @@ test.each([
 	redis.answers.acquire = () => ['granted', 1, 2]
 	redis.answers.release = () => ['ok', 2]
 	if (before !== undefined) {
-		redis.answers.join = () => ['joined', '1', 'secret', 0, '', 2, before, 0, 2, 0, -1, 0]
+		redis.answers.join = () => ['joined', '1', 'secret', 0, '', 2, before, 0, 2, 0, -1, 0, 1]
 		redis.answers.release = () => ['ok', before]
 		await limiter.run(() => {})
 	}
-	redis.answers.join = () => ['joined', '2', 'secret', 1, '', 2, after, 0, 1, 0, 9_000, 1]
+	redis.answers.join = () => ['joined', '2', 'secret', 1, '', 2, after, 0, 1, 0, 9_000, 1, 1]
 	redis.client.emit('end')
 	const first = limiter.run(() => {})
 	await first
@@ -572,6 +572,7 @@ test.each([
 				rank,
 				-1,
 				0,
+				1,
 			]
 			redis.answers.acquire = () => ['granted', ++active, active]
 			redis.answers.release = () => ['ok', --active]
@@ -616,7 +617,7 @@ describe('a permit is on its way back when Redis goes away', () => {
 	/** Redis says with a renewal how many are held, and how many wait. */
 	async function renewal({ redis }: Bench, active: number, queued: number): Promise<void> {
 		const before = redis.count('renew')
-		redis.answers.renew = () => ['renewed', 1, active, queued, 2, 0, -1, 0]
+		redis.answers.renew = () => ['renewed', 1, active, queued, 2, 0, -1, 0, 1]
 		redis.say('look')
 		await vi.waitFor(() => expect(redis.count('renew')).toBe(before + 1))
 	}
@@ -682,7 +683,7 @@ describe('a permit is on its way back when Redis goes away', () => {
 		let answer: () => void = () => {}
 		redis.answers.join = () =>
 			new Promise((resolve) => {
-				answer = () => resolve(['joined', '1', 'secret', 0, '', 1, 1, 0, 2, 0, -1, 0])
+				answer = () => resolve(['joined', '1', 'secret', 0, '', 1, 1, 0, 2, 0, -1, 0, 1])
 			})
 		redis.client.emit('reconnecting')
 		await vi.waitFor(() => expect(redis.count('join')).toBe(2))

@@ -277,7 +277,18 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 
 	/** All that the scripts and the clients may ask of Redis. */
 	const COMMANDS = [
-		...['eval', 'evalsha', 'subscribe', 'publish', 'info', 'time', 'type', 'del', 'pexpire'],
+		...[
+			'eval',
+			'evalsha',
+			'subscribe',
+			'publish',
+			'pubsub',
+			'info',
+			'time',
+			'type',
+			'del',
+			'pexpire',
+		],
 		...['hget', 'hmget', 'hset', 'hdel', 'hscan'],
 		...['zadd', 'zrem', 'zrange', 'zcard', 'zmscore', 'zscan'],
 	]

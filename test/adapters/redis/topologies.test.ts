@@ -7,6 +7,18 @@ import { createClient, createCluster, createSentinel } from 'redis'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type RedisClient, redisLimiter } from '../../../adapters/redis/index.js'
 import {
+	acquire,
+	decode,
+	encode,
+	join as joinFleet,
+	keysOf,
+	type Request,
+	release,
+	renew,
+	type Speaker,
+} from '../../../adapters/redis/protocol.js'
+import { SCRIPT } from '../../../adapters/redis/script.js'
+import {
 	ALWAYS,
 	describeRedis,
 	endAll,
@@ -326,5 +338,96 @@ describeRedis.each(servers)('%s, and a replica that takes over by hand', BESIDE,
 		await limiter.onIdle()
 		client.disconnect()
 		direct.disconnect()
+	})
+})
+
+describeRedis.each(servers)('%s, when messages come from a replica', BESIDE, (binary) => {
+	const clients: Redis[] = []
+	let master: Server
+	let replica: Server
+
+	/** A client of the master. */
+	function connect(port = master.port): Redis {
+		const client = new Redis(port)
+		clients.push(client)
+		return client
+	}
+
+	beforeAll(async () => {
+		master = await startServer(AT_ONCE, binary)
+		replica = await startServer(['--replicaof', '127.0.0.1', String(master.port)], binary)
+		await synced(replica)
+	})
+	afterAll(() => {
+		for (const client of clients) client.disconnect()
+	})
+
+	test('no message is sent to a waiter that is passed over', async () => {
+		const admin = connect()
+		const keys = keysOf('unseen', false)
+		const holder = { process: 'pholder', session: 1 }
+		const waiter = { process: 'pwaiter', session: 1 }
+		const ask = async <Answer>(by: Speaker, request: Request<Answer>): Promise<Answer> =>
+			decode(request, await admin.eval(SCRIPT, 3, ...keys, ...encode(request, by))) as Answer
+		const joining = {
+			lease: 60_000,
+			ttl: 60_000,
+			absence: 0,
+			youth: 0,
+			generation: '',
+			configured: 1,
+			resizing: undefined,
+			token: 0,
+			capacity: 1,
+			secret: 'secret',
+			policy: false,
+		}
+		const claim = { id: 'a', weight: 1, account: '', ticket: 0 }
+		await ask(holder, joinFleet({ ...joining, held: [claim] }))
+		// The grace is over.
+		await ask(holder, renew(60_000, 60_000, []))
+		const joined = await ask(waiter, joinFleet({ ...joining, held: [] }))
+		expect(joined).toMatchObject({ fleet: { active: 1, heard: false } })
+		const queued = await ask(waiter, acquire(claim, { maxQueue: 1, lease: 60_000 }))
+		expect(queued).toMatchObject({ is: 'queued' })
+		const channel = `${keys[0]}:pwaiter`
+		const subscriber = connect(replica.port)
+		const messages: string[] = []
+		subscriber.on('message', (_, text) => messages.push(text))
+		await subscriber.subscribe(channel)
+		expect(await ask(holder, release(claim))).toBe(0)
+		// Messages come in order.
+		await admin.publish(channel, 'last')
+		await vi.waitFor(() => expect(messages).toContain('last'))
+		expect(messages, ALWAYS).toEqual(['last'])
+	})
+
+	test('the connection for messages is opened anew, and leads to the master', async () => {
+		const onReplica = connect(replica.port)
+		const client = connect()
+		const { duplicate } = client
+		// As after a failover in which only the connection for commands went to the new master.
+		client.duplicate = (override) => {
+			client.duplicate = duplicate
+			return onReplica.duplicate(override)
+		}
+		const admin = connect()
+		const options = { name: 'apart', capacity: 1, lease: 4_000, redisTimeout: 1_000 }
+		const apart = redisLimiter({ client, ...options })
+		const other = redisLimiter({ client: admin, ...options })
+		const held = await other.acquire()
+		const waiting = later(apart.acquire())
+		const heard = (): Promise<unknown> => admin.pubsub('CHANNELS', 'inflight:{apart}:p*')
+		await vi.waitFor(async () => expect(await heard()).toHaveLength(2), 10_000)
+		held.release()
+		const permit = await waiting
+		expect(permit.token).toBeGreaterThan(held.token)
+		await expect(other.acquire({ maxWait: 0 }), ALWAYS).rejects.toThrow()
+		permit.release()
+		for (const limiter of [apart, other]) {
+			limiter.close()
+			await limiter.onIdle()
+		}
+		expect(await onReplica.pubsub('CHANNELS', 'inflight:{apart}:*')).toEqual([])
 	})
 })
