@@ -62,6 +62,7 @@ export class FleetSemaphore {
 	readonly #keyed: boolean
 	readonly #maxQueue: number
 	readonly #lease: number
+	readonly #redisTimeout: number
 	readonly #membership: Membership
 	/** For the time in which Redis is unavailable. */
 	readonly #alone: Alone
@@ -91,6 +92,7 @@ export class FleetSemaphore {
 		this.#keyed = keyed
 		this.#maxQueue = Math.min(maxQueue, UNBOUNDED)
 		this.#lease = lease
+		this.#redisTimeout = redisTimeout
 		const link = linkOf(options.client)
 		this.#membership = new Membership(this.#asMember(), {
 			link,
@@ -205,6 +207,8 @@ export class FleetSemaphore {
 		if (caller.state === 'over') return promise
 		if (membership.state === 'in') {
 			this.#askMore()
+			// Too many others are asking: its turn to ask may come late.
+			if (this.#unasked.has(caller)) this.#bound(caller, this.#redisTimeout)
 		} else {
 			this.#bound(caller)
 			this.#admitAlone(queue)
@@ -291,10 +295,15 @@ export class FleetSemaphore {
 		if (active !== undefined) this.#membership.learn(active)
 	}
 
-	/** Bounds the wait of a caller. */
-	#bound(caller: Caller): void {
+	/**
+	 * Bounds the wait of a caller.
+	 *
+	 * @param atLeast - how long it may wait for an answer of Redis in any case, in ms.
+	 */
+	#bound(caller: Caller, atLeast = 0): void {
 		if (caller.maxWait === Number.POSITIVE_INFINITY || caller.timer !== undefined) return
-		const left = Math.max(0, caller.since + caller.maxWait - performance.now())
+		const longest = Math.max(caller.maxWait, atLeast)
+		const left = Math.max(0, caller.since + longest - performance.now())
 		caller.timer = setTimeout(() => {
 			const reason = this.#alone.isShut(caller.queue) ? 'unavailable' : 'timeout'
 			this.reject(caller, this.rejection(reason, caller.queue))

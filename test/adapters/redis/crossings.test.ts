@@ -11,6 +11,7 @@ import {
 	type RedisLimiterOptions,
 	redisLimiter,
 } from '../../../adapters/redis/index.js'
+import type { RejectedError } from '../../../src/errors.js'
 import { inspect as inspectGate } from '../../../src/limiter/inspection.js'
 import { expectAbandonedIsCounted } from '../../support/gate.js'
 import { oddSignals } from '../../support/signals.js'
@@ -127,6 +128,34 @@ test('a command that fails ends the session; it is asked again in the next, and 
 	gone.abort('gone')
 	await expect(full).rejects.toBe('gone')
 	await sleep(10)
+})
+
+test('more callers than may ask at once: none waits for its turn for longer than its bound', async () => {
+	const redis = scripted({ capacity: 1_000 })
+	const limiter = redis.make({ capacity: 1_000, redisTimeout: 200 })
+	await limiter.run(() => {})
+	// With a fast Redis, those that must not wait at all get their answers.
+	const burst = Array.from({ length: 1_000 }, () => limiter.acquire({ maxWait: 0 }))
+	for (const permit of await Promise.all(burst)) permit.release()
+	await limiter.onIdle()
+	vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+	try {
+		let token = 10_000
+		redis.answers.acquire = () =>
+			new Promise((resolve) => setTimeout(resolve, 150, ['granted', ++token, 1]))
+		const all = Promise.allSettled(
+			Array.from({ length: 1_000 }, () => limiter.acquire({ maxWait: 50 })),
+		)
+		await vi.advanceTimersByTimeAsync(350)
+		expect(limiter.queued).toBe(0)
+		const settled = (await all).map((one) =>
+			one.status === 'fulfilled' ? 'admitted' : (one.reason as RejectedError).reason,
+		)
+		expect(settled.filter((how) => how === 'admitted')).toHaveLength(200)
+		expect(settled.filter((how) => how === 'timeout')).toHaveLength(800)
+	} finally {
+		vi.useRealTimers()
+	}
 })
 
 test('a command that fails before it is sent is asked again, by the loop that joins already', async () => {
