@@ -18,8 +18,8 @@
 --   <process>    the number of the present session of a process
 --   <process>:<session>:<id>   a permit: its weight, then its key with the =, or nothing
 --   members      the number of processes, which is also that of leases
---   run, gen     the run id of the server, and the number of this generation of the books: when
---                they were opened
+--   run, gen     the run id of the server, with its last promotion, and the number of this
+--                generation of the books: when they were opened
 --   secret       proves to a process that a message about the closing of these books is genuine
 --   trust        1: a witness can know that nothing was missing when these books were opened
 --   clock        the clock of leases, in ms, and the time of the server when it was last looked at,

@@ -110,7 +110,12 @@ local function fleet(answer)
   return answer
 end
 
+-- Which memory the server has, and how long it has been up, in s. What it had as a replica was
+-- another server's. When it is promoted, it notes the history that it had till then, and its end.
 local function server()
-  local info = call('INFO', 'server')
-  return match(info, 'run_id:(%w+)') or '', tonumber(match(info, 'uptime_in_seconds:(%d+)')) or 0
+  local info = call('INFO', 'server', 'replication')
+  local run = match(info, 'run_id:(%w+)') or ''
+  local history, till = match(info, 'master_replid2:(%w+)'), match(info, 'second_repl_offset:(%d+)')
+  if till then run = run .. ':' .. history .. ':' .. till end
+  return run, tonumber(match(info, 'uptime_in_seconds:(%d+)')) or 0
 end

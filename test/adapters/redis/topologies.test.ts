@@ -339,6 +339,36 @@ describeRedis.each(servers)('%s, and a replica that takes over by hand', BESIDE,
 		client.disconnect()
 		direct.disconnect()
 	})
+
+	test('a master that comes back with the data of a replica that was behind', async () => {
+		const master = await startServer(AT_ONCE, binary)
+		const replica = await startServer(AT_ONCE, binary)
+		const [client, admin, behind] = [master, master, replica].map(({ port }) => new Redis(port))
+		const clients = [client, admin, behind] as Redis[]
+		// Redis is old enough to be trusted.
+		await sleep(3_100)
+		const options = { name: 'behind', capacity: 2, lease: 8_000, redisTimeout: 2_000 }
+		const holder = redisLimiter({ client: client as Redis, ...options })
+		await holder.run(() => {})
+		await behind?.replicaof('127.0.0.1', master.port)
+		await synced(replica)
+		await behind?.replicaof('NO', 'ONE')
+		const held = [await holder.acquire(), await holder.acquire()]
+		await admin?.replicaof('127.0.0.1', replica.port)
+		await synced(master)
+		await admin?.replicaof('NO', 'ONE')
+		const newcomer = redisLimiter({ client: admin as Redis, ...options })
+		await expect(newcomer.acquire({ maxWait: 500 }), ALWAYS).rejects.toThrow()
+		for (const permit of held) {
+			expect(permit.signal.aborted).toBe(false)
+			permit.release()
+		}
+		for (const limiter of [holder, newcomer]) {
+			limiter.close()
+			await limiter.onIdle()
+		}
+		for (const one of clients) one.disconnect()
+	})
 })
 
 describeRedis.each(servers)('%s, when messages come from a replica', BESIDE, (binary) => {
