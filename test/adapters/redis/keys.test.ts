@@ -307,7 +307,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 			await vi.waitFor(() => expect(a.available || b.available).toBe(false), 4_000)
 			held[0]?.release()
 			expect((await more).token).toBe(0)
-			await expect(none).rejects.toMatchObject({ reason: 'timeout' })
+			await expect(none).rejects.toMatchObject({ reason: 'unavailable' })
 			server.resume()
 			await vi.waitFor(() => expect(a.available && b.available).toBe(true), 3_000)
 			await expect(b.acquire({ key: 'a', maxWait: 100 })).rejects.toMatchObject({
