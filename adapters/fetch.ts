@@ -11,7 +11,7 @@ import { enter, type Stay } from '../src/limiter/gate.js'
 import { Limiter } from '../src/limiter/limiter.js'
 import { LIMITER_OPTIONS, type LimiterOptions } from '../src/limiter/options.js'
 import { NEVER_ABORTED } from '../src/limiter/tasks.js'
-import type { AbortSignalLike } from '../src/semaphore/permits.js'
+import type { AbortSignalLike } from '../src/semaphore/signals.js'
 import type { Outcome } from '../src/stats/observer.js'
 import { Pauses } from './pauses.js'
 

@@ -8,15 +8,15 @@ export type { Admission } from './http/ticket.js'
 export { Limiter, type LimiterStats } from './limiter/limiter.js'
 export type { LimiterOptions } from './limiter/options.js'
 export type { TaskOptions } from './limiter/tasks.js'
-export type { Order } from './queue/line.js'
+export type { Order } from './queue/options.js'
+export type { Permit } from './semaphore/permit.js'
 export {
-	type AbortSignalLike,
 	type AcquireOptions,
-	type Permit,
 	Semaphore,
 	type SemaphoreOptions,
 	type TryAcquireOptions,
 } from './semaphore/semaphore.js'
+export type { AbortSignalLike } from './semaphore/signals.js'
 export type { DurationStats } from './stats/durations.js'
 export type {
 	AdmittedFacts,

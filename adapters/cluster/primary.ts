@@ -3,7 +3,7 @@ import { type Entrance, enter, type Rejected, type Stay } from '../../src/limite
 import { Limiter } from '../../src/limiter/limiter.js'
 import type { LimiterOptions } from '../../src/limiter/options.js'
 import { onNextTurn } from '../../src/semaphore/clock.js'
-import type { AbortSignalLike } from '../../src/semaphore/semaphore.js'
+import type { AbortSignalLike } from '../../src/semaphore/signals.js'
 import type { Server } from './channel.js'
 import type { Settings } from './options.js'
 import type { Acquire, Admit, Answer, Ask, Leave, Reject } from './protocol.js'

@@ -1,24 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import type { AbortSignalLike, Permit } from '../../src/semaphore/semaphore.js'
+import type { AbortSignalLike } from '../../src/semaphore/signals.js'
 import { reasonOf } from '../../src/semaphore/signals.js'
 import type { Linked } from '../../src/semaphore/wait-queue.js'
 import type { KeyQueue } from './key-queue.js'
 import { LeaseLostError, watchedSignal } from './lease.js'
+import type { FleetPermit } from './permit.js'
 import type { Claim } from './protocol.js'
-
-/** A permit of the fleet. Its weight can't change: Redis has counted it. */
-export interface FleetPermit extends Omit<Permit, 'weigh'> {
-	/**
-	 * Is aborted with a {@link LeaseLostError} when the permit was lost. Each read of `aborted` or
-	 * `reason` checks the lease first.
-	 */
-	readonly signal: AbortSignal
-	/**
-	 * The fencing token: a safe integer, higher than those of all permits given before. 0 for a
-	 * permit that was given while Redis was unavailable.
-	 */
-	readonly token: number
-}
 
 /** What a caller needs of its limiter. */
 export interface Owner {

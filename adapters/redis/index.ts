@@ -1,5 +1,4 @@
-export type { FleetPermit } from './caller.js'
-export type { IoredisClient, NodeRedisClient, RedisClient } from './drivers.js'
+export type { IoredisClient, NodeRedisClient, RedisClient } from './clients.js'
 export { LeaseLostError } from './lease.js'
 export {
 	type FleetAcquireOptions,
@@ -8,3 +7,4 @@ export {
 	redisLimiter,
 } from './limiter.js'
 export type { RedisLimiterOptions } from './options.js'
+export type { FleetPermit } from './permit.js'

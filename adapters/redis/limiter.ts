@@ -18,13 +18,14 @@ import {
 } from '../../src/limiter/gate.js'
 import { type Inspection, inspect } from '../../src/limiter/inspection.js'
 import type { LimiterStats } from '../../src/limiter/limiter.js'
-import type { AbortSignalLike, AcquireOptions } from '../../src/semaphore/semaphore.js'
+import type { AcquireOptions } from '../../src/semaphore/semaphore.js'
+import type { AbortSignalLike } from '../../src/semaphore/signals.js'
 import { hasAborted } from '../../src/semaphore/signals.js'
 import { Figures } from '../../src/stats/figures.js'
 import type { Observer, Outcome } from '../../src/stats/observer.js'
 import { readSharedOptions, type SharedSettings } from '../shared-options.js'
 import { awake } from './awake.js'
-import type { Caller, FleetPermit } from './caller.js'
+import type { Caller } from './caller.js'
 import type { KeyQueue } from './key-queue.js'
 import { either } from './lease.js'
 import {
@@ -36,6 +37,7 @@ import {
 	REDIS_LIMITER_OPTIONS,
 	type RedisLimiterOptions,
 } from './options.js'
+import type { FleetPermit } from './permit.js'
 import { acquire } from './protocol.js'
 import { FleetSemaphore } from './semaphore.js'
 

@@ -1,4 +1,5 @@
-import { type Driver, type Duplicate, driverOf, type Emitter, type RedisClient } from './drivers.js'
+import type { RedisClient } from './clients.js'
+import { type Driver, type Duplicate, driverOf, type Emitter } from './drivers.js'
 import { type Listening, SHA } from './protocol.js'
 import { SCRIPT } from './script.js'
 

@@ -1,6 +1,6 @@
 import { checkInteger, outOfRange, wrongType } from '../../src/checks.js'
 import { checkMilliseconds, SHARED_OPTIONS, type SharedOptions } from '../shared-options.js'
-import type { RedisClient } from './drivers.js'
+import type { RedisClient } from './clients.js'
 
 /**
  * Which requests a limiter of a whole fleet admits, and how. In Express the functions are given

@@ -1,5 +1,5 @@
 import { type Gate, type Stay, weigh } from '../limiter/gate.js'
-import type { AbortSignalLike } from '../semaphore/semaphore.js'
+import type { AbortSignalLike } from '../semaphore/signals.js'
 import type { Outcome } from '../stats/observer.js'
 
 /** A request's admission by a limiter, as its handler sees it. */

@@ -1,5 +1,5 @@
 import { coded, type RejectedError } from '../errors.js'
-import type { AbortSignalLike } from '../semaphore/semaphore.js'
+import type { AbortSignalLike } from '../semaphore/signals.js'
 import type { Outcome } from '../stats/observer.js'
 
 /**

@@ -1,4 +1,4 @@
-import type { Order } from '../queue/line.js'
+import type { Order } from '../queue/options.js'
 
 /**
  * The method by which the live page reads how a limiter is set. Limiters of other versions of this

@@ -1,5 +1,6 @@
 import { checkOptions, checkSignal, wrongType } from '../checks.js'
-import type { AbortSignalLike, Permit } from '../semaphore/permits.js'
+import type { Permit } from '../semaphore/permit.js'
+import type { AbortSignalLike } from '../semaphore/signals.js'
 import type { Outcome } from '../stats/observer.js'
 import { enter, type Gate, type Stay, weigh } from './gate.js'
 

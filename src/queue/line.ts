@@ -1,17 +1,7 @@
 import type { Pace } from '../semaphore/pace.js'
 import { WaitQueue } from '../semaphore/wait-queue.js'
 import type { Group, Rank, Ranked } from './group.js'
-
-/**
- * The order of waiters with the same rights.
- *
- * - `fifo`: first in, first out.
- * - `lifo`: last in, first out.
- * - `adaptive`: first in, first out, while the queue becomes empty now and then. Once it has a
- *   standing queue, last in, first out; and at each arrival, waiters that have waited longer than a
- *   short target leave.
- */
-export type Order = 'fifo' | 'lifo' | 'adaptive'
+import type { Order } from './options.js'
 
 /*
  * The constants of CoDel (RFC 8289), applied to request queues by Ben Maurer, "Fail at Scale", ACM

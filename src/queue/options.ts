@@ -1,4 +1,13 @@
-import type { Order } from './line.js'
+/**
+ * The order of waiters with the same rights.
+ *
+ * - `fifo`: first in, first out.
+ * - `lifo`: last in, first out.
+ * - `adaptive`: first in, first out, while the queue becomes empty now and then. Once it has a
+ *   standing queue, last in, first out; and at each arrival, waiters that have waited longer than a
+ *   short target leave.
+ */
+export type Order = 'fifo' | 'lifo' | 'adaptive'
 
 /** Which queued request is next, and which one must leave a full queue. */
 export interface QueueOptions<Request = object> {

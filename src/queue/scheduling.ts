@@ -10,8 +10,8 @@ import {
 import type { Pace } from '../semaphore/pace.js'
 import { Flows } from './flows.js'
 import type { Rank, Ranked } from './group.js'
-import { Line, type Order } from './line.js'
-import type { QueueOptions } from './options.js'
+import { Line } from './line.js'
+import type { Order, QueueOptions } from './options.js'
 import { ScheduledQueue } from './scheduled-queue.js'
 import { WeightedFlows } from './weighted-flows.js'
 

@@ -2,10 +2,9 @@ import { checkWeight } from '../checks.js'
 import { RejectedError, type RejectionReason } from '../errors.js'
 import { isFaked, now, onNextTurn } from './clock.js'
 import { type Deferred, deferred } from './deferred.js'
+import type { Permit } from './permit.js'
 import { type AbortSignalLike, hasAborted, listen, reasonOf, unlisten } from './signals.js'
 import type { Linked } from './wait-queue.js'
-
-export type { AbortSignalLike } from './signals.js'
 
 /*
  * How it works: a counter of the permits held (`active`) and a queue of waiters. A caller that
@@ -14,24 +13,6 @@ export type { AbortSignalLike } from './signals.js'
  * its own promise and in its own async context, never on the stack of the caller that released the
  * permit.
  */
-
-/** The right to be at work. Give it back with `release()`, or by `using`. */
-export interface Permit {
-	/** How long its holder waited for it, in ms; 0 when there was room. */
-	readonly waited: number
-	/**
-	 * Changes how many permits its holder has: for a task whose weight is only known later. More are
-	 * taken at once, even beyond the capacity: others then wait longer. What is too many is given
-	 * back at once. After the release, it does nothing.
-	 *
-	 * @throws TypeError, RangeError - `weight` is not an integer from 1 to 2^40.
-	 * @throws Error - its limiter shares the limit through Redis, and can't change a weight.
-	 */
-	weigh(weight: number): void
-	/** Gives the permit back. Only the first call counts. */
-	release(): void
-	[Symbol.dispose](): void
-}
 
 /** The waiters, in an order of its own. The methods are O(1), and don't throw. */
 export interface Queue<W> {

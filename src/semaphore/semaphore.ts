@@ -9,10 +9,10 @@ import {
 } from '../checks.js'
 import { now } from './clock.js'
 import { Pace } from './pace.js'
-import { type AbortSignalLike, type Permit, Permits, Waiter } from './permits.js'
+import type { Permit } from './permit.js'
+import { Permits, Waiter } from './permits.js'
+import type { AbortSignalLike } from './signals.js'
 import { WaitQueue } from './wait-queue.js'
-
-export type { AbortSignalLike, Permit } from './permits.js'
 
 export interface SemaphoreOptions {
 	/**

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import { enter, type Stay } from '../../src/limiter/gate.js'
 import { Limiter } from '../../src/limiter/limiter.js'
 import type { LimiterOptions } from '../../src/limiter/options.js'
-import type { AbortSignalLike } from '../../src/semaphore/permits.js'
+import type { AbortSignalLike } from '../../src/semaphore/signals.js'
 import { settle } from '../support/gate.js'
 import { oddSignals } from '../support/signals.js'
 

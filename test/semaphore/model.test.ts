@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { RejectedError } from '../../src/errors.js'
-import { type Permit, Semaphore } from '../../src/semaphore/semaphore.js'
+import type { Permit } from '../../src/semaphore/permit.js'
+import { Semaphore } from '../../src/semaphore/semaphore.js'
 
 /** What can happen, with numbers that choose among the callers there are. */
 type Step =

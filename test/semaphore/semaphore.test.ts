@@ -2,7 +2,8 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { execFileSync } from 'node:child_process'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { RejectedError } from '../../src/errors.js'
-import { type Permit, Semaphore } from '../../src/semaphore/semaphore.js'
+import type { Permit } from '../../src/semaphore/permit.js'
+import { Semaphore } from '../../src/semaphore/semaphore.js'
 
 afterEach(() => {
 	vi.useRealTimers()

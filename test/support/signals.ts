@@ -1,4 +1,4 @@
-import type { AbortSignalLike } from '../../src/semaphore/permits.js'
+import type { AbortSignalLike } from '../../src/semaphore/signals.js'
 
 /**
  * Signals that pass the check of options, but don't work as an AbortSignal does: each is made anew

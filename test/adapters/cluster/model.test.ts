@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { afterEach, expect, test, vi } from 'vitest'
-import type { Permit } from '../../../src/semaphore/permits.js'
+import type { Permit } from '../../../src/semaphore/permit.js'
 import { newPrimary, quiet, TestWorker } from '../../support/cluster.js'
 
 /*
