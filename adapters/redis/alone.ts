@@ -49,7 +49,7 @@ export class Alone {
 		)
 	}
 
-	/** Whether no caller of a key can be admitted now, however long it waits for others. */
+	/** Whether Redis is unavailable, and this process has no share of a key. */
 	isShut(queue: KeyQueue<Caller>): boolean {
 		const { available } = this.#membership
 		return !available && this.rule === 'local' && this.#share(queue) === 0

@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { AbortSignalLike } from '../../src/semaphore/signals.js'
-import { reasonOf } from '../../src/semaphore/signals.js'
+import { type AbortSignalLike, reasonOf } from '../../src/semaphore/signals.js'
 import type { Linked } from '../../src/semaphore/wait-queue.js'
 import type { KeyQueue } from './key-queue.js'
 import { LeaseLostError, watchedSignal } from './lease.js'

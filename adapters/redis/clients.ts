@@ -29,4 +29,5 @@ export interface IoredisClient {
 	sunsubscribe?(...channels: string[]): Promise<unknown>
 }
 
+/** A connected client of `redis` or of `ioredis`. */
 export type RedisClient = NodeRedisClient | IoredisClient

@@ -19,8 +19,7 @@ import {
 import { type Inspection, inspect } from '../../src/limiter/inspection.js'
 import type { LimiterStats } from '../../src/limiter/limiter.js'
 import type { AcquireOptions } from '../../src/semaphore/semaphore.js'
-import type { AbortSignalLike } from '../../src/semaphore/signals.js'
-import { hasAborted } from '../../src/semaphore/signals.js'
+import { type AbortSignalLike, hasAborted } from '../../src/semaphore/signals.js'
 import { Figures } from '../../src/stats/figures.js'
 import type { Observer, Outcome } from '../../src/stats/observer.js'
 import { readSharedOptions, type SharedSettings } from '../shared-options.js'
@@ -38,7 +37,6 @@ import {
 	type RedisLimiterOptions,
 } from './options.js'
 import type { FleetPermit } from './permit.js'
-import { acquire } from './protocol.js'
 import { FleetSemaphore } from './semaphore.js'
 
 /**

@@ -1,8 +1,7 @@
 import { RejectedError, type RejectionReason } from '../../src/errors.js'
 import { type Deferred, deferred } from '../../src/semaphore/deferred.js'
 import { Pace } from '../../src/semaphore/pace.js'
-import type { AbortSignalLike } from '../../src/semaphore/signals.js'
-import { listen, unlisten } from '../../src/semaphore/signals.js'
+import { type AbortSignalLike, listen, unlisten } from '../../src/semaphore/signals.js'
 import { Alone } from './alone.js'
 import { Caller } from './caller.js'
 import type { RedisClient } from './clients.js'
@@ -40,6 +39,7 @@ export interface FleetSemaphoreOwner {
 	availability(available: boolean): void
 }
 
+/** What {@link FleetSemaphore} needs of the options of its limiter, which has checked them. */
 export interface FleetSemaphoreOptions {
 	client: RedisClient
 	name: string
@@ -160,7 +160,7 @@ export class FleetSemaphore {
 	}
 
 	#queues(): Iterable<KeyQueue<Caller>> {
-		return !this.#keyed ? [this.#only] : this.#keys.values()
+		return this.#keyed ? this.#keys.values() : [this.#only]
 	}
 
 	/** Nothing is kept of a key whose last request is over. */
@@ -337,6 +337,7 @@ export class FleetSemaphore {
 		clearTimeout(caller.timer)
 	}
 
+	/** Takes a permit back, which goes to the next caller of the fleet. */
 	giveBack(caller: Caller): void {
 		const { queue } = caller
 		caller.state = 'over'
@@ -471,7 +472,7 @@ export class FleetSemaphore {
 	 */
 	#queuedInRedis(most: number): Claim[] {
 		const found: Claim[] = []
-		const each = !this.#keyed ? most : 1
+		const each = this.#keyed ? 1 : most
 		for (const queue of [...this.#queues()]) {
 			let left = each
 			for (
@@ -502,6 +503,7 @@ export class FleetSemaphore {
 		this.#admitAllAlone()
 	}
 
+	/** The error of a caller of a key that is rejected now. */
 	rejection(reason: RejectionReason, queue: KeyQueue<Caller>): RejectedError {
 		const { active, queued, capacity } = this.#membership.fleet
 		const load =

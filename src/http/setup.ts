@@ -14,6 +14,7 @@ export function readLimit<OnReject>(
 	second: unknown,
 ): { limiter: Limiter; onReject: OnReject | undefined } {
 	checkNoRequest('limit', given, 'app.use(limit(3))', 'app.use(limit)')
+	// `[2, 3].map(limit)` passes an index, which does no harm.
 	if (typeof second === 'object') {
 		const message = 'limit takes one argument: write limit({ capacity: 3, maxQueue: 10 })'
 		throw coded('ERR_INFLIGHT_WRONG_TYPE', new TypeError(message))

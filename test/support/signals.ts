@@ -24,35 +24,13 @@ export const oddSignals: Record<string, () => AbortSignalLike> = {
 		},
 		removeEventListener() {},
 	}),
-	'is aborted without a reason': () => {
-		const signal = {
-			aborted: false,
-			addEventListener(_: string, listener: { handleEvent(): void }) {
-				queueMicrotask(() => {
-					signal.aborted = true
-					listener.handleEvent()
-				})
-			},
-			removeEventListener() {},
-		}
-		return signal
-	},
-	'fails to tell its reason': () => {
-		const signal = {
-			aborted: false,
+	'is aborted without a reason': () => abortedSoon({}),
+	'fails to tell its reason': () =>
+		abortedSoon({
 			get reason() {
 				return fail()
 			},
-			addEventListener(_: string, listener: { handleEvent(): void }) {
-				queueMicrotask(() => {
-					signal.aborted = true
-					listener.handleEvent()
-				})
-			},
-			removeEventListener() {},
-		}
-		return signal
-	},
+		}),
 	'can’t tell any more whether it is aborted': () => {
 		let listens = false
 		return {
@@ -65,6 +43,21 @@ export const oddSignals: Record<string, () => AbortSignalLike> = {
 			removeEventListener() {},
 		}
 	},
+}
+
+/** A signal that is aborted soon after somebody listens. */
+function abortedSoon(more: object): AbortSignalLike {
+	const signal = {
+		aborted: false,
+		addEventListener(_: string, listener: { handleEvent(): void }) {
+			queueMicrotask(() => {
+				signal.aborted = true
+				listener.handleEvent()
+			})
+		},
+		removeEventListener() {},
+	}
+	return Object.defineProperties(signal, Object.getOwnPropertyDescriptors(more))
 }
 
 function fail(): never {

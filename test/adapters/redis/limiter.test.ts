@@ -13,6 +13,7 @@ import * as forExpress from '../../../adapters/express.js'
 import * as forKoa from '../../../adapters/koa.js'
 import {
 	type RedisClient,
+	type RedisLimiter,
 	type RedisLimiterOptions,
 	redisLimiter,
 } from '../../../adapters/redis/index.js'
@@ -42,6 +43,13 @@ const clients = {
 		client.on('error', () => {})
 		return { client: client as RedisClient, end: () => client.disconnect() }
 	},
+}
+
+async function close(...limiters: RedisLimiter[]): Promise<void> {
+	for (const limiter of limiters) {
+		limiter.close()
+		await limiter.onIdle()
+	}
 }
 
 const execute = promisify(execFile)
@@ -78,8 +86,7 @@ class ClientBench {
 
 	/** Nothing is left of a limiter. */
 	readonly finish = async (limiter: ReturnType<ClientBench['make']>): Promise<void> => {
-		limiter.close()
-		await limiter.onIdle()
+		await close(limiter)
 		const key = `inflight:{${encodeURIComponent(limiter.name)}}`
 		expect((await this.raw.keys('*')).filter((name) => name.startsWith(key))).toEqual([])
 	}
@@ -178,10 +185,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				await vi.waitFor(() => expect(limiter.capacity).toBe(2), 5_000)
 				expect(await raw.keys('{app}:*')).not.toEqual([])
 				next.release()
-				for (const one of [limiter, resized]) {
-					one.close()
-					await one.onIdle()
-				}
+				await close(limiter, resized)
 				prefixed.end()
 				expect(await raw.keys('{app}:*')).toEqual([])
 			}))
@@ -289,8 +293,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				expect(resized).toHaveBeenCalledWith({ limiter: one.name, capacity: 3 })
 				expect(one.stats().fleet.processes).toBeGreaterThanOrEqual(1)
 				for (const permit of held) permit.release()
-				one.close()
-				await one.onIdle()
+				await close(one)
 				await finish(other)
 				expect(() => one.resize(0)).toThrow(RangeError)
 			}))
@@ -361,8 +364,7 @@ describeRedis.each(servers)('%s', { concurrent: true, retry: WHEN_BUSY }, (binar
 				expect([other.active, other.queued]).toEqual([0, 1])
 				for (const permit of held) permit.release()
 				;(await waiting).release()
-				one.close()
-				await one.onIdle()
+				await close(one)
 				// The other one still listens.
 				await vi.waitFor(() => other.run(() => {}), 5_000)
 				expect(await raw.pubsub('CHANNELS', 'inflight:{twice}:books')).toHaveLength(1)
@@ -523,8 +525,7 @@ describeRedis('a process that is blocked', { retry: WHEN_BUSY }, () => {
 		expect(() => signal.throwIfAborted()).toThrow('could not renew its lease')
 		permit.release()
 		await vi.waitFor(() => limiter.run(() => {}), 5_000)
-		limiter.close()
-		await limiter.onIdle()
+		await close(limiter)
 		end()
 	})
 })
@@ -601,10 +602,7 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 			for (const permit of [...local, ...many, only]) permit.release()
 			await limiters.local.run(() => {}, { weight: 2 })
 			await vi.waitFor(() => newcomer.run(() => {}), 5_000)
-			for (const limiter of [...all, newcomer]) {
-				limiter.close()
-				await limiter.onIdle()
-			}
+			await close(...all, newcomer)
 			end()
 		},
 	)
@@ -634,10 +632,7 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 		server.resume()
 		for (const permit of [...permits, ...parts]) permit.release()
 		await vi.waitFor(() => idle.run(() => {}, { weight: 4 }), 10_000)
-		for (const one of [holder, idle]) {
-			one.close()
-			await one.onIdle()
-		}
+		await close(holder, idle)
 		end()
 		other.end()
 	})
@@ -664,10 +659,7 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 		server.resume()
 		for (const permit of held) permit.release()
 		await vi.waitFor(() => expect(plain.available && keyed.available).toBe(true), 5_000)
-		for (const one of [plain, keyed]) {
-			one.close()
-			await one.onIdle()
-		}
+		await close(plain, keyed)
 		end()
 	})
 
@@ -696,10 +688,7 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 		relay.flow()
 		;(await granted)?.release()
 		await vi.waitFor(() => expect(limiter.available).toBe(true), 5_000)
-		for (const one of [limiter, waiting]) {
-			one.close()
-			await one.onIdle()
-		}
+		await close(limiter, waiting)
 		end()
 		other.end()
 		relay.close()
@@ -748,8 +737,7 @@ describeRedis('Redis away', { concurrent: true, retry: WHEN_BUSY }, () => {
 		// By what docs/redis.md says, at most 3 s after its start, and not before the others are back.
 		expect(performance.now() - since).toBeLessThan(3_300)
 		expect(performance.now() - began).toBeGreaterThan(900)
-		limiter.close()
-		await limiter.onIdle()
+		await close(limiter)
 		end()
 	})
 })
